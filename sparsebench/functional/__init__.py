@@ -1,1 +1,1 @@
-
+"""Pure functions from tensors to tensors: distributions, selections, scores, schedules, proximal maps, estimators."""

@@ -1,1 +1,20 @@
+"""Optimizers that make weights sparse through a dual variable, and helpers to combine optimizers."""
 
+from .adabreg import AdaBreg, MLAdaBreg
+from .groups import Together, decay_groups
+from .linbreg import LinBreg, MLLinBreg
+from .multilevel import Multilevel
+from .proxsgd import ProxSGD
+from .regularizer import quantile_lambda
+
+__all__ = [
+    "AdaBreg",
+    "LinBreg",
+    "MLAdaBreg",
+    "MLLinBreg",
+    "Multilevel",
+    "ProxSGD",
+    "Together",
+    "decay_groups",
+    "quantile_lambda",
+]

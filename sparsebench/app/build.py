@@ -1,0 +1,88 @@
+"""From a frozen configuration to objects: the only caller of ``hydra.utils.instantiate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+
+from sparsebench.app.identity import label
+from sparsebench.engine import Classifier
+from sparsebench.engine.loggers import build_loggers
+from sparsebench.engine.progress import progress_callbacks
+from sparsebench.recipes import Run, State
+
+# Keys of the trainer group that are ours; all others are Lightning's.
+_OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "save_seconds", "save_steps")
+
+
+def build(config: Mapping[str, Any]) -> Any:
+    """Instantiate one part of the configuration; errors come out as the constructor raised them."""
+    try:
+        return instantiate(dict(config), _convert_="all")
+    except HydraException as error:
+        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            raise error.__cause__ from None
+        target = config.get("_target_", "?")
+        raise ValueError(f"{target} cannot be built: {str(error.__cause__ or error).splitlines()[0]}") from error
+
+
+def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
+    """Build the recipe."""
+    return build(config["recipe"])
+
+
+def build_data(config: Mapping[str, Any]) -> Any:
+    """Build the data module: one seed for the validation split, one for the order."""
+    return build(config["dataset"])(split_seed=config["seed"], order_seed=config["seed"])
+
+
+def build_run(config: Mapping[str, Any], folder: Path) -> Run:
+    """Build a run, without training anything."""
+    trainer: dict[str, Any] = dict(config["trainer"])
+    ours = {key: trainer.pop(key) for key in _OURS}
+    data = build_data(config)
+    network = build(config["model"])
+    return Run(
+        folder=folder,
+        network=lambda: network(classes=data.classes, shape=data.shape),
+        data=data,
+        classifier=partial(
+            Classifier,
+            classes=data.classes,
+            optimizer=build(config["optimizer"]),
+            schedule=build(config["schedule"]),
+            weight_decay=config["optimizer"].get("weight_decay", 0.0),
+            decay_norm_and_bias=ours["decay_norm_and_bias"],
+            label_smoothing=ours["label_smoothing"],
+            channels_last=ours["channels_last"],
+        ),
+        method=build(config["method"]),
+        trainer=partial(_trainer, **trainer),
+        prunable=build(config["prunable"]),
+        loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
+        progress=partial(progress_callbacks, config["progress"]),
+        seed=config["seed"],
+        compile=ours["compile"],
+        per_layer=config["monitor"]["per_layer"],
+        save_seconds=ours["save_seconds"],
+        save_steps=ours["save_steps"],
+    )
+
+
+def _trainer(**arguments: Any) -> L.Trainer:
+    """Build a Trainer that leaves data order, checkpoints and progress to us."""
+    shows = any("ProgressBar" in type(callback).__name__ for callback in arguments["callbacks"])
+    fixed = {
+        "enable_progress_bar": shows,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 1_000_000_000,
+    }
+    return L.Trainer(**{**fixed, **arguments})

@@ -1,0 +1,75 @@
+"""Check a command line and a composed configuration before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsebench.app.conf import groups, options, search_path
+from sparsebench.app.errors import near
+
+
+def normalise(arguments: list[str]) -> list[str]:
+    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, since other frameworks say density."""
+    translated: list[str] = []
+    for argument in arguments:
+        key, found, value = argument.partition("=")
+        if key == "density" and found:
+            shares = [_number("density", part) for part in value.split(",")]
+            argument = "sparsity=" + ",".join(f"{round(1 - share, 12):g}" for share in shares)
+            print(f"sparsebench: density={value} is read as {argument}")
+        translated.append(argument)
+    return translated
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Check that every chosen option of a group exists.
+
+    Raises:
+        ValueError: an option does not exist; names the nearest.
+    """
+    folders = search_path(arguments)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"--config-dir {folder} is no folder: give one that holds method/NAME.yaml and the like")
+    known = set(groups(folders))
+    for argument in arguments:
+        key, found, value = argument.lstrip("+").partition("=")
+        if not found or key not in known or re.search(r"[(\[{$]", value):
+            continue
+        offered = options(key, folders)
+        for choice in value.split(","):
+            if choice not in offered and choice not in ("null", ""):
+                raise ValueError(f"unknown {key} {choice!r}{near(choice, offered)}; available are {', '.join(offered)}")
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check the numbers of a resolved configuration.
+
+    Raises:
+        ValueError: the first impossible value: what was given, what is allowed.
+    """
+    sparsity = _number("sparsity", config["sparsity"])
+    if not 0 <= sparsity < 1:
+        hint = f"; did you mean {sparsity / 100:g}?" if 10 <= sparsity < 100 else ""
+        raise ValueError(
+            f"sparsity={sparsity:g} is impossible: choose a share of zeros of at least 0 and below 1{hint}"
+        )
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ValueError(f"seed={config['seed']} is impossible: choose a whole number of at least 0")
+    trainer, dataset = config["trainer"], config["dataset"]
+    if dataset.get("batch_size") is not None and dataset["batch_size"] < 1:
+        raise ValueError(f"dataset.batch_size={dataset['batch_size']} is impossible: choose at least 1")
+    if (trainer["max_epochs"] or -1) < 1 and (trainer["max_steps"] or -1) < 1:
+        raise ValueError("training has no end: set trainer.max_epochs or trainer.max_steps to at least 1")
+    if config["progress"] not in ("auto", "rich", "lines", "none"):
+        raise ValueError(f"progress={config['progress']} is unknown: choose auto, rich, lines or none")
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{key}={value} is no number: choose a share such as 0.9") from None

@@ -1,0 +1,54 @@
+"""Turn what Hydra composed into a frozen configuration: plain, resolved, complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sparsebench.app.conf import conf_dir
+
+CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "experiment")
+
+
+def register_resolvers() -> None:
+    """Register ``${density:SPARSITY}``: users say sparsity, code says density, and this is the one conversion."""
+    OmegaConf.register_new_resolver("density", lambda s: round(1 - float(s), 12), replace=True)
+
+
+def freeze(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a composed configuration to plain values, and record the choice made in each group."""
+    chosen = HydraConfig.get().runtime.choices
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config["choices"] = {group: chosen.get(group) for group in CHOICES}
+    return config
+
+
+def compose_config(overrides: list[str]) -> dict[str, Any]:
+    """Compose and freeze outside of ``hydra.main``, for tests and scripts."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        frozen = cfg.copy()
+        OmegaConf.set_struct(frozen, False)
+        frozen.pop("hydra")
+        return freeze(frozen)
+
+
+def known_keys() -> list[str]:
+    """Return every key of the default configuration, dotted."""
+    return list(_dotted(compose_config([])))
+
+
+def _dotted(config: Any, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in config.items():
+        found.append(prefix + key)
+        if isinstance(value, dict):
+            found += _dotted(value, f"{prefix}{key}.")
+    return found

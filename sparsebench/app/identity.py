@@ -1,0 +1,46 @@
+"""Which run a configuration is: a hash over what can change the result, and a folder that a person can read."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# What cannot change the result: where things lie, who watches, which device computes.
+_OUTSIDE = ("name", "output_root", "data_root", "run_dir", "rerun", "progress", "logger", "monitor", "choices")
+_OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile")
+_OUTSIDE_DATASET = ("root", "download", "workers", "resident")
+# What acts only where a method refers to it, so that dense training is one run whatever the sparsity of the grid.
+_REFERRED = ("sparsity", "distribution")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return 8 hexadecimal digits over everything in a resolved configuration that can change the result."""
+    kept = copy.deepcopy({key: value for key, value in config.items() if key not in (*_OUTSIDE, *_REFERRED)})
+    for key in _OUTSIDE_TRAINER:
+        kept["trainer"].pop(key, None)
+    for key in _OUTSIDE_DATASET:
+        kept["dataset"].pop(key, None)
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """Return what a person wants to know about a run, in one word."""
+    choices = config["choices"]
+    model = choices["model"] if choices["model"] != "timm" else f"timm-{config['model']['name']}"
+    parts = [choices["method"], model, choices["dataset"]]
+    if choices["recipe"] != "single":
+        parts.append(choices["recipe"])
+    if "density" in config["method"]:
+        parts.append(f"sparsity={config['sparsity']:g}")
+    return ",".join([*parts, f"seed={config['seed']}"]).replace("/", "-")
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """Return the folder of a run: readable, and unique by its hash."""
+    if config["run_dir"] is not None:
+        return Path(config["run_dir"])
+    return Path(config["output_root"]) / config["name"] / f"{label(config)}--{identity(config)}"

@@ -1,0 +1,139 @@
+"""The cost of training, integrated over the optimizer steps really taken: dense, active and executed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsebench.cost.flops import FLOPS_PER_MAC, LayerCost, active_macs, dense_macs
+from sparsebench.cost.passes import Passes, Share
+
+_KINDS = ("dense", "executed", "forward", "input", "weight", "start")
+
+
+class Ledger:
+    """Add up what training costs, in whole MACs, so that totals are exact in any order and over any resumption.
+
+    A product of two activations has no weights to leave out: it counts in full in each pass, its "weight" pass being
+    the gradient by its second operand.
+
+    Args:
+        costs: what ``layer_costs`` returned: one forward pass of one sample.
+
+    Attributes:
+        samples: samples seen, over all ranks and micro-batches.
+        steps: optimizer steps charged.
+    """
+
+    def __init__(self, costs: Sequence[LayerCost]) -> None:
+        self._costs = tuple(costs)
+        self._sample_macs = dense_macs(costs)
+        self._macs: dict[str, int] = dict.fromkeys(_KINDS, 0)
+        self.samples = 0
+        self.steps = 0
+        self._densities: dict[str, float] = {}
+        self._active: int = self._sample_macs
+
+    def charge(
+        self, passes: Passes, densities: Mapping[str, float], samples: int, *, executed: Passes | None = None
+    ) -> None:
+        """Add one optimizer step.
+
+        Args:
+            passes: which weights the passes of the step need.
+            densities: share of active weights by parameter name, as they were in the step; 1 where missing.
+            samples: samples of the step, over all ranks and micro-batches.
+            executed: what the back end really multiplies; by default masked dense, every weight in each pass.
+        """
+        if self._densities != densities:
+            self._densities = dict(densities)
+            self._active = active_macs(self._costs, self._densities)
+        forward, backward, weight = (samples * self._sum(s) for s in (passes.forward, passes.input, passes.weight))
+        run = passes.forward + passes.input + passes.weight
+        if executed is None:
+            done = samples * self._sample_macs * len(run)
+        else:
+            done = samples * self._sum(executed.forward + executed.input + executed.weight)
+        assert done >= forward + backward + weight, "a back end cannot multiply less than the active weights"
+        self._macs["forward"] += forward
+        self._macs["input"] += backward
+        self._macs["weight"] += weight
+        self._macs["executed"] += done
+        self._macs["dense"] += 3 * samples * self._sample_macs
+        self.samples += samples
+        self.steps += 1
+
+    def charge_start(self, *, forward: float = 0, backward: float = 0, samples: int) -> None:
+        """Add work done before the first step, scoring for example, outside every ratio.
+
+        Args:
+            forward: dense forward passes of each sample.
+            backward: dense backward passes of each sample, at two forward passes each; a Hessian-gradient product
+                is a second forward and backward.
+            samples: samples that were scored.
+        """
+        self._macs["start"] += round((forward + 2 * backward) * samples * self._sample_macs)
+
+    def _sum(self, shares: Sequence[Share]) -> int:
+        return sum(self._per_sample(share) for share in shares)
+
+    def _per_sample(self, share: Share) -> int:
+        if share == "dense":
+            return self._sample_macs
+        return self._active if isinstance(share, str) else active_macs(self._costs, share)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def dense_flops(self) -> int:
+        """FLOPs of training the dense network on the same samples: three forward passes each."""
+        return FLOPS_PER_MAC * self._macs["dense"]
+
+    @property
+    def pass_flops(self) -> dict[str, int]:
+        """FLOPs spent on active weights by pass: ``forward``, ``input`` gradient and ``weight`` gradient."""
+        return {kind: FLOPS_PER_MAC * self._macs[kind] for kind in ("forward", "input", "weight")}
+
+    @property
+    def train_flops(self) -> int:
+        """FLOPs that an ideal machine would spend on training: each pass with the weights that it needs."""
+        return sum(self.pass_flops.values())
+
+    @property
+    def executed_flops(self) -> int:
+        """FLOPs that the back end really multiplied."""
+        return FLOPS_PER_MAC * self._macs["executed"]
+
+    @property
+    def start_flops(self) -> int:
+        """FLOPs spent before the first step, outside every ratio."""
+        return FLOPS_PER_MAC * self._macs["start"]
+
+    @property
+    def train_flops_ratio(self) -> float:
+        """``train_flops`` relative to dense training on the same samples; nan before the first step."""
+        return _ratio(self.train_flops, self.dense_flops)
+
+    @property
+    def executed_ratio(self) -> float:
+        """``executed_flops`` relative to dense training on the same samples; nan before the first step.
+
+        Masked dense training of one network reads exactly 1.
+        """
+        return _ratio(self.executed_flops, self.dense_flops)
+
+    # -- saving ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the totals as plain integers: MACs by kind, samples and steps."""
+        return {**self._macs, "samples": self.samples, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        missing = [name for name in (*_KINDS, "samples", "steps") if name not in state]
+        if missing:
+            raise ValueError(f"ledger state lacks {', '.join(missing)}: pass what Ledger.state_dict returned")
+        self._macs = {name: int(state[name]) for name in _KINDS}
+        self.samples, self.steps = int(state["samples"]), int(state["steps"])
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,121 @@
+"""Measured cost: step time, images per second, peak memory, and the hardware that they hold for."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Stopwatch:
+    """Accumulate wall time and samples over training steps, without warm-up and without pauses.
+
+    The first steps after each beginning of a process compile, tune and fill caches: they are left out. A GPU runs
+    behind the program, so the watch waits for it where time starts or stops to count, never at each step.
+
+    Args:
+        warmup: steps left out at the beginning, and again after a resumption.
+        device: where the steps run.
+
+    Attributes:
+        seconds: wall time of the steps that count, with the loading of their data.
+        samples: samples in these steps.
+        steps: these steps.
+    """
+
+    def __init__(self, *, warmup: int = 3, device: torch.device | str = "cpu") -> None:
+        if warmup < 0:
+            raise ValueError(f"warmup = {warmup} is impossible: give the number of steps to leave out, 0 or more")
+        self._device = torch.device(device)
+        self._skip = warmup
+        self._since: float | None = None
+        self.seconds = 0.0
+        self.samples = 0
+        self.steps = 0
+
+    def start(self) -> None:
+        """Let time count from now on: call it where training starts, and where it goes on after a pause."""
+        if self._since is None:
+            self._since = self._now(settled=True)
+
+    def lap(self, samples: int) -> None:
+        """Count a finished training step of this many samples."""
+        if self._since is None:
+            raise ValueError("the stopwatch does not run: call start() before the first step and after each pause()")
+        self._skip -= 1
+        now = self._now(settled=self._skip == 0)
+        if self._skip < 0:
+            self.seconds += now - self._since
+            self.samples += samples
+            self.steps += 1
+        self._since = now
+
+    def pause(self) -> None:
+        """Stop the time, for validation or a checkpoint; work that the GPU has not finished still counts."""
+        if self._since is None:
+            return
+        if self._skip < 0:
+            self.seconds += self._now(settled=True) - self._since
+        self._since = None
+
+    @property
+    def images_per_second(self) -> float:
+        """Samples per second of wall time; nan while no step has counted."""
+        return self.samples / self.seconds if self.seconds else float("nan")
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Wall time of a step; nan while no step has counted."""
+        return self.seconds / self.steps if self.steps else float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has been measured."""
+        return {"seconds": self.seconds, "samples": self.samples, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned; the warm-up is repeated."""
+        self.seconds, self.samples, self.steps = state["seconds"], state["samples"], state["steps"]
+
+    def _now(self, *, settled: bool) -> float:
+        if settled and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def peak_memory_mb(device: torch.device | str = "cpu") -> float:
+    """Return the peak memory in MiB: allocated tensors on a GPU, the whole process on a CPU.
+
+    Args:
+        device: where training runs; the GPU's figure counts from ``torch.cuda.reset_peak_memory_stats``.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def hardware() -> dict[str, Any]:
+    """Describe what measured numbers hold for: processor, cores, threads, GPU, torch and platform."""
+    return {
+        "cpu": _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

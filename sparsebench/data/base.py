@@ -1,0 +1,139 @@
+"""The common part of all data sets: seeds, splits, shares of a rank, and one read of each set."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from sparsebench.data.loader import EvalLoader, Source, TrainLoader
+from sparsebench.data.split import split_balanced
+
+
+def resolve_root(root: str | os.PathLike[str] | None) -> Path:
+    """Find the data folder: as given, or else the environment's SPARSEBENCH_DATA, or else `data` here."""
+    return Path(root if root is not None else os.environ.get("SPARSEBENCH_DATA") or "data").expanduser()
+
+
+class ImageData(L.LightningDataModule):
+    """Serve one labelled image data set to Lightning.
+
+    Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and says how
+    to read the training and the test images. Validation images are held out of the training set: class-balanced,
+    chosen by `split_seed`. The test set is read by `test_dataloader()` and nowhere else; `reads` counts.
+
+    Args:
+        root: Folder of the data; None for the environment's SPARSEBENCH_DATA, or else `data`.
+        batch_size: Images of one forward over all ranks.
+        eval_batch_size: The same for validation and test; None for `batch_size`.
+        val_share: Part of the training set to hold out, in [0, 1); 0 for none.
+        split_seed: Seed of the held-out choice.
+        order_seed: Seed of data order and augmentation only; may be changed before `train_dataloader()`.
+        augment: Whether training images are moved, cropped, mirrored.
+        workers: Processes that read image files; resident sets need none.
+        download: Whether a missing set may be fetched, where its source allows it.
+        limit: Use only this many training images (a class-balanced choice); None for all.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    classes: int
+    shape: tuple[int, int, int]
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] | None = "data",
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        val_share: float = 0.1,
+        split_seed: int = 0,
+        order_seed: int = 0,
+        augment: bool = True,
+        workers: int = 0,
+        download: bool = False,
+        limit: int | None = None,
+    ):
+        super().__init__()
+        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit": limit}
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: give 1 or more")
+        if not 0 <= val_share < 1:
+            raise ValueError(f"val_share={val_share}: give a part of the training set, at least 0 and less than 1")
+        if workers < 0:
+            raise ValueError(f"workers={workers}: give 0 to read in this process, or a number of processes")
+        self.root, self.batch_size, self.eval_batch_size = resolve_root(root), batch_size, eval_batch_size or batch_size
+        self.val_share, self.split_seed, self.order_seed = val_share, split_seed, order_seed
+        self.augment, self.workers, self.download, self.limit = augment, workers, download, limit
+        self.reads = {"train": 0, "test": 0}
+        self._training: tuple[Source, Source | None] | None = None
+        self._test: Source | None = None
+
+    def check(self) -> None:
+        """Make sure that the data are there: download them if that is wanted, or else say what is missing."""
+
+    def read_train(self) -> Source:
+        """Read the training images."""
+        raise NotImplementedError
+
+    def read_val(self) -> Source | None:
+        """Read the validation images of a set that has its own; None to hold them out of the training images."""
+        return None
+
+    def read_test(self) -> Source:
+        """Read the test images."""
+        raise NotImplementedError
+
+    def settle(self, source: Source) -> Source:
+        """Bring a chosen part of the data to where it stays; a set of files may be loaded into memory here."""
+        return source
+
+    def prepare_data(self) -> None:
+        """Check and perhaps download, once per machine."""
+        self.check()
+
+    def training_sets(self) -> tuple[Source, Source | None]:
+        """Return the images to train on and those to validate on (None if `val_share` is 0), read once."""
+        if self._training is None:
+            source, own = self.read_train(), self.read_val()
+            self.reads["train"] += 1
+            share = 0.0 if own is not None else self.val_share
+            train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
+            val = source.select(held_out) if len(held_out) else own
+            val = None if val is None else self.settle(val)
+            self._training = self.settle(source.select(train[: self.limit])), val
+        return self._training
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return a fresh resumable loader of the training images."""
+        return TrainLoader(
+            self.training_sets()[0],
+            batch_size=self.batch_size,
+            order_seed=self.order_seed,
+            augment=self.augment,
+            **self._place(),
+        )
+
+    def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
+        """Return a loader of the validation images, or no loader if nothing is held out."""
+        val = self.training_sets()[1]
+        return [] if val is None else EvalLoader(val, batch_size=self.eval_batch_size, **self._place())
+
+    def test_dataloader(self) -> EvalLoader:
+        """Return a loader of the test images: the only place that reads them."""
+        if self._test is None:
+            self._test = self.settle(self.read_test())
+            self.reads["test"] += 1
+        return EvalLoader(self._test, batch_size=self.eval_batch_size, **self._place())
+
+    def _place(self) -> dict[str, Any]:
+        """Tell rank, number of ranks and device of the attached trainer; a single CPU process without one."""
+        trainer = self.trainer
+        if trainer is None or not hasattr(trainer, "world_size"):
+            return {"rank": 0, "world": 1, "device": torch.device("cpu")}
+        strategy = getattr(trainer, "strategy", None)
+        device = getattr(strategy, "root_device", torch.device("cpu"))
+        return {"rank": trainer.global_rank, "world": trainer.world_size, "device": device}

@@ -1,0 +1,181 @@
+"""Images read from files, one by one, by this process or by workers: the same pixels whoever reads them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparsebench.data.loader import Batch, Draw
+from sparsebench.data.resident import Resident, Shift, normalise
+from sparsebench.functional.random import generator
+
+
+def _torchvision() -> Any:
+    # Imported when the first image is read, and untyped: its signatures promise tensors where it takes images too.
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """Say how images of any size become squares: a random part of each in training, the centre in evaluation.
+
+    Args:
+        size: Height and width of the result.
+        resize: Length of the short side before the centre is cut out.
+        scale: Smallest and largest part of the area that a training crop keeps.
+        ratio: Smallest and largest width over height of a training crop.
+
+    Source: C. Szegedy et al., Going Deeper with Convolutions, 2015, section 6, for the training crop.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int = 256
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def train(self, image: Image.Image, random: torch.Generator) -> Tensor:
+        """Cut out a random box, resize it, mirror half of the images; uint8 [3, H, W]."""
+        F = _torchvision()
+        box = F.resized_crop(image, *self.draw_box(image.height, image.width, random), list(self.size))
+        mirrored = torch.rand((), generator=random).item() < 0.5
+        return F.pil_to_tensor(F.horizontal_flip(box) if mirrored else box)
+
+    def evaluate(self, image: Image.Image) -> Tensor:
+        """Resize the short side and cut out the centre; uint8 [3, H, W]."""
+        F = _torchvision()
+        return F.pil_to_tensor(F.center_crop(F.resize(image, [self.resize]), list(self.size)))
+
+    def draw_box(self, height: int, width: int, random: torch.Generator) -> tuple[int, int, int, int]:
+        """Draw top, left, height, width: area uniform in `scale`, log of the ratio uniform, ten tries to fit."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for part, shape, down, right in torch.rand(10, 4, generator=random).tolist():
+            area = height * width * (self.scale[0] + part * (self.scale[1] - self.scale[0]))
+            ratio = math.exp(low + shape * (high - low))
+            tall, wide = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
+            if 0 < tall <= height and 0 < wide <= width:
+                return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+        # No box fits, as in a very long image: the largest centred one whose ratio is allowed.
+        wide = min(width, max(1, round(height * self.ratio[1])))
+        tall = min(height, max(1, round(width / self.ratio[0])))
+        return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+def decode(path: str) -> Image.Image:
+    """Read an image file as RGB.
+
+    Raises:
+        ValueError: If the file is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): fetch it again or delete it") from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """Hold paths and labels, and make batches by reading the files.
+
+    What happens to an image depends on (order seed, epoch, its index) alone: neither on the number of workers nor on
+    what was read before.
+
+    Args:
+        paths: The files.
+        labels: int64 [n].
+        mean: Per channel, on the scale 0 to 1.
+        std: Per channel, on the scale 0 to 1.
+        change: A `Zoom`, for images of any size; a `Shift`, for images that have the right size already.
+        workers: Processes that read ahead; 0 reads in this process.
+    """
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    change: Zoom | Shift
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, indices: Tensor) -> "Files":
+        """Take a subset, in the order of the indices."""
+        return replace(self, paths=tuple(self.paths[i] for i in indices.tolist()), labels=self.labels[indices])
+
+    def batches(
+        self, indices: Sequence[Tensor], *, device: torch.device | str = "cpu", draw: Draw | None = None
+    ) -> Iterator[Batch]:
+        """Yield one batch for each index tensor: images float32 [B, C, H, W] and labels int64 [B] on the device.
+
+        Bytes travel from the workers and to the device; a quarter of the traffic of floats.
+        """
+        drawn = self.change.draw(len(self), draw) if isinstance(self.change, Shift) and draw else None
+        for rows, images in zip(indices, self._read(indices, device=device, draw=draw), strict=True):
+            if isinstance(self.change, Shift) and drawn:
+                images = self.change.move(images, *(part[rows] for part in drawn))
+            images, labels = images.to(device, non_blocking=True), self.labels[rows].to(device, non_blocking=True)
+            yield normalise(images, self.mean, self.std), labels
+
+    def pixels(self, index: int, draw: Draw | None) -> Tensor:
+        """Read one image, zoomed if that is its change; uint8 [3, H, W]."""
+        image = decode(self.paths[index])
+        if isinstance(self.change, Shift):
+            return _torchvision().pil_to_tensor(image)
+        if draw is None:
+            return self.change.evaluate(image)
+        return self.change.train(image, generator(draw[0], "augment", draw[1], index))
+
+    def load(self) -> Resident:
+        """Read all images, which have one size, into memory."""
+        assert isinstance(self.change, Shift)
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:  # decoding leaves the interpreter lock
+            images = torch.stack(list(pool.map(lambda index: self.pixels(index, None), range(len(self)))))
+        return Resident(images, self.labels, mean=self.mean, std=self.std, shift=self.change)
+
+    def _read(self, indices: Sequence[Tensor], *, device: torch.device | str, draw: Draw | None) -> Iterator[Tensor]:
+        plan = [rows.tolist() for rows in indices]
+        if self.workers == 0:
+            return (torch.stack([self.pixels(index, draw) for index in rows]) for rows in plan)
+        loader: DataLoader[Tensor] = DataLoader(
+            _Pixels(self, draw),
+            batch_sampler=plan,
+            num_workers=self.workers,
+            collate_fn=torch.stack,
+            pin_memory=torch.device(device).type == "cuda",
+            generator=torch.Generator(),  # its own: the loader would draw a seed from the global one
+        )
+        return iter(loader)
+
+
+class _Pixels(Dataset[Tensor]):
+    """What a worker process holds: the files and the draw of the epoch."""
+
+    def __init__(self, files: Files, draw: Draw | None):
+        self.files, self.draw = files, draw
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.files.pixels(index, self.draw)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def list_classes(folder: Path) -> list[str]:
+    """Name the class folders in alphabetical order: a class is its place in this list."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def list_images(folder: Path) -> list[str]:
+    """Name the image files of a folder, at any depth, in alphabetical order."""
+    endings = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+    return sorted(str(path) for path in folder.rglob("*") if path.name.lower().endswith(endings))

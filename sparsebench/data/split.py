@@ -1,0 +1,49 @@
+"""Which images are held out: class-balanced orders that depend on a seed and the labels alone."""
+
+import torch
+from torch import Tensor
+
+from sparsebench.functional.random import generator
+
+
+def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
+    """Order all images so that every prefix holds each class in proportion, to within one image.
+
+    Within a class the order is random; the j-th of the n_c images of class c gets the key (j + 1/2) / n_c, and the
+    images are sorted by key. Ties, the usual case for classes of equal size, fall at random too.
+
+    Args:
+        labels: int64 [n], the classes.
+        seed: The seed of the order.
+        name: Keeps orders for different purposes apart under one seed.
+
+    Returns:
+        int64 [n], a permutation of the images.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator(seed, name))
+    grouped = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    counts = torch.bincount(labels) if len(labels) else labels.new_zeros(0)
+    first = counts.cumsum(0) - counts
+    within = torch.arange(len(labels)) - first[labels[grouped]]
+    keys = torch.empty(len(labels), dtype=torch.float64)
+    keys[grouped] = (within.double() + 0.5) / counts[labels[grouped]]
+    return shuffled[torch.argsort(keys[shuffled], stable=True)]
+
+
+def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Split a training set into what is trained on and what is held out for validation.
+
+    Exactly `round(share * n)` images are held out, each class in proportion to within one image. The remaining images
+    stay in a class-balanced order, so that their first n form a fair small training set.
+
+    Args:
+        labels: int64 [n], the classes.
+        share: Part to hold out, in [0, 1).
+        seed: The seed of the split.
+
+    Returns:
+        Indices of the training images and of the held-out images, disjoint, together all n.
+    """
+    order = order_balanced(labels, seed=seed)
+    held_out = round(share * len(order))
+    return order[held_out:], order[:held_out].sort().values

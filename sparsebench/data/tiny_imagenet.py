@@ -1,0 +1,87 @@
+"""Tiny ImageNet in its original layout."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsebench.data.base import ImageData
+from sparsebench.data.files import Files, list_images
+from sparsebench.data.loader import Source
+from sparsebench.data.resident import Shift
+
+MEAN, STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
+
+
+class TinyImageNet(ImageData):
+    """Serve Tiny ImageNet: 100,000 training images of 64x64 in 200 classes; crop with padding 4 and mirror in training.
+
+    The labels of the official test images are not public, so the official validation images, which papers report, are
+    the **test** set here; validation images are held out of the training images. A reduced copy of the set is served
+    with the classes that its `wnids.txt` names.
+
+    Args:
+        resident: Keep all images in memory (1.5 GB for the whole set) instead of reading them in every epoch; the
+            pixels are the same.
+        common: Keywords of `ImageData`.
+    """
+
+    classes = 200
+    shape = (3, 64, 64)
+
+    def __init__(self, *, resident: bool = True, **common: Any):
+        super().__init__(**common)
+        self.resident = resident
+        found = self._find()
+        if found is not None:
+            self.classes = len(self._names(found))
+
+    def check(self) -> None:
+        """Make sure that the set is there.
+
+        Raises:
+            FileNotFoundError: If it is not.
+        """
+        self._folder()
+
+    def read_train(self) -> Files:
+        """Read `train/WNID/images/*`."""
+        folder, paths, labels = self._folder(), [], []
+        for label, name in enumerate(self._names(folder)):
+            found = list_images(folder / "train" / name)
+            paths += found
+            labels += [label] * len(found)
+        return self._serve(paths, labels)
+
+    def read_test(self) -> Files:
+        """Read `val/images/*`, labelled by `val/val_annotations.txt`."""
+        folder = self._folder()
+        label_of = {name: label for label, name in enumerate(self._names(folder))}
+        lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        rows = sorted(line.split("\t")[:2] for line in lines if line.strip())
+        paths = [str(folder / "val" / "images" / file) for file, _ in rows]
+        return self._serve(paths, [label_of[name] for _, name in rows])
+
+    def settle(self, source: Source) -> Source:
+        """Load the files into memory if they shall be resident."""
+        return source.load() if self.resident and isinstance(source, Files) else source
+
+    def _serve(self, paths: list[str], labels: list[int]) -> Files:
+        return Files(tuple(paths), torch.tensor(labels), MEAN, STD, change=Shift(padding=4), workers=self.workers)
+
+    def _names(self, folder: Path) -> list[str]:
+        return sorted((folder / "wnids.txt").read_text().split())
+
+    def _find(self) -> Path | None:
+        folders = (self.root / "tiny-imagenet-200", self.root)
+        return next((folder for folder in folders if (folder / "wnids.txt").is_file()), None)
+
+    def _folder(self) -> Path:
+        found = self._find()
+        if found is None:
+            raise FileNotFoundError(
+                f"Tiny ImageNet is not there: no file {(self.root / 'tiny-imagenet-200' / 'wnids.txt').absolute()}; "
+                f"fetch tiny-imagenet-200.zip (cs231n.stanford.edu) and unpack it in {self.root.absolute()}, "
+                "or set dataset.root to where it is"
+            )
+        return found

@@ -1,0 +1,26 @@
+"""Ranks must agree: compare a 64-bit digest, and stop with a clear error where it differs."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+
+MODULUS = 1 << 63  # digests travel as non-negative int64
+
+
+def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> None:
+    """Compare a digest over all ranks; collective, so every rank must call it at the same step.
+
+    Raises:
+        RuntimeError: on every rank, when the digests differ, naming each rank's.
+    """
+    if trainer.world_size == 1:
+        return
+    own = torch.tensor([int(digest, 16) % MODULUS], dtype=torch.int64, device=trainer.strategy.root_device)
+    every = trainer.strategy.all_gather(own).reshape(-1).tolist()
+    if len(set(every)) > 1:
+        seen = ", ".join(f"rank {rank}: {value:016x}" for rank, value in enumerate(every))
+        raise RuntimeError(
+            f"{what} differ between ranks after step {step} ({seen}); training stopped: something changed one rank "
+            f"alone (a draw from a per-rank generator, gradients that are not averaged, weights edited on one rank)"
+        )

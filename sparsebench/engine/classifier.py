@@ -1,0 +1,115 @@
+"""Classifier: a network with loss, metrics and optimizer; it knows nothing of sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from sparsebench.optim.groups import decay_groups
+
+Schedule = Callable[[float], float]
+"""Progress of training in [0, 1] -> factor of the learning rate."""
+
+
+class Classifier(L.LightningModule):
+    """Train a network to classify images.
+
+    Args:
+        net: images [B, C, H, W] -> logits [B, classes].
+        classes: number of classes.
+        optimizer: parameter groups -> optimizer.
+        schedule: progress -> factor of the learning rate; constant by default.
+        total_steps: the budget in optimizer steps, over which the schedule is laid.
+        weight_decay: for weights; norms and biases have none unless ``decay_norm_and_bias``.
+        label_smoothing: of the training loss.
+        channels_last: memory format of network and images.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        classes: int,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        total_steps: int,
+        schedule: Schedule | None = None,
+        weight_decay: float = 0.0,
+        decay_norm_and_bias: bool = True,
+        label_smoothing: float = 0.0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
+        self.extra_groups: list[dict[str, Any]] = []  # parameters trained along, that live beside the network
+        self.weight_decay, self.decay_norm_and_bias = weight_decay, decay_norm_and_bias
+        accuracy = {"num_classes": classes, "average": "micro"}
+        self.train_accuracy = MulticlassAccuracy(**accuracy)
+        self.val_accuracy = MulticlassAccuracy(**accuracy)
+        self.test_accuracy = MulticlassAccuracy(**accuracy)
+        self.test_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, classes))
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        for metric in (self.train_accuracy, self.train_loss):
+            metric.persistent(True)  # an interrupted epoch goes on with what it had counted
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
+        return self.net(images.to(memory_format=self.layout))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss, reduced in float32."""
+        images, labels = batch
+        logits = self(images).float()
+        loss = self.loss(logits, labels)
+        self.train_loss.update(loss.detach(), len(labels))
+        self.train_accuracy.update(logits.detach(), labels)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the means of the epoch after its last batch: metrics stay on the device until then."""
+        if self.trainer.is_last_batch or self.trainer.global_step >= self.total_steps:
+            self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+            self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+            self.log("lr", self.optimizers().param_groups[0]["lr"], on_step=False, on_epoch=True)  # type: ignore[union-attr]
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure loss and accuracy on held-out training data."""
+        logits, labels = self._logits(batch)
+        self.val_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        self.val_accuracy.update(logits, labels)
+        self.log("val_loss", self.val_loss, on_epoch=True)
+        self.log("val_accuracy", self.val_accuracy, on_epoch=True, prog_bar=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure loss and accuracy on test data, once, at the end."""
+        logits, labels = self._logits(batch)
+        self.test_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        self.test_accuracy.update(logits, labels)
+        self.test_top5.update(logits, labels)
+        self.log("test_loss", self.test_loss, on_epoch=True)
+        self.log("test_accuracy", self.test_accuracy, on_epoch=True)
+        self.log("test_top5", self.test_top5, on_epoch=True)
+
+    def _logits(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        return self(images).float(), labels
+
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule over the network's parameters."""
+        groups = decay_groups(self.net, self.weight_decay, decay_norm_and_bias=self.decay_norm_and_bias)
+        optimizer = self.build_optimizer([*groups, *self.extra_groups])
+        schedule = self.schedule
+        if schedule is None:
+            return optimizer
+        factor = LambdaLR(optimizer, lambda step: schedule(min(1.0, step / self.total_steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}

@@ -1,0 +1,138 @@
+"""Loggers of a run: metrics.csv always, others beside it; closed also when the run fails."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsFile(Logger):
+    """Write ``metrics.csv``: one row per optimizer step that logged something, whole and in order after a resumption.
+
+    A row is replaced when its step is logged again, so that the file of an interrupted and continued run equals
+    that of an uninterrupted one.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: dict[int, dict[str, Any]] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file)}
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """One version only: the folder is the run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration stands in config.yaml already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of a step."""
+        row = self._rows.setdefault(step or 0, {"step": step or 0})
+        row.update({name: f"{value:.10g}" for name, value in metrics.items()})
+        for later in [known for known in self._rows if known > (step or 0)]:
+            del self._rows[later]  # written by a part of the run that a kill undid
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file atomically."""
+        columns = list(dict.fromkeys(["step", "epoch", *(key for row in self._rows.values() for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows[step] for step in sorted(self._rows))
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        partial.write_text(text.getvalue())
+        os.replace(partial, self.path)
+
+
+def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> list[Logger]:
+    """Build the loggers of a run.
+
+    Args:
+        folder: the run's folder.
+        settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
+            ``tags`` and ``offline`` (None: offline unless a key is set).
+        config: the resolved configuration, shown by loggers that can.
+        label: name of the run for people.
+
+    Raises:
+        ValueError: unknown kind, or a package that is missing.
+    """
+    kind = settings["kind"]
+    if kind == "none":
+        return []
+    loggers: list[Logger] = [MetricsFile(folder / "metrics.csv")]
+    if kind == "tensorboard":
+        loggers.append(_tensorboard(folder))
+    elif kind == "wandb":
+        loggers.append(_wandb(folder, settings, config, label))
+    elif kind != "csv":
+        raise ValueError(f"logger {kind!r} is unknown: choose csv, tensorboard, wandb or none")
+    return loggers
+
+
+def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
+    """Close every logger; a W&B run is marked failed where the run failed."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger" and rank_zero_only.rank == 0:
+            plain = {k: v for k, v in (summary or {}).items() if isinstance(v, int | float | str)}
+            logger.experiment.summary.update(plain)  # type: ignore[attr-defined]
+            logger.experiment.finish(exit_code=int(failed))  # type: ignore[attr-defined]
+        else:
+            logger.finalize("failed" if failed else "success")
+
+
+def _tensorboard(folder: Path) -> Logger:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("logger=tensorboard needs the package tensorboard: install sparsebench[tensorboard]")
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+
+
+def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    offline = settings["offline"] if settings["offline"] is not None else not os.environ.get("WANDB_API_KEY")
+    return WandbLogger(
+        project=settings["project"],
+        entity=settings["entity"],
+        tags=list(settings["tags"]),
+        name=label,
+        group=config["name"],
+        id=folder.name.rpartition("--")[2] or folder.name,
+        resume="allow",
+        save_dir=str(folder),
+        offline=offline,
+        config=dict(config),
+        settings=_silent(),
+    )
+
+
+def _silent() -> Any:
+    import wandb
+
+    return wandb.Settings(silent=True, console="off")

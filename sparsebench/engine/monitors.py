@@ -1,0 +1,113 @@
+"""Read-only callbacks: what a run shows while it trains."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+import torch
+
+from sparsebench.cost.speed import Stopwatch
+from sparsebench.engine.callback import Sparsity
+from sparsebench.engine.steps import loss_of
+from sparsebench.sparse.report import exploration_rate
+
+
+class SparsityMonitor(L.Callback):
+    """Log sparsity, exploration, mask change, density per layer and training cost at every epoch's end.
+
+    Args:
+        sparsity: the callback to read.
+        per_layer: log the density of each layer too.
+    """
+
+    def __init__(self, sparsity: Sparsity, *, per_layer: bool = True) -> None:
+        self.sparsity = sparsity
+        self.per_layer = per_layer
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log."""
+        net, ledger = self.sparsity.net, self.sparsity.ledger
+        pl_module.log("sparsity", 1 - net.density, prog_bar=True)
+        pl_module.log("explored", exploration_rate(net), prog_bar=True)
+        pl_module.log("mask_change", float(net.change))
+        if ledger is not None:
+            pl_module.log("train_flops", ledger.train_flops)
+            pl_module.log("train_flops_ratio", ledger.train_flops_ratio)
+        if self.per_layer:
+            pl_module.log_dict({f"density/{name}": value for name, value in net.densities.items()})
+
+
+class LossGuard(L.Callback):
+    """Stop with one clear line when the loss is not a number any more.
+
+    On a GPU the loss is looked at every ``every`` batches, since each look waits for the device.
+    """
+
+    def __init__(self, *, every: int = 50) -> None:
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss."""
+        loss = loss_of(outputs) if outputs is not None else torch.zeros(())
+        if loss.device.type != "cpu" and batch_idx % self.every:
+            return
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(
+                f"the training loss is {loss.item()} after step {trainer.global_step}: lower optimizer.lr, "
+                f"clip gradients (trainer.gradient_clip_val=1) or use trainer.precision=32-true"
+            )
+
+
+class SpeedMonitor(L.Callback):
+    """Measure training steps and their data, without validation, and the seconds of the whole fit."""
+
+    def __init__(self) -> None:
+        self.stopwatch = Stopwatch()
+        self._before = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the fit began, over all resumptions."""
+        return self._before + time.monotonic() - self._began
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start."""
+        measured = self.stopwatch.state_dict()
+        self.stopwatch = Stopwatch(device=trainer.strategy.root_device)
+        self.stopwatch.load_state_dict(measured)
+        self._began = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Run, if a pause has ended."""
+        self.stopwatch.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step."""
+        self.stopwatch.lap(len(batch[0]) * trainer.world_size)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pause."""
+        self.stopwatch.pause()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pause."""
+        self.stopwatch.pause()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has been measured."""
+        return {"seconds": self.seconds, "stopwatch": self.stopwatch.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self._before = state_dict["seconds"]
+        self.stopwatch.load_state_dict(state_dict["stopwatch"])

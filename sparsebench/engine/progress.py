@@ -1,0 +1,62 @@
+"""Show progress: a Rich bar in a terminal, one line per epoch in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+
+
+class EpochLines(L.Callback):
+    """Print one line per epoch: for logs, sweeps and machines."""
+
+    def __init__(self, label: str = "") -> None:
+        self.label = label
+        self._began = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print at every tenth of the run, and at its end."""
+        epochs = max(1, trainer.max_epochs or 1)
+        done = trainer.current_epoch + 1
+        if not trainer.is_global_zero or (done % max(1, epochs // 10) and done != epochs):
+            return
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        parts = [f"{name} {seen[key]:.{digits}f}" for key, name, digits in SHOWN if key in seen]
+        seconds = time.monotonic() - self._began
+        total = f"/{epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+        print(f"{self.label}epoch {done}{total}  {'  '.join(parts)}  {seconds:.0f} s", flush=True)
+
+
+SHOWN = (
+    ("train_loss", "loss", 3),
+    ("val_accuracy", "val accuracy", 4),
+    ("sparsity", "sparsity", 4),
+    ("explored", "explored", 3),
+)
+
+
+def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:
+    """Return the callbacks that show progress.
+
+    Args:
+        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal, lines elsewhere.
+        label: what stands before each line.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if kind == "auto":
+        kind = "rich" if sys.stdout.isatty() else "lines"
+    if kind == "rich":
+        theme = RichProgressBarTheme(metrics_format=".4f", metrics_text_delimiter="  ")
+        return [RichProgressBar(leave=False, theme=theme)]
+    if kind not in ("lines", "none"):
+        raise ValueError(f"progress {kind!r} is unknown: allowed are auto, rich, lines, none")
+    return [EpochLines(label)] if kind == "lines" else []

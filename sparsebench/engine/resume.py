@@ -1,0 +1,97 @@
+"""Continue an interrupted fit exactly: one checkpoint, written atomically, with the random state in it."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+
+class Continuation(L.Callback):
+    """Save a checkpoint at epoch ends and in between, from which the same command continues bit for bit.
+
+    Saved is always a moment between two optimizer steps, never one in the middle of an accumulation. The file is
+    written beside its place and then moved, so that a kill leaves the old one or the new one, never half of one.
+
+    Args:
+        path: where the checkpoint lies.
+        seconds: least time between two checkpoints; epoch ends count too, so that short epochs save rarely.
+        steps: save after this many optimizer steps too, for tests and very long epochs.
+    """
+
+    def __init__(self, path: Path, *, seconds: float = 60.0, steps: int | None = None) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.steps = steps
+        self._saved_at = time.monotonic()
+        self._seen = 0
+        self._random: dict[str, Any] | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save in mid-epoch when it is time; the last batch is left to the end of the epoch."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        stepped = trainer.global_step > self._seen
+        self._seen = trainer.global_step
+        if stepped and not progress.is_last_batch and self._is_time(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save once the epoch, validation included, is over."""
+        if self.steps is not None or self._is_time(trainer):
+            self._save(trainer)
+
+    def _is_time(self, trainer: L.Trainer) -> bool:
+        if self.steps is not None and trainer.global_step % self.steps == 0:
+            return True
+        late = time.monotonic() - self._saved_at >= self.seconds
+        return bool(trainer.strategy.broadcast(late, src=0)) if trainer.world_size > 1 else late
+
+    def _save(self, trainer: L.Trainer) -> None:
+        partial = self.path.with_name(self.path.name + ".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+        self._saved_at = time.monotonic()
+
+    # -- random state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every global random generator."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        name, keys, position, has_gauss, gauss = np.random.get_state()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": cuda,
+            "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+            "python": random.getstate(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training goes on: set-up and sanity checks may still draw."""
+        self._random = state_dict
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the random state once, before the first step after a resumption."""
+        if self._random is None:
+            return
+        state, self._random = self._random, None
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        name, keys, position, has_gauss, gauss = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+        random.setstate(_tupled(state["python"]))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,148 @@
+"""Scores of weights: larger means keep (or grow); raw, unnormalised, in the shape of the weight.
+
+An objective is a function from a dictionary of weights to a scalar loss, e.g. by ``torch.func.functional_call``. The
+parameters themselves, and their ``grad``, are never touched. Precision, mode of the network and the batch are those of
+the objective: score without autocast.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+Objective = Callable[[Weights], Tensor]
+Objectives = Objective | Sequence[Objective]
+
+
+def magnitude(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score each weight by |w|."""
+    return {name: value.detach().abs() for name, value in params.items()}
+
+
+def gradient(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score each weight by |g|, g the gradient of the objective, averaged over several objectives before the modulus.
+
+    Source: the growth score of RigL (Evci et al. 2020, section 3).
+    """
+    slopes = _mean_gradient(_several(objective), _leaves(params))
+    return {name: slope.abs() for name, slope in slopes.items()}
+
+
+def snip(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score each weight by |w g|, the sensitivity of the loss to a multiplicative mask at 1.
+
+    Args:
+        objective: Weights to loss. Of several (one per batch) the gradients are averaged before the modulus.
+        params: Name to weight.
+
+    Source: SNIP (Lee, Ajanthan and Torr 2019), connection sensitivity, not normalised.
+    """
+    slopes = _mean_gradient(_several(objective), _leaves(params))
+    return {name: (params[name].detach() * slope).abs() for name, slope in slopes.items()}
+
+
+def grasp(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score each weight by w (H g): half the first-order loss of squared gradient norm when the weight is removed.
+
+    g and H are the gradient and Hessian of the mean of the objectives: first g over all of them, then one exact
+    Hessian-vector product for each, so that memory is that of the largest chunk.
+
+    Args:
+        objective: Weights to loss, twice differentiable; or several, such as one per chunk of the sample, each of which
+            counts the same. The softmax temperature belongs in here.
+        params: Name to weight. H and g are over these weights only.
+
+    Source: GraSP (Wang, Zhang and Grosse 2020, equation 8) with the sign turned: there the largest are removed.
+    """
+    objectives, leaves = _several(objective), _leaves(params)
+    direction = list(_mean_gradient(objectives, leaves).values())
+    product = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for chunk in objectives:
+        slopes = _grad(chunk, leaves, create_graph=True)
+        inner = torch.stack([(a * b).sum() for a, b in zip(slopes, direction, strict=True)]).sum()
+        if not inner.requires_grad:  # an objective linear in the weights: H = 0
+            continue
+        columns = torch.autograd.grad(inner, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        for total, column in zip(product.values(), columns, strict=True):
+            total += column / len(objectives)
+    return {name: params[name].detach() * value for name, value in product.items()}
+
+
+def synflow(output: Objective, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score each weight by |w dR/dw|, R the summed output of the network whose parameters are replaced by |w|.
+
+    Args:
+        output: Weights to the network's output on an input of ones; it is summed here. Parameters and buffers that are
+            not in ``params`` (batch norm) must be non-negative there as well. Deep networks need float64.
+        params: Name to weight; signs are dropped here.
+
+    Raises:
+        ValueError: R is not finite.
+
+    Source: SynFlow (Tanaka et al. 2020, equation 2 and algorithm 1).
+    """
+    leaves = {name: leaf.detach().abs().requires_grad_() for name, leaf in _leaves(params).items()}
+    with torch.enable_grad():
+        total = output(leaves).sum()
+        value = float(total.detach())
+        if not math.isfinite(value):
+            raise ValueError(f"SynFlow's output is {value} in {total.dtype}: score in float64 without autocast")
+        slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return {name: (leaf.detach() * slope).abs() for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)}
+
+
+def acquisition(gradient: Tensor, counts: Tensor, *, c: float, eps: float, time: float) -> Tensor:
+    """Score each weight by |g| + c ln(t) / (N + eps): exploitation plus a bonus for what was seldom active.
+
+    Args:
+        gradient: Dense gradient g, unscaled; any floating type, ranked in at least float32.
+        counts: N, the number of masks so far in which the weight was active; same shape.
+        c: Weight of the bonus, 0 or more; 0 gives RigL's score bit for bit.
+        eps: Above 0: keeps N = 0 legal. c / eps is the bonus of the never active.
+        time: t, 1 or more, in whatever unit the method counts.
+
+    Raises:
+        ValueError: a parameter out of range.
+
+    Source: DST-EE (Huang et al. 2023), acquisition function of the growth phase.
+    """
+    if not (c >= 0 and eps > 0 and time >= 1):
+        raise ValueError(f"c {c} must be 0 or more, eps {eps} above 0 and time {time} at least 1")
+    exploitation = gradient.detach().abs().to(torch.promote_types(gradient.dtype, torch.float32))
+    if c == 0 or time == 1:
+        return exploitation
+    return exploitation + c * math.log(time) / (counts.to(exploitation.dtype) + eps)
+
+
+def _several(objective: Objectives) -> Sequence[Objective]:
+    if callable(objective):
+        return (objective,)
+    if len(objective) == 0:
+        raise ValueError("no objective to score with: give a function from weights to loss, or several")
+    return objective
+
+
+def _leaves(params: Mapping[str, Tensor]) -> Weights:
+    """Detach the parameters, so that scoring leaves no trace in them."""
+    if not params:
+        raise ValueError("no parameters to score: the dictionary of weights is empty")
+    return {name: value.detach().requires_grad_() for name, value in params.items()}
+
+
+def _grad(objective: Objective, leaves: Weights, *, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Differentiate; a weight that the objective does not use has gradient 0."""
+    with torch.enable_grad():
+        loss = objective(dict(leaves))
+        return torch.autograd.grad(
+            loss, list(leaves.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+
+
+def _mean_gradient(objectives: Sequence[Objective], leaves: Weights) -> dict[str, Tensor]:
+    total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for objective in objectives:
+        for value, slope in zip(total.values(), _grad(objective, leaves), strict=True):
+            value += slope / len(objectives)
+    return total

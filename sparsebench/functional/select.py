@@ -1,0 +1,244 @@
+"""Selections: from scores to boolean masks with exact counts.
+
+Every function keeps exactly as many entries as it is told. Ties are broken by logical (row-major) index, the smaller
+index wins, whatever the memory format; the mask has the shape and the strides of the scores. NaN is an error,
+infinities are legal scores. The order of a stable sort is reached without sorting: take everything above the threshold,
+then fill up from what equals it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+
+def keep_top(scores: Tensor, k: int) -> Tensor:
+    """Keep the ``k`` largest scores.
+
+    Args:
+        scores: Any shape and real type.
+        k: How many to keep, 0 to the number of scores.
+
+    Returns:
+        Boolean mask with exactly ``k`` ones.
+
+    Raises:
+        ValueError: k is out of range, or a score is NaN.
+    """
+    return _shaped(_top(_flat(scores), k), scores)
+
+
+def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Keep the ``k`` largest scores of all tensors in one ranking; ties go to the earlier tensor.
+
+    Args:
+        scores: Name to scores, on one device.
+        k: How many to keep in all.
+
+    Returns:
+        Name to boolean mask; exactly ``k`` ones together.
+
+    Raises:
+        ValueError: k is out of range, or a score is NaN.
+    """
+    if not scores:
+        return {} if k == 0 else _refuse(k, 0)
+    for name, value in scores.items():
+        _reject_nan(value, f" of {name!r}")
+    chosen = _top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
+    masks: dict[str, Tensor] = {}
+    start = 0
+    for name, value in scores.items():
+        # Cloned: a view would keep, and save, the masks of all tensors with each.
+        masks[name] = _shaped(chosen[start : start + value.numel()].clone(), value)
+        start += value.numel()
+    return masks
+
+
+def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
+    """Keep the largest scores of each tensor, ``counts[name]`` of them.
+
+    Raises:
+        ValueError: a count is missing or out of range, or a score is NaN.
+    """
+    missing = [name for name in scores if name not in counts]
+    if missing:
+        raise ValueError(f"no count for {missing[0]!r}; give one for each of the {len(scores)} tensors")
+    return {name: keep_top(value, counts[name]) for name, value in scores.items()}
+
+
+def drop_and_grow(
+    mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
+) -> Tensor:
+    """Drop the ``count`` active entries of smallest drop score, then grow as many of largest grow score.
+
+    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows.
+
+    Args:
+        mask: Boolean, any shape.
+        drop_score: Same shape; looked at where the mask is on.
+        grow_score: Same shape; looked at where nothing is kept.
+        count: How many to exchange.
+        allow_regrow: Whether the just-dropped may grow again. If not, only what was off before may.
+
+    Returns:
+        New boolean mask with as many ones as the old one.
+
+    Raises:
+        ValueError: count exceeds the active or the growable entries, shapes differ, or a score is NaN.
+
+    Source: RigL (Evci et al. 2020, algorithm 1).
+    """
+    if mask.dtype != torch.bool or not mask.shape == drop_score.shape == grow_score.shape:
+        shapes = f"{tuple(mask.shape)}, {tuple(drop_score.shape)} and {tuple(grow_score.shape)}"
+        raise ValueError(f"a boolean mask and scores of its shape are needed, not {mask.dtype} and {shapes}")
+    old = mask.reshape(-1)
+    active = old.nonzero().reshape(-1)
+    growable = old.numel() - active.numel() + (count if allow_regrow else 0)
+    if not 0 <= count <= min(active.numel(), growable):
+        limit = min(active.numel(), growable)
+        raise ValueError(f"cannot exchange {count} of {active.numel()} active entries; at most {limit} can be")
+    kept = torch.zeros_like(old)
+    kept[active[_top(_flat(drop_score)[active], active.numel() - count)]] = True
+    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
+    candidates = (~(kept if allow_regrow else old)).nonzero().reshape(-1)
+    kept[candidates[_top(_flat(grow_score)[candidates], count)]] = True
+    return _shaped(kept, mask)
+
+
+def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> Tensor:
+    """Draw a mask with exactly ``k`` ones, all such masks equally likely, on the generator's device.
+
+    Raises:
+        ValueError: k is out of range.
+    """
+    mask = torch.zeros(shape, dtype=torch.bool, device=generator.device)
+    size = mask.numel()
+    if not 0 <= k <= size:
+        _refuse(k, size)
+    mask.view(-1)[torch.randperm(size, generator=generator, device=generator.device)[:k]] = True
+    return mask
+
+
+def n_of_m(scores: Tensor, n: int, m: int, *, dim: int = 1) -> Tensor:
+    """Keep the ``n`` largest of every ``m`` consecutive scores along a dimension.
+
+    Args:
+        scores: Of a linear layer, (out, in), or of a convolution, (out, in, *kernel).
+        n: How many of each group to keep, 0 to m.
+        m: Size of a group.
+        dim: Where the groups lie; 1 groups the input channels, for each kernel position on its own.
+
+    Raises:
+        ValueError: m does not divide the dimension, n is out of range, or a score is NaN.
+    """
+    if not 0 <= n <= m or m < 1:
+        raise ValueError(f"{n} of {m} cannot be kept: n must be from 0 to m, and m at least 1")
+    size = scores.shape[dim]
+    if size % m:
+        nearest = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - m), d))
+        raise ValueError(
+            f"groups of {m} do not divide dimension {dim} of shape {tuple(scores.shape)}; "
+            f"use groups of {nearest}, or keep this layer dense"
+        )
+    _reject_nan(scores)
+    last = scores.detach().movedim(dim, -1)
+    groups = last.reshape(*last.shape[:-1], size // m, m)
+    order = torch.sort(groups, dim=-1, descending=True, stable=True).indices
+    chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :n], True)
+    return _shaped(chosen.flatten(-2).movedim(-1, dim), scores)
+
+
+def blocks(scores: Tensor, k: int, block: tuple[int, int]) -> Tensor:
+    """Keep the ``k`` blocks of largest summed score, whole.
+
+    Args:
+        scores: At least two dimensions; read as the matrix (out, everything else in row-major order), which for a
+            convolution is (out, in * kernel height * kernel width).
+        k: Number of blocks, not of weights.
+        block: Rows and columns of a block; they must divide the matrix.
+
+    Raises:
+        ValueError: the blocks do not tile the matrix, k is out of range, or a score is NaN.
+    """
+    matrix = scores.detach().reshape(scores.shape[0], -1)
+    (rows, columns), (high, wide) = matrix.shape, block
+    if high < 1 or wide < 1 or rows % high or columns % wide:
+        fit = (math.gcd(rows, high), math.gcd(columns, wide))
+        raise ValueError(f"blocks of {high} x {wide} do not tile a matrix of {rows} x {columns}; blocks of {fit} do")
+    tiles = matrix.reshape(rows // high, high, columns // wide, wide)
+    chosen = keep_top(tiles.sum(dim=(1, 3), dtype=_sum_type(scores)), k)
+    return _shaped(chosen[:, None, :, None].expand(tiles.shape).reshape(matrix.shape), scores)
+
+
+def channels(scores: Tensor, k: int, *, dim: int = 0) -> Tensor:
+    """Keep the ``k`` channels of largest summed score, whole.
+
+    Args:
+        scores: Any shape.
+        k: Number of channels, not of weights.
+        dim: Which dimension counts the channels; 0 the outputs, 1 the inputs.
+
+    Raises:
+        ValueError: k is out of range, or a score is NaN.
+    """
+    rows = scores.detach().movedim(dim, 0)
+    sums = rows.reshape(rows.shape[0], -1).sum(dim=1, dtype=_sum_type(scores))
+    chosen = keep_top(sums, k).reshape([-1] + [1] * (scores.dim() - 1))
+    return _shaped(chosen.expand(rows.shape).movedim(0, dim), scores)
+
+
+def _flat(scores: Tensor, *, check: bool = True) -> Tensor:
+    """Lay the scores out in logical order."""
+    if check:
+        _reject_nan(scores)
+    flat = scores.detach().reshape(-1)
+    return flat.to(torch.uint8) if flat.dtype == torch.bool else flat
+
+
+def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
+    """Bring a mask in logical order to the shape and the strides of a tensor."""
+    mask = chosen.reshape(like.shape)
+    if mask.stride() == like.stride():
+        return mask
+    return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(mask)
+
+
+def _top(flat: Tensor, k: int) -> Tensor:
+    """Mark the k largest of a vector without NaN, ties by index."""
+    size = flat.numel()
+    if not 0 <= k <= size:
+        _refuse(k, size)
+    if k in (0, size):
+        return torch.full_like(flat, k > 0, dtype=torch.bool)
+    threshold = _kth_largest(flat, k)
+    chosen = flat > threshold
+    missing = k - int(chosen.sum())
+    chosen[(flat == threshold).nonzero().reshape(-1)[:missing]] = True
+    return chosen
+
+
+def _kth_largest(flat: Tensor, k: int) -> Tensor:
+    size = flat.numel()
+    if flat.device.type == "cpu":
+        return torch.kthvalue(flat, size - k + 1).values
+    # On accelerators kthvalue is slow; topk selects by radix. The shorter end is taken.
+    if 2 * k <= size:
+        return torch.topk(flat, k, sorted=False).values.min()
+    return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
+
+
+def _reject_nan(scores: Tensor, where: str = "") -> None:
+    # The maximum carries NaN on and needs no memory.
+    if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
+        raise ValueError(f"a score{where} is NaN; look for a diverged loss or an overflow before ranking")
+
+
+def _refuse(k: int, size: int) -> NoReturn:
+    raise ValueError(f"cannot keep {k} of {size} entries; k must be from 0 to {size}")
+
+
+def _sum_type(scores: Tensor) -> torch.dtype:
+    return torch.promote_types(scores.dtype, torch.float32)

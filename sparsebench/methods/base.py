@@ -1,0 +1,175 @@
+"""Method and Clock: what differs from dense training, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.functional.budget import Budget, budget
+from sparsebench.functional.distribution import erk
+from sparsebench.sparse.model import SparseModel
+
+Weights = Mapping[str, Tensor]
+Objective = Callable[[Weights], Tensor]
+"""Weights by name, standing in for the parameters of those names -> loss of the current batch."""
+
+Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, float] | float]
+"""Shapes, density -> density per layer, or one number where layers share a single global budget."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of training: optimizer steps taken, out of a budget."""
+
+    step: int
+    total: int
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        return min(1.0, self.step / self.total)
+
+    @property
+    def after(self) -> Clock:
+        """The clock once the step under way is taken."""
+        return Clock(self.step + 1, self.total)
+
+    def steps(self, span: float) -> int:
+        """Translate a span to steps: a fraction of the budget below 1, a number of steps from 1 on."""
+        return max(1, round(span * self.total)) if span < 1 else round(span)
+
+    def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:
+        """Tell whether a periodic action falls on this step.
+
+        Actions fall on ``start``, ``start + every``, ... up to ``stop`` inclusive, never on step 0.
+
+        Args:
+            every: period in steps, or as a fraction of the budget when below 1.
+            start: first moment, as a fraction of the budget.
+            stop: last moment, as a fraction of the budget.
+        """
+        first, last = round(start * self.total), round(stop * self.total)
+        return 0 < self.step <= last and self.step >= first and (self.step - first) % self.steps(every) == 0
+
+    def between(self, start: float, stop: float) -> float:
+        """Progress from ``start`` to ``stop`` (fractions of the budget), clamped to [0, 1]."""
+        first, last = round(start * self.total), round(stop * self.total)
+        return min(1.0, max(0.0, (self.step - first) / max(1, last - first)))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a method may ask of network and data before the first step, in evaluation mode and full precision.
+
+    Attributes:
+        objectives: number of batches -> as many objectives, the same on every rank.
+        output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
+    """
+
+    objectives: Callable[[int], Sequence[Objective]]
+    output: Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Dense training. A subclass says what it does otherwise, and holds hyper-parameters only."""
+
+    paper: ClassVar[str] = ""
+    """Citation key of ``results/published.yaml``, or a plain reference."""
+    budget_holds: ClassVar[str] = "never"
+    """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
+    zeros: ClassVar[str] = "stored"
+    """``stored``: weights outside the masks are zero; ``computed``: they are zero in the forward pass only."""
+
+    def learned(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return initial values of scores or thresholds that are trained along with the weights."""
+        del net
+        return {}
+
+    def learned_options(self) -> dict[str, Any]:
+        """Return the optimizer options of what is learned, such as ``lr`` and ``weight_decay``."""
+        return {"weight_decay": 0.0}
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Choose the first masks; not called on resumption."""
+
+    def view(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return the weights that the forward pass sees in the place of the parameters; none by default.
+
+        A method with computed zeros defines it once: training, evaluation and export all go through it.
+        """
+        del net
+        return {}
+
+    def loss(self, net: SparseModel, objective: Objective) -> Tensor:
+        """Return the loss to differentiate."""
+        return objective(self.view(net))
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Act on gradients that are complete, unscaled, averaged over ranks, unclipped and still dense."""
+
+    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Act once the weights have moved; ``clock.step`` counts the step just taken."""
+
+    @torch.no_grad()
+    def finish(self, net: SparseModel) -> None:
+        """Fix what is still random or soft, after the last step: by default store the weights that ``view`` shows."""
+        for name, weight in self.view(net).items():
+            net.params[name].copy_(weight)
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """State which weights the passes of the step at ``clock`` need."""
+        del net, clock
+        return DENSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked(Method):
+    """A network with stored zeros and a budget.
+
+    Args:
+        density: share of the weights that stay, over all that may be sparse.
+        distribution: how the budget is divided over layers.
+    """
+
+    zeros: ClassVar[str] = "stored"
+
+    density: float = 0.1
+    distribution: Distribution = erk
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(
+                f"density {self.density:g} (sparsity {1 - self.density:g}) is impossible: "
+                f"choose a sparsity of at least 0 and below 1"
+            )
+
+    def budget(self, net: SparseModel, density: float | None = None) -> Budget:
+        """Return how many weights stay in each layer, or in all layers together for a global distribution."""
+        return budget(net.shapes, self.distribution(net.shapes, self.density if density is None else density))
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Mask the gradients: weights, gradients and moments outside the masks are zero and stay zero."""
+        del clock, optimizer
+        net.mask_gradients_()
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Every pass multiplies by active weights only."""
+        del net, clock
+        return SPARSE
+
+
+def skip_step(optimizer: Optimizer) -> None:
+    """Turn the optimizer step under way into one that does nothing: no update, no momentum, no decay.
+
+    Optimizers pass over parameters without a gradient; scalers and clipping accept them.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

@@ -1,0 +1,214 @@
+"""Dynamic sparse training: drop the weakest connections, grow others, at a constant budget.
+
+SET grows at random, RigL by gradient magnitude, DST-EE by an acquisition function that also rewards weights that
+were rarely active. Each is the one above with another growth score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
+from sparsebench.functional.schedule import cosine
+from sparsebench.functional.score import acquisition
+from sparsebench.functional.select import drop_and_grow, keep_top
+from sparsebench.methods.base import Clock, Probe, skip_step
+from sparsebench.methods.static import Static
+from sparsebench.sparse.model import SparseModel
+
+Schedule = Callable[[float, float, float], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SET(Static):
+    """Drop the smallest magnitudes, grow as many weights at random (Mocanu et al. 2018; Evci et al. 2020).
+
+    Args:
+        every: steps between updates (a fraction of the budget when below 1).
+        until: last moment of an update, as a fraction of the budget, inclusive.
+        drop_fraction: share of a layer's active weights that is dropped at the first update.
+        drop_fraction_end: the share that the schedule reaches at ``until``.
+        drop_schedule: (start, end, progress) -> share.
+        drop_count: ``floor`` or ``ceil`` of share times active weights.
+        replaces_step: True when an update takes the place of the optimizer step (RigL); False when it follows the
+            step and uses that step's gradient (ITOP).
+        exclude_dropped: True when a weight dropped in an update may not grow in the same update.
+        regrown_keeps_value: whether a weight dropped and regrown in one update keeps its value and moments.
+        score_batches: number of optimizer steps over which the growth gradient is averaged.
+    """
+
+    paper: ClassVar[str] = "set"
+    needs_gradient: ClassVar[bool] = False
+
+    every: float = 100
+    until: float = 0.75
+    drop_fraction: float = 0.3
+    drop_fraction_end: float = 0.0
+    drop_schedule: Schedule = cosine
+    drop_count: Literal["floor", "ceil"] = "floor"
+    replaces_step: bool = False
+    exclude_dropped: bool = False
+    regrown_keeps_value: bool = True
+    score_batches: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.drop_fraction < 1:
+            raise ValueError(f"drop_fraction {self.drop_fraction:g} is impossible: choose a share in [0, 1)")
+        if self.every <= 0 or not 0 < self.until <= 1:
+            raise ValueError(f"every={self.every:g}, until={self.until:g}: every must be > 0 and until in (0, 1]")
+        if self.score_batches < 1 or (self.every >= 1 and self.score_batches > self.every):
+            raise ValueError(f"score_batches {self.score_batches} must lie between 1 and every={self.every:g}")
+
+    # -- when -----------------------------------------------------------------------------------------------------
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Rewire instead of the step, or take the dense gradient for the update after it; then mask gradients."""
+        if self.needs_gradient and self._collects(clock):
+            self._collect(net)
+        if self.replaces_step and self._due(clock):
+            self.rewire(net, clock, optimizer)
+            skip_step(optimizer)
+        net.mask_gradients_()
+
+    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Rewire after the step."""
+        if not self.replaces_step and self._due(clock):
+            self.rewire(net, clock, optimizer)
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Sparse, but for the dense weight gradient of the steps that growth looks at."""
+        return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
+
+    def _due(self, clock: Clock) -> bool:
+        return clock.due(self.every, stop=self.until)
+
+    def _collects(self, clock: Clock) -> bool:
+        now = clock if self.replaces_step else clock.after
+        return any(self._due(Clock(now.step + ahead, now.total)) for ahead in range(self.score_batches))
+
+    def _collect(self, net: SparseModel) -> None:
+        memory = net.memory.setdefault("gradient", {})
+        for name, gradient in net.gradients().items():
+            memory[name] = memory[name] + gradient if name in memory else gradient.clone()
+
+    # -- how ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
+        """Move ``share * active`` connections of every layer."""
+        share = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+        gradients = net.memory.pop("gradient", {})
+        new: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        for name, mask in net.masks.items():
+            strength = self.drop_score(net, name)
+            count = self._count(share * net.counts[name])
+            new[name] = drop_and_grow(
+                mask,
+                strength,
+                self.grow_score(net, name, clock, gradients),
+                count,
+                allow_regrow=not self.exclude_dropped,
+            )
+            if not self.regrown_keeps_value:
+                active = torch.where(mask, strength, -math.inf)
+                kept[name] = keep_top(active, net.counts[name] - count)
+        net.set_masks(new, optimizer, keep=kept or None)
+
+    def drop_score(self, net: SparseModel, name: str) -> Tensor:
+        """Return the strength of each connection; the smallest are dropped."""
+        return net.params[name].abs()
+
+    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return the promise of each connection; the largest grow."""
+        del gradients
+        draw = torch.rand(net.params[name].shape, generator=net.generator("grow", clock.step, name))
+        return draw.to(net.params[name].device)
+
+    def _count(self, expected: float) -> int:
+        # 0.3 * 10 is 3.0000000000000004 for floats: round such dust away before taking floor or ceiling
+        exact = round(expected, 9)
+        return math.floor(exact) if self.drop_count == "floor" else math.ceil(exact)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RigL(SET):
+    """Grow the weights with the largest gradient magnitude (Evci et al. 2020, algorithm 1)."""
+
+    paper: ClassVar[str] = "rigl"
+    needs_gradient: ClassVar[bool] = True
+
+    replaces_step: bool = True
+
+    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return the magnitude of the dense gradient."""
+        return gradients[name].abs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSTEE(RigL):
+    """Grow by gradient magnitude plus a bonus for weights that were rarely active (Huang et al. 2023).
+
+    Growth score of weight i at time t: ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
+    configurations in which i was active. ``c = 0`` is RigL, bit for bit, under equal options.
+
+    Args:
+        c: weight of exploration against exploitation. The paper's value is not known here: no code default.
+        eps: added to the counters; ``c / eps`` is the bonus of a weight that never was active.
+        time_unit: what t counts: ``iteration`` (optimizer steps) or ``update`` (mask updates).
+        counter_init: counters start at the first mask (``initial_mask``) or at ``zeros``.
+        counter_update: counters grow at each ``mask_update`` or at each ``step``.
+    """
+
+    paper: ClassVar[str] = "dst_ee"
+
+    c: float
+    eps: float = 1.0
+    time_unit: Literal["iteration", "update"] = "iteration"
+    counter_init: Literal["initial_mask", "zeros"] = "initial_mask"
+    counter_update: Literal["mask_update", "step"] = "mask_update"
+    every: float = 1000
+    until: float = 1.0
+    drop_fraction: float = 0.5
+    drop_fraction_end: float = 0.005
+    replaces_step: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.c < 0 or self.eps <= 0:
+            raise ValueError(f"dst_ee with c={self.c:g}, eps={self.eps:g}: c must be >= 0 and eps > 0")
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw random masks and start the counters."""
+        super().start(net, probe)
+        first = 1 if self.counter_init == "initial_mask" else 0
+        net.memory["active"] = {name: mask.to(torch.int32) * first for name, mask in net.masks.items()}
+
+    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Rewire after the step; count the masks of this step where counters follow steps."""
+        if self.counter_update == "step":
+            self._tally(net)
+        super().after_step(net, clock, optimizer)
+
+    def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
+        """Move connections, then count the new masks."""
+        super().rewire(net, clock, optimizer)
+        if self.counter_update == "mask_update":
+            self._tally(net)
+
+    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return exploitation plus exploration: the acquisition function."""
+        time = clock.step if self.time_unit == "iteration" else clock.step // clock.steps(self.every)
+        return acquisition(gradients[name], net.memory["active"][name], c=self.c, eps=self.eps, time=time)
+
+    def _tally(self, net: SparseModel) -> None:
+        for name, mask in net.masks.items():
+            net.memory["active"][name] += mask

@@ -1,0 +1,45 @@
+"""Dense training, and training with masks that are chosen once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sparsebench.functional.budget import keep
+from sparsebench.methods.base import Masked, Method, Probe
+from sparsebench.sparse.model import SparseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Method):
+    """Train every weight: the reference of every comparison."""
+
+    budget_holds: ClassVar[str] = "always"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Static(Masked):
+    """Draw random masks before training and keep them.
+
+    The per-layer counts come from the distribution, exactly; the positions are uniform. Source: the ``Static``
+    baseline of Evci et al. 2020 (arXiv 1911.11134).
+    """
+
+    paper: ClassVar[str] = "rigl"
+    budget_holds: ClassVar[str] = "always"
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw masks with exactly the budget of each layer."""
+        del probe
+        net.set_masks(keep(draw_scores(net, "start"), self.budget(net)))
+
+
+def draw_scores(net: SparseModel, *path: int | str) -> dict[str, torch.Tensor]:
+    """Draw a uniform score for every weight: the k largest are a uniform choice of k."""
+    scores: dict[str, torch.Tensor] = {}
+    for name, parameter in net.params.items():
+        draw = torch.rand(parameter.shape, generator=net.generator(*path, name))
+        scores[name] = draw.to(parameter.device)
+    return scores

@@ -1,0 +1,46 @@
+"""What the networks share: bias-free convolutions and their initialisation."""
+
+from torch import nn
+
+
+def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution with padding 1 and no bias: the batch norm beside it brings its own."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    """Return a pointwise convolution without bias."""
+    return nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+
+
+def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
+    """Draw convolution weights from the Kaiming normal law, fan-out, and set batch norms to the identity.
+
+    Args:
+        network: changed in place; draws from torch's global generator in order of definition.
+        linear_std: standard deviation of a normal law for linear weights, whose biases become zero;
+            ``None`` keeps torch's own initialisation of linear layers.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (backward form).
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Linear) and linear_std is not None:
+            nn.init.normal_(layer.weight, std=linear_std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def check_image(network: str, shape: tuple[int, int, int], *, least: int) -> None:
+    """Raise ``ValueError`` if a side of the image is shorter than ``least`` pixels, so that nothing would be left."""
+    if min(shape[1:]) < least:
+        raise ValueError(
+            f"{network} needs images of at least {least} x {least} pixels, got {shape[1]} x {shape[2]}: "
+            "choose a data set with larger images or another model (digits_cnn and mlp take any size)"
+        )

@@ -1,0 +1,120 @@
+"""Small networks for quick experiments: multilayer perceptrons, LeNet-5, and a convolutional net for 8x8 digits."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from sparsebench.models.layers import check_image, conv3x3, initialise_
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them, on the flattened image.
+
+    Args:
+        classes: outputs.
+        shape: channels, height, width of one image.
+        hidden: widths of the hidden layers; empty gives a linear classifier.
+
+    Raises:
+        ValueError: for a hidden width below 1.
+    """
+
+    def __init__(self, *, classes: int, shape: tuple[int, int, int], hidden: Sequence[int] = (128, 128)) -> None:
+        super().__init__()
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden widths must be whole numbers of at least 1, got {list(hidden)}")
+        widths = [math.prod(shape), *(int(width) for width in hidden)]
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+            layers[f"fc{number}"] = nn.Linear(inputs, outputs)
+            layers[f"relu{number}"] = nn.ReLU()
+        self.features = nn.Sequential(layers)
+        self.fc = nn.Linear(widths[-1], classes)
+        _initialise_linear_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
+        return self.fc(self.features(images))
+
+
+class LeNet300(MLP):
+    """LeNet-300-100 (LeCun et al. 1998): two hidden layers of 300 and 100 units."""
+
+    def __init__(self, *, classes: int, shape: tuple[int, int, int]) -> None:
+        super().__init__(classes=classes, shape=shape, hidden=(300, 100))
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 in the 20-50-500 form of Caffe, with a ReLU after every hidden layer as in the pruning papers.
+
+    Args:
+        classes: outputs.
+        shape: channels, height, width of one image; at least 16 x 16 pixels (made for 28 x 28).
+    """
+
+    def __init__(self, *, classes: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        check_image("lenet5", shape, least=16)
+        height, width = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
+        self.conv1 = nn.Conv2d(shape[0], 20, kernel_size=5)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
+        self.relu2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(2)
+        self.flatten = nn.Flatten()
+        self.fc1 = nn.Linear(50 * height * width, 500)
+        self.relu3 = nn.ReLU()
+        self.fc = nn.Linear(500, classes)
+        initialise_(self)
+        _initialise_linear_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
+        stream = self.pool1(self.relu1(self.conv1(images)))
+        stream = self.pool2(self.relu2(self.conv2(stream)))
+        return self.fc(self.relu3(self.fc1(self.flatten(stream))))
+
+
+class DigitsCNN(nn.Module):
+    """Three 3x3 convolutions with batch norm, made for the embedded 8x8 digits; trains in seconds on one core.
+
+    Args:
+        classes: outputs.
+        shape: channels, height, width of one image; at least 2 x 2 pixels.
+        width: channels of the first convolution; the others have twice as many.
+
+    Raises:
+        ValueError: for a width below 1.
+    """
+
+    def __init__(self, *, classes: int, shape: tuple[int, int, int], width: int = 32) -> None:
+        super().__init__()
+        check_image("digits_cnn", shape, least=2)
+        if width < 1:
+            raise ValueError(f"width must be a whole number of at least 1, got {width!r}")
+        self.conv1, self.bn1, self.relu1 = conv3x3(shape[0], width), nn.BatchNorm2d(width), nn.ReLU()
+        self.conv2, self.bn2, self.relu2 = conv3x3(width, 2 * width), nn.BatchNorm2d(2 * width), nn.ReLU()
+        self.maxpool = nn.MaxPool2d(2)
+        self.conv3, self.bn3, self.relu3 = conv3x3(2 * width, 2 * width), nn.BatchNorm2d(2 * width), nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(2 * width, classes)
+        initialise_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
+        stream = self.relu1(self.bn1(self.conv1(images)))
+        stream = self.maxpool(self.relu2(self.bn2(self.conv2(stream))))
+        stream = self.relu3(self.bn3(self.conv3(stream)))
+        return self.fc(self.avgpool(stream).flatten(1))
+
+
+def _initialise_linear_(network: nn.Module) -> None:
+    """Draw linear weights from the Kaiming normal law, fan-in, and set their biases to zero."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,105 @@
+"""Parameter groups for weight decay, and several optimizers that step as one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.optim import Optimizer
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def decay_groups(
+    module: nn.Module, weight_decay: float, *, decay_norm_and_bias: bool = False
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Split the trainable parameters into one group with weight decay and one without.
+
+    Without decay are all parameters of normalisation layers (by module type) and all of fewer than two dimensions:
+    biases, and scales of other layers. Names play no role. A shared parameter is listed once.
+
+    Args:
+        module: Network whose parameters are split; frozen parameters are left out.
+        weight_decay: 0 or more.
+        decay_norm_and_bias: Put every parameter into the group with decay.
+
+    Returns:
+        Dictionaries with ``params`` and ``weight_decay``; empty groups are left out.
+
+    Raises:
+        ValueError: ``weight_decay`` is negative, or nothing is trainable.
+    """
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay {weight_decay} must be 0 or more")
+    decayed: list[Tensor] = []
+    exempt: list[Tensor] = []
+    exempt_ids: set[int] = set()
+    if not decay_norm_and_bias:
+        norms = [child for child in module.modules() if isinstance(child, NORMS)]
+        exempt_ids = {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
+        exempt_ids |= {id(parameter) for parameter in module.parameters() if parameter.dim() < 2}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            (exempt if id(parameter) in exempt_ids else decayed).append(parameter)
+    if not decayed and not exempt:
+        raise ValueError(f"{type(module).__name__} has no trainable parameter; unfreeze some before making groups")
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class Together(Optimizer):
+    """Step several optimizers as one, for example the weights' and that of scores trained beside them.
+
+    Parameter groups and state are shared, not copied: schedulers, gradient scalers and checkpoints see one ordinary
+    optimizer. The closure runs once, then the optimizers step in the order given. Hand the optimizers over for good:
+    their own ``state_dict`` is not to be used any more.
+
+    Args:
+        optimizers: At least one; their parameters must not overlap.
+
+    Raises:
+        ValueError: there is no optimizer, or a parameter belongs to two.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]):
+        if not optimizers:
+            raise ValueError("Together needs at least one optimizer, got none")
+        self.optimizers: list[Optimizer] = []
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+        self.optimizers = list(optimizers)
+        for optimizer in optimizers:
+            self.state.update(optimizer.state)
+            optimizer.state = self.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse: it is not known which optimizer should have the group."""
+        if self.optimizers:
+            raise ValueError("Together cannot tell whose group this is; add it to one optimizer before joining them")
+        super().add_param_group(param_group)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Run the closure once, if there is one, let every optimizer take a step, and return the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "optimizers": self.optimizers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        start = 0
+        for optimizer in self.optimizers:
+            stop = start + len(optimizer.param_groups)
+            # Through the optimizer's own __setstate__, where it repairs what loading changed.
+            optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups[start:stop]})
+            start = stop

@@ -1,0 +1,149 @@
+"""What a regulariser asks of one tensor: its units, their size, its sub-gradients and its proximal map.
+
+A unit is what is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of
+sqrt(unit size) times the Euclidean norm; every function here is for lambda = 1 or takes lambda.
+"""
+# pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
+# torch publishes its list-wise kernels under a leading underscore only.
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from sparsebench.functional.prox import Groups, group_soft_threshold, soft_threshold
+
+LEAST_RANK = {"l1": 0, "rows": 2, "kernels": 3, "filters": 3}
+ALLOWED = "None, " + ", ".join(repr(name) for name in LEAST_RANK)
+
+
+def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
+    """Refuse an unknown regulariser, or one whose units a tensor does not have."""
+    if name is None:
+        return
+    if not isinstance(name, str) or name not in LEAST_RANK:
+        near = difflib.get_close_matches(str(name).lower(), [*LEAST_RANK, "none"], n=1)
+        hint = f"; did you mean {None if near[0] == 'none' else near[0]!r}?" if near else ""
+        raise ValueError(f"regularizer {name!r} is unknown{hint} (allowed: {ALLOWED})")
+    for parameter in parameters:
+        least = LEAST_RANK[name]
+        if parameter.dim() < least:
+            raise ValueError(
+                f"regularizer {name!r} needs tensors of {least} or more dimensions, but its group has one of shape "
+                f" {tuple(parameter.shape)}; give such tensors a group of their own (regularizer None for biases "
+                "and norms)"
+            )
+
+
+def measure_units(tensor: Tensor, name: str) -> Tensor:
+    """Measure every unit as multiple of the threshold that just removes it: norm / sqrt(size), kept broadcastable."""
+    if name == "l1":
+        return tensor.abs()
+    dims = _unit_dims(tensor, name)
+    return _norm(tensor, dims) / math.sqrt(_unit_size(tensor, dims))
+
+
+def find_support(primal: Tensor, name: str) -> Tensor:
+    """Return which entries belong to a non-zero unit: bool, shape and strides of ``primal``."""
+    if name == "l1":
+        return primal != 0
+    alive = (primal != 0).any(dim=_unit_dims(primal, name), keepdim=True)
+    return torch.empty_like(primal, dtype=torch.bool).copy_(alive)
+
+
+def find_subgradient(primal: Tensor, name: str) -> Tensor:
+    """Return the sub-gradient of J at ``primal`` for lambda = 1 that is zero on zero units."""
+    if name == "l1":
+        return primal.sign()
+    dims = _unit_dims(primal, name)
+    norm = _norm(primal, dims)
+    weight = math.sqrt(_unit_size(primal, dims))
+    return primal * torch.where(norm > 0, weight / norm, torch.zeros_like(norm))
+
+
+def limit_units(dual: Tensor, lam: float, name: str) -> Tensor:
+    """Project on the sub-gradients of lambda J at zero: every unit measures at most lambda."""
+    if name == "l1":
+        return dual.clamp(-lam, lam)
+    size = measure_units(dual, name)
+    return dual * torch.where(size > lam, lam / size, torch.ones_like(size))
+
+
+def map_to_primal(dual: Tensor, lam: float, delta: float, name: str | None) -> Tensor:
+    """Return prox_{delta lambda J}(delta v), which equals delta prox_{lambda J}(v) because J is homogeneous."""
+    if name is None:
+        return dual * delta
+    if name == "l1":
+        return soft_threshold(dual, lam) * delta
+    return group_soft_threshold(dual, lam, groups=_groups(dual, name)) * delta
+
+
+def write_primal_(parameters: list[Tensor], duals: list[Tensor], group: dict[str, Any]) -> None:
+    """Set every parameter to the image of its dual, in place, list-wise where the regulariser has no groups."""
+    name, delta, lam = group["regularizer"], group["delta"], find_lambda(group)
+    if name is None or name == "l1":
+        images = duals
+        if name == "l1":
+            clipped = torch._foreach_clamp_max(duals, lam)
+            torch._foreach_clamp_min_(clipped, -lam)
+            images = list(torch._foreach_sub(duals, clipped))
+        if delta != 1.0:
+            images = list(torch._foreach_mul(images, delta))
+    else:
+        images = [map_to_primal(dual, lam, delta, name) for dual in duals]
+    torch._foreach_copy_(parameters, images)
+
+
+def find_lambda(group: dict[str, Any]) -> float:
+    """Return the strength in force in a parameter group: lambda times its scale, 0 without a regulariser."""
+    return 0.0 if group["regularizer"] is None else group["lam"] * group["lambda_scale"]
+
+
+def find_initial_dual(primal: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return v = theta / delta + p, p being a sub-gradient of J at theta (zero on zero units)."""
+    dual = primal.detach() / group["delta"]
+    if group["regularizer"] is not None:
+        dual.add_(find_subgradient(primal.detach(), group["regularizer"]), alpha=find_lambda(group))
+    return dual
+
+
+def quantile_lambda(duals: Sequence[Tensor], k: int) -> float:
+    """Return the lambda at which exactly k entries of the duals survive the threshold |v| > lambda.
+
+    It is the (k+1)-th largest absolute value, 0 if all shall survive. Entries that tie with it do not survive, and
+    zeros never do.
+
+    Args:
+        duals: Tensors of any shapes: duals under l1, or ``measure_duals()`` of an optimizer for any regulariser.
+        k: From 0 to the number of entries.
+
+    Raises:
+        ValueError: ``k`` is out of range.
+
+    Source: the quantile rule of the users of Bregman training, corrected by one entry (its K-th largest keeps K - 1).
+    """
+    values = torch.cat([dual.detach().reshape(-1).abs() for dual in duals]) if duals else torch.zeros(0)
+    count = values.numel()
+    if not 0 <= k <= count:
+        raise ValueError(f"k = {k} entries cannot survive among {count}; give a number from 0 to {count}")
+    return 0.0 if k == count else float(values.kthvalue(count - k).values)
+
+
+def _groups(tensor: Tensor, name: str) -> Groups:
+    # The rows of a convolution, seen as the matrix (out, everything else), are its filters.
+    return cast(Literal["rows", "kernels", "filters"], "filters" if name == "rows" and tensor.dim() > 2 else name)
+
+
+def _unit_dims(tensor: Tensor, name: str) -> tuple[int, ...]:
+    return tuple(range(2 if name == "kernels" else 1, tensor.dim()))
+
+
+def _unit_size(tensor: Tensor, dims: tuple[int, ...]) -> int:
+    return math.prod(tensor.shape[dim] for dim in dims)
+
+
+def _norm(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return cast(Tensor, torch.linalg.vector_norm(tensor, dim=dims, keepdim=True))  # pyright: ignore[reportUnknownMemberType]

@@ -1,0 +1,11 @@
+"""One fit: the recipe of every method that lives within one training run."""
+
+from __future__ import annotations
+
+from sparsebench.recipes.run import Run
+from sparsebench.recipes.state import State
+
+
+def single(run: Run) -> State:
+    """Train once."""
+    return run.fit("single")

@@ -1,0 +1,50 @@
+"""State: what one fit hands to the next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights and masks of a network, and facts about the fit that made them.
+
+    Attributes:
+        weights: the network's plain ``state_dict``, zeros included.
+        masks: bool, by parameter name; no entry means dense.
+        facts: numbers about the fit: steps, seconds, FLOPs, validation accuracy, ...
+    """
+
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the state atomically."""
+        save_atomically({"weights": dict(self.weights), "masks": dict(self.masks), "facts": dict(self.facts)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read a state.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}): delete it to train again") from error
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """Write with ``torch.save`` beside the place, then move: a kill leaves the old file or the new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    torch.save(value, partial)
+    os.replace(partial, path)

@@ -1,0 +1,74 @@
+"""``result.json``: everything about a finished run that a table may want."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from sparsebench.cost.flops import LayerCost, dense_flops, inference_flops
+from sparsebench.cost.speed import hardware
+from sparsebench.sparse import digest
+
+PACKAGES = ("sparsebench", "torch", "torchvision", "lightning", "hydra-core", "timm", "torchmetrics")
+
+
+def densities_of(
+    params: Mapping[str, Parameter], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return the share of active weights of each layer: of its mask, or of its non-zero weights without one.
+
+    Raises:
+        ValueError: a weight outside its mask is not zero.
+    """
+    shares: dict[str, float] = {}
+    for name in params:
+        weight = weights[name]
+        active = masks.get(name, weight != 0)
+        if name in masks and bool(weight[~active].count_nonzero()):
+            raise ValueError(f"{name} has weights outside its mask: they must be zero in what a run saves")
+        shares[name] = int(active.sum()) / weight.numel()
+    return shares
+
+
+def describe_network(
+    net: nn.Module,
+    params: Mapping[str, Parameter],
+    costs: Sequence[LayerCost],
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """Measure sparsity, inference cost and digests of trained weights."""
+    densities = densities_of(params, weights, masks)
+    prunable = sum(p.numel() for p in params.values())
+    everything = sum(p.numel() for p in net.parameters())
+    active = sum(round(densities[name] * p.numel()) for name, p in params.items())
+    dense, sparse = dense_flops(costs), inference_flops(costs, densities)
+    return {
+        "sparsity": 1 - active / prunable,
+        "sparsity_all": (prunable - active) / everything,
+        "active_weights": active,
+        "prunable_weights": prunable,
+        "parameters": everything,
+        "dense_layers": [name for name, density in densities.items() if density == 1.0],
+        "density_per_layer": densities,
+        "test_flops": sparse,
+        "test_flops_ratio": sparse / dense,
+        "mask_digest": digest(masks),
+        "weights_digest": digest(weights),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return versions of the packages that decide a result, and the hardware."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"versions": versions, "hardware": hardware()}
+
+
+def accelerator() -> str:
+    """Return the name of the device that ran."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

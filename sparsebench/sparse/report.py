@@ -1,0 +1,33 @@
+"""What can be read off the sparse state: density per layer, exploration, dead units, collapsed layers."""
+
+from __future__ import annotations
+
+from sparsebench.sparse.model import SparseModel, whole_numbers
+
+
+def exploration_rate(net: SparseModel) -> float:
+    """Return the share of weights that were ever active, over all weights of layers that own a mask.
+
+    The union starts with the first masks. A layer whose mask is all ones counts, a layer without a mask does not;
+    without any mask the rate is 1. Also known as R_s (Liu et al. 2021, in-time over-parameterization).
+    """
+    fired = net.memory.get("fired", {})
+    if not fired:
+        return 1.0
+    return int(sum(union.sum() for union in fired.values())) / sum(union.numel() for union in fired.values())
+
+
+def sparsity(net: SparseModel) -> float:
+    """Return the share of zeros in the masks, over all parameters that may be sparse."""
+    return 1.0 - net.density
+
+
+def collapsed_layers(net: SparseModel) -> list[str]:
+    """Return the names of layers without any active weight."""
+    return [name for name, count in net.counts.items() if count == 0]
+
+
+def dead_units(net: SparseModel) -> dict[str, int]:
+    """Count the output units (rows, filters) of each layer without any active weight."""
+    rows = {name: mask.reshape(mask.shape[0], -1).any(dim=1) for name, mask in net.masks.items()}
+    return whole_numbers({name: (~alive).sum() for name, alive in rows.items()})
