@@ -124,8 +124,9 @@ class Sparsity(L.Callback):
             self._net.learned = {name: Parameter(value) for name, value in learned.items()}
         if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
             self._route_steps(pl_module)
-        if self._net.learned and isinstance(getattr(pl_module, "extra_groups", None), list):
-            pl_module.extra_groups[:] = [self._learned_group()]
+        extra: Any = getattr(pl_module, "extra_groups", None)
+        if self._net.learned and isinstance(extra, list):
+            extra[:] = [self._learned_group()]
 
     def _route_steps(self, module: L.LightningModule) -> None:
         """Let training see the method's loss, and validation the weights that the method shows."""
@@ -138,7 +139,7 @@ class Sparsity(L.Callback):
         def validation_step(*args: Any) -> Any:
             return validate.with_weights(self.method.view(self.net), *args)
 
-        module.training_step, module.validation_step = training_step, validation_step
+        vars(module).update(training_step=training_step, validation_step=validation_step)
 
     def _learned_group(self) -> dict[str, Any]:
         return {"params": list(self.net.learned.values()), **self.method.learned_options()}

@@ -87,6 +87,15 @@ class Method:
     zeros: ClassVar[str] = "stored"
     """``stored``: weights outside the masks are zero; ``computed``: they are zero in the forward pass only."""
 
+    exceptions: ClassVar[Mapping[str, str]] = {}
+    """Promises that this method cannot keep, each with its reason.
+
+    Every method promises, and ``tests/methods/test_every_method.py`` holds it to: ``budget`` (exact, when
+    ``budget_holds`` says), ``resume`` (bit for bit), ``ranks`` (equal digests), ``accumulation``, ``bf16``, ``skip`` (a
+    step that a scaler skips changes nothing), ``zeros`` (no zero is revived by decay, momentum or averaging),
+    ``growth`` (newly grown weights and their moments start at zero) and ``export`` (a plain state dict).
+    """
+
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return initial values of scores or thresholds that are trained along with the weights."""
         del net

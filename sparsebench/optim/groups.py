@@ -11,9 +11,7 @@ from torch.optim import Optimizer
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def decay_groups(
-    module: nn.Module, weight_decay: float, *, decay_norm_and_bias: bool = False
-) -> list[dict[str, Any]]:  # fmt: skip
+def decay_groups(module: nn.Module, weight_decay: float, *, decay_norm_and_bias: bool = False) -> list[dict[str, Any]]:
     """Split the trainable parameters into one group with weight decay and one without.
 
     Without decay are all parameters of normalisation layers (by module type) and all of fewer than two dimensions:

@@ -14,7 +14,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def cifar_root(tmp_path_factory):
-    """A root with the original CIFAR pickles: as they are, or unpacked from the lossless mosaics beside the repository."""
+    """A root with the original CIFAR pickles: as they are, or unpacked from the lossless mosaics."""
     root = shared()
     if (root / "cifar-10-batches-py" / "data_batch_1").is_file() and (root / "cifar-100-python" / "train").is_file():
         return root

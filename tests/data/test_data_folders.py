@@ -60,7 +60,7 @@ def test_missing_folders_say_what_is_wanted(tmp_path):
     assert "\n" not in str(caught.value)
     data = make(tmp_path, classes=1000)  # the network can be built without the data
     assert data.classes == 1000
-    with pytest.raises(FileNotFoundError, match="dataset.root"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.root"):
         data.prepare_data()
     with pytest.raises(FileNotFoundError, match="val"):
         make(write_tree(tmp_path, ("train",))).prepare_data()

@@ -190,7 +190,7 @@ def test_evaluation_keeps_order_and_the_ragged_batch():
 
 
 def test_without_augmentation_pixels_are_those_of_evaluation():
-    plain = {int(y): x for images, labels in EvalLoader(make_source(), batch_size=22) for x, y in zip(images, labels)}
+    ((plain, _),) = EvalLoader(make_source(), batch_size=22)
     for images, labels in make_loader(augment=False):
         for image, label in zip(images, labels, strict=True):
-            assert torch.equal(image, plain[int(label)])
+            assert torch.equal(image, plain[label])

@@ -107,7 +107,7 @@ def test_the_trainer_tells_rank_and_device():
 def test_a_batch_that_the_ranks_cannot_share_is_refused():
     data = Digits(batch_size=7)
     data.trainer = SimpleNamespace(world_size=2, global_rank=0)
-    with pytest.raises(ValueError, match="batch_size=7 .* 2 ranks: give a multiple of 2, for example 8"):
+    with pytest.raises(ValueError, match=r"batch_size=7 .* 2 ranks: give a multiple of 2, for example 8"):
         data.train_dataloader()
 
 
