@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
@@ -85,4 +86,6 @@ def _trainer(**arguments: Any) -> L.Trainer:
         "use_distributed_sampler": False,
         "log_every_n_steps": 1_000_000_000,
     }
+    if arguments["sync_batchnorm"] == "auto":
+        arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
     return L.Trainer(**{**fixed, **arguments})

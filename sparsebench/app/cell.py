@@ -51,6 +51,7 @@ class WorkerFailed(RuntimeError):
 
     def __init__(self, folder: Path, code: int) -> None:
         super().__init__(f"{folder}: the run failed with exit code {code}")
+        self.code = code
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ _OUTSIDE = ("name", "output_root", "data_root", "run_dir", "rerun", "progress", 
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile")
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 # What acts only where a method refers to it, so that dense training is one run whatever the sparsity of the grid.
-_REFERRED = ("sparsity", "distribution")
+_REFERRED = ("sparsity", "distribution", "every")
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from typing import Any
 
+from sparsebench.app.cell import USER_ERRORS, WorkerFailed, run_cell
 from sparsebench.app.check import check_config, check_overrides, normalise
 from sparsebench.app.conf import conf_dir
 from sparsebench.app.errors import near, stop
@@ -51,7 +52,7 @@ def compose_and_call(arguments: list[str], call: Any) -> list[str]:
                 return None
             failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
             print(f"sparsebench: a run failed: {failures[-1]}", file=sys.stderr)
-            if not isinstance(error, _expected()):
+            if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
                 traceback.print_exc()
             return None
 
@@ -62,14 +63,14 @@ def compose_and_call(arguments: list[str], call: Any) -> list[str]:
             raise fatal[0]
     except (HydraException, OmegaConfBaseException) as error:
         stop(_short(error))
-    except _expected() as error:
+    except WorkerFailed as error:
+        sys.exit(error.code)  # the process has said why
+    except USER_ERRORS as error:
         stop(str(error))
     return failures
 
 
 def _train(config: dict[str, Any]) -> float | None:
-    from sparsebench.app.cell import run_cell
-
     result = run_cell(config)
     print(_sentence(result))
     return result["val_accuracy"]
@@ -82,12 +83,6 @@ def _sentence(result: dict[str, Any]) -> str:
         f"training FLOPs {100 * result['train_flops_ratio']:.1f} % and inference FLOPs "
         f"{100 * result['test_flops_ratio']:.1f} % of dense, {result['seconds']:.0f} s"
     )
-
-
-def _expected() -> tuple[type[BaseException], ...]:
-    from sparsebench.app.cell import USER_ERRORS, WorkerFailed
-
-    return (*USER_ERRORS, WorkerFailed)
 
 
 def _short(error: Exception) -> str:

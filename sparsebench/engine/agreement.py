@@ -17,7 +17,9 @@ def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> No
     if trainer.world_size == 1:
         return
     own = torch.tensor([int(digest, 16) % MODULUS], dtype=torch.int64, device=trainer.strategy.root_device)
-    every = trainer.strategy.all_gather(own).reshape(-1).tolist()
+    gathered = [torch.zeros_like(own) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(gathered, own)
+    every = [int(value) for value in gathered]
     if len(set(every)) > 1:
         seen = ", ".join(f"rank {rank}: {value:016x}" for rank, value in enumerate(every))
         raise RuntimeError(

@@ -80,7 +80,8 @@ class Classifier(L.LightningModule):
         if self.trainer.is_last_batch or self.trainer.global_step >= self.total_steps:
             self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
             self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
-            self.log("lr", self.optimizers().param_groups[0]["lr"], on_step=False, on_epoch=True)  # type: ignore[union-attr]
+            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+            self.log("lr", rate, on_step=False, on_epoch=True, rank_zero_only=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure loss and accuracy on held-out training data."""

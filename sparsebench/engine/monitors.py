@@ -30,14 +30,15 @@ class SparsityMonitor(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log."""
         net, ledger = self.sparsity.net, self.sparsity.ledger
-        pl_module.log("sparsity", 1 - net.density, prog_bar=True)
-        pl_module.log("explored", exploration_rate(net), prog_bar=True)
-        pl_module.log("mask_change", float(net.change))
+        shown = {"sparsity": 1 - net.density, "explored": exploration_rate(net)}
+        quiet = {"mask_change": float(net.change)}
         if ledger is not None:
-            pl_module.log("train_flops", ledger.train_flops)
-            pl_module.log("train_flops_ratio", ledger.train_flops_ratio)
+            quiet |= {"train_flops": float(ledger.train_flops), "train_flops_ratio": ledger.train_flops_ratio}
         if self.per_layer:
-            pl_module.log_dict({f"density/{name}": value for name, value in net.densities.items()})
+            quiet |= {f"density/{name}": value for name, value in net.densities.items()}
+        # equal on all ranks, so that one rank speaks for all
+        pl_module.log_dict(shown, prog_bar=True, rank_zero_only=True)
+        pl_module.log_dict(quiet, rank_zero_only=True)
 
 
 class LossGuard(L.Callback):

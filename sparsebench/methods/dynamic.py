@@ -66,6 +66,7 @@ class SET(Static):
             raise ValueError(f"every={self.every:g}, until={self.until:g}: every must be > 0 and until in (0, 1]")
         if self.score_batches < 1 or (self.every >= 1 and self.score_batches > self.every):
             raise ValueError(f"score_batches {self.score_batches} must lie between 1 and every={self.every:g}")
+        _check_choice("drop_count", self.drop_count, "floor", "ceil")
 
     # -- when -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +98,8 @@ class SET(Static):
     def _collect(self, net: SparseModel) -> None:
         memory = net.memory.setdefault("gradient", {})
         for name, gradient in net.gradients().items():
-            memory[name] = memory[name] + gradient if name in memory else gradient.clone()
+            part = gradient / self.score_batches
+            memory[name] = memory[name] + part if name in memory else part
 
     # -- how ------------------------------------------------------------------------------------------------------
 
@@ -111,6 +113,8 @@ class SET(Static):
         for name, mask in net.masks.items():
             strength = self.drop_score(net, name)
             count = self._count(share * net.counts[name])
+            if self.exclude_dropped:  # a nearly full layer has fewer places to grow than weights to drop
+                count = min(count, mask.numel() - net.counts[name])
             new[name] = drop_and_grow(
                 mask,
                 strength,
@@ -185,6 +189,9 @@ class DSTEE(RigL):
         super().__post_init__()
         if self.c < 0 or self.eps <= 0:
             raise ValueError(f"dst_ee with c={self.c:g}, eps={self.eps:g}: c must be >= 0 and eps > 0")
+        _check_choice("time_unit", self.time_unit, "iteration", "update")
+        _check_choice("counter_init", self.counter_init, "initial_mask", "zeros")
+        _check_choice("counter_update", self.counter_update, "mask_update", "step")
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks and start the counters."""
@@ -212,3 +219,8 @@ class DSTEE(RigL):
     def _tally(self, net: SparseModel) -> None:
         for name, mask in net.masks.items():
             net.memory["active"][name] += mask
+
+
+def _check_choice(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} {value!r} is unknown: allowed are {', '.join(allowed)}")

@@ -109,7 +109,7 @@ class SparseModel:
             clear: False leaves weights and moments alone, for methods that compute zeros in the forward pass.
 
         Raises:
-            ValueError: unknown name, wrong shape or dtype, or an empty mask.
+            ValueError: unknown name, wrong shape or dtype; nothing has changed then.
         """
         for name, mask in masks.items():
             self._validate(name, mask)
@@ -164,6 +164,16 @@ class SparseModel:
             self.masks[name] = self.masks[name].to(parameter.device)
             cached = self._floats[name] = self.masks[name].to(parameter.dtype)
         return cached
+
+    @torch.no_grad()
+    def move_(self) -> None:
+        """Follow the parameters to their device: what lives beside a module is not moved with it."""
+        device = next(iter(self.params.values())).device
+        self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
+        self.memory = {kind: {n: t.to(device) for n, t in values.items()} for kind, values in self.memory.items()}
+        for parameter in self.learned.values():
+            parameter.data = parameter.data.to(device)
+        self._floats = {}
 
     # -- saving ---------------------------------------------------------------------------------------------------
 

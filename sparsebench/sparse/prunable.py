@@ -74,7 +74,10 @@ def _weights_of(module: nn.Module, types: Sequence[str]) -> Iterator[str]:
 
 def _matches(pattern: str, names: list[str]) -> list[str]:
     if pattern.startswith("re:"):
-        found = [name for name in names if re.search(pattern[3:], name)]
+        try:
+            found = [name for name in names if re.search(pattern[3:], name)]
+        except re.error as error:
+            raise ValueError(f"prunable pattern {pattern!r} is no regular expression: {error}") from None
     else:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in names if name.startswith(pattern + ".")]  # a module's name

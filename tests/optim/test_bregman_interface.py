@@ -254,6 +254,22 @@ def test_shift_leaves_weights_alone(regularizer, lam):
     assert torch.equal(parameter == 0, theta == 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shift_revives_no_group_by_rounding(dtype):
+    """Groups cut to the boundary of a smaller lambda must stay zero when they are measured again."""
+    generator = torch.Generator().manual_seed(0)
+    parameter = torch.nn.Parameter(torch.zeros(500, 7, dtype=dtype))
+    with torch.no_grad():
+        parameter[0] = 1.0
+    optimizer = LinBreg([parameter], 0.3, "rows", 2.0)
+    parameter.grad = torch.randn(500, 7, generator=generator, dtype=dtype)
+    optimizer.step()
+    optimizer.set_lambda(0.1, "shift")
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert int((parameter != 0).any(1).sum()) == 1
+
+
 def test_shift_keeps_progress_within_the_new_range():
     parameter, optimizer = stepped()
     inactive = parameter.detach() == 0

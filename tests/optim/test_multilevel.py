@@ -190,6 +190,20 @@ def test_lambda_lowered_in_a_coarse_phase_takes_new_entries_in():
     assert optimizer.active_masks()[weight].tolist() == [True, True]
 
 
+def test_reset_dual_in_a_coarse_phase_reads_the_masks_again():
+    weight = torch.nn.Parameter(torch.tensor([1.0, 0.0]))
+    optimizer = MLLinBreg([weight], 0.1, "l1", 0.1, coarse_steps=3)
+    weight.grad = torch.tensor([1.0, 1.0])
+    optimizer.step()
+    with torch.no_grad():
+        weight.copy_(torch.tensor([0.0, 1.0]))
+    optimizer.reset_dual()
+    assert optimizer.active_masks()[weight].tolist() == [False, True]
+    optimizer.step()
+    assert optimizer.phase == "coarse"
+    assert weight.tolist() == pytest.approx([0.0, 0.9])
+
+
 def golden(**options):
     start = torch.tensor((0.5, -0.3, 0.0, 0.0, 0.02), dtype=torch.float64)
     gradients = ((0.2, -0.4, 1.0, -0.6, 0.3), (-0.1, 0.5, 1.5, -0.9, 0.4), (0.3, 0.3, -0.2, -1.0, 0.0))

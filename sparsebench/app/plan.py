@@ -1,0 +1,209 @@
+"""``sparsebench plan``: what would be masked and what it would cost, without training.
+
+Shapes and FLOPs come from one traced sample, densities and the cost of training from a rehearsal of the run (see
+``app/rehearsal.py``, which says why it is done that way). Data are not read: their number of images is known, listed or
+published. Every number says what it counts: 1 FLOP is one multiplication or addition, 2 per MAC; inference is the
+forward pass of one sample; training is all steps of the budget, three passes of every sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebench.app.check import check_overrides, normalise
+from sparsebench.app.errors import stop
+from sparsebench.app.train import compose_and_call
+
+if TYPE_CHECKING:
+    from sparsebench.cost.plan import PlanRow
+
+USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--json]
+
+Show layers, densities and FLOPs of a run, or one line per run of a grid (-m), without training.
+Overrides are those of train: sparsebench train --help lists them.
+
+  --json   print one JSON document on standard output and nothing else
+"""
+
+# Training images of sets whose files need not be there, or need not be read, to count them.
+_IMAGES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "Digits": 1_437}
+_PUBLISHED = {"TinyImageNet": 100_000, "ImageFolder": 1_281_167}
+_ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
+
+
+def main(arguments: list[str]) -> None:
+    """Compose as train does, and describe each cell instead of training it."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    as_json = "--json" in arguments
+    arguments = [argument for argument in arguments if argument != "--json"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    cells: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        if as_json:  # remarks of other modules must not stand between the brackets
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        try:
+            arguments = normalise(arguments)
+            check_overrides(arguments)
+        except ValueError as error:
+            stop(str(error))
+        sweeps = any(argument in ("-m", "--multirun") for argument in arguments)
+        if sweeps:  # Hydra writes a file into the folder of a sweep
+            nowhere = stack.enter_context(tempfile.TemporaryDirectory())
+            arguments = [*arguments, f"hydra.sweep.dir={nowhere}"]
+        failures = compose_and_call(arguments, lambda config: cells.append(describe(config)))
+    if as_json:
+        print(json.dumps(cells, indent=1))
+    elif cells:
+        from sparsebench.results.plan_table import print_cell, print_grid
+
+        print_grid(cells) if sweeps else print_cell(cells[0])
+    if failures:
+        stop(f"{len(failures)} of the cells cannot be planned: {'; '.join(failures)}", code=1)
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything about a run that is known before it: layers, densities, FLOPs, steps.
+
+    Keys that also stand in ``result.json`` have the same meaning there.
+    """
+    import torch
+
+    from sparsebench.app.build import build_recipe, build_run
+    from sparsebench.app.rehearsal import Rehearsal
+    from sparsebench.app.worker import quieten
+    from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
+    from sparsebench.cost.plan import plan_rows
+
+    quieten()
+    run = build_run({**config, "logger": {"kind": "none"}}, Path())
+    images, notes = training_images(run.data)
+    with tempfile.TemporaryDirectory() as folder:
+        length = _length(config, images)
+        rehearsal = Rehearsal.of(run, Path(folder), length=length, settings=config["trainer"])
+        state = build_recipe(config)(rehearsal)
+    net = run.network()
+    params = run.prunable.select(net)
+    densities = _densities(params, state, dense=run.method.budget_holds == "always")
+    costs = layer_costs(net, torch.zeros(1, *run.data.shape))
+    totals = rehearsal.totals
+    return {
+        **names_of(config),
+        "epochs": totals["epochs"],
+        "steps": totals["steps"],
+        "batch_size": length.batch * length.accumulate,
+        "training_images": images,
+        **_weights(net, params, densities),
+        "density_per_layer": densities,
+        "shapes": {name: list(p.shape) for name, p in params.items()},
+        "layers": _layers(plan_rows(costs, densities), params),
+        "test_flops_dense": int(dense_flops(costs)),
+        "test_flops": int(inference_flops(costs, densities)),
+        "test_flops_ratio": inference_flops(costs, densities) / dense_flops(costs),
+        "train_flops_dense": totals["dense"],
+        "train_flops": totals["train"],
+        "train_flops_ratio": totals["train"] / totals["dense"],
+        "exact": not rehearsal.notes and not notes,
+        "notes": [*notes, *rehearsal.notes],
+    }
+
+
+def training_images(data: Any) -> tuple[int, list[str]]:
+    """Return how many images a data module trains on, without reading them, and remarks about that number.
+
+    Raises:
+        FileNotFoundError: the images are not there, and no published number stands for them.
+    """
+    kind, notes = type(data).__name__, []
+    own_validation = False
+    if kind in _IMAGES:
+        count = _IMAGES[kind]
+    elif kind == "Synthetic":
+        count = data.sizes["train"]
+    else:
+        try:
+            data.check()
+            count, own_validation = len(data.read_train()), data.read_val() is not None
+        except FileNotFoundError:
+            if kind not in _PUBLISHED or (kind == "ImageFolder" and data.classes != 1000):
+                raise
+            count = _PUBLISHED[kind]
+            notes = [_ASSUMED.format(count=count)]
+    held_out = 0 if own_validation else round(data.val_share * count)
+    left = count - held_out
+    return (left if data.limit is None else min(left, data.limit)), notes
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies a cell, under the names of ``result.json``."""
+    choices, density = config["choices"], config["method"].get("density")
+    return {
+        "method": choices["method"],
+        "model": choices["model"] if choices["model"] != "timm" else f"timm:{config['model']['name']}",
+        "dataset": choices["dataset"],
+        "recipe": choices["recipe"],
+        "seed": config["seed"],
+        "sparsity_target": None if density is None else round(1 - density, 12),
+        "distribution": None if density is None else choices["distribution"],
+    }
+
+
+def _length(config: Mapping[str, Any], images: int) -> Any:
+    from sparsebench.app.rehearsal import Length
+
+    trainer = config["trainer"]
+    return Length(
+        images=images,
+        batch=config["dataset"]["batch_size"],
+        accumulate=trainer["accumulate_grad_batches"],
+        limit=trainer["limit_train_batches"],
+    )
+
+
+def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[str, float]:
+    """Return the share of active weights of each layer: by its mask, or by its zeros where a method has no masks."""
+    found: dict[str, float] = {}
+    for name, parameter in params.items():
+        weight = state.weights[name]
+        active = state.masks.get(name, weight == weight if dense else weight != 0)
+        found[name] = int(active.sum()) / parameter.numel()
+    return found
+
+
+def _weights(net: Any, params: Mapping[str, Any], densities: Mapping[str, float]) -> dict[str, Any]:
+    prunable = sum(p.numel() for p in params.values())
+    everything = sum(p.numel() for p in net.parameters())
+    active = sum(round(densities[name] * p.numel()) for name, p in params.items())
+    return {
+        "sparsity": 1 - active / prunable,
+        "sparsity_all": (prunable - active) / everything,
+        "active_weights": active,
+        "prunable_weights": prunable,
+        "excluded_parameters": everything - prunable,
+        "parameters": everything,
+    }
+
+
+def _layers(rows: Sequence[PlanRow], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.name,
+            "shape": list(row.shape),
+            "weights": math.prod(row.shape) if row.shape else 0,
+            "prunable": row.name in params,
+            "density": row.density,
+            "kept": round(row.density * math.prod(row.shape)) if row.shape else 0,
+            "dense_flops": row.dense_flops,
+            "sparse_flops": row.active_flops,
+        }
+        for row in rows
+    ]

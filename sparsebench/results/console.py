@@ -1,0 +1,22 @@
+"""One console for all tables: colours on a terminal only, and no line broken where nobody reads it on one."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+WIDE = 400
+"""Columns of a table that goes to a file or another program."""
+
+
+def console() -> Console:
+    """Return a console for standard output."""
+    shown = sys.stdout.isatty()
+    return Console(no_color=None if shown else True, width=None if shown else WIDE, highlight=False, soft_wrap=False)
+
+
+def heading(text: str) -> Text:
+    """Return a title."""
+    return Text(text, style="bold")

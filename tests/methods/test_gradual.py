@@ -1,0 +1,147 @@
+"""Gradual and one-shot magnitude pruning, and static masks, without Lightning."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparsebench.functional.budget import whole
+from sparsebench.functional.distribution import erk, uniform
+from sparsebench.methods import GMP, Clock, Dense, OneShot, Probe, Static
+from sparsebench.sparse import SparseModel
+
+NO_PROBE = Probe(lambda number: [], lambda weights: torch.zeros(()))
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return {"conv": nn.Parameter(torch.randn(8, 4, 3, 3)), "fc": nn.Parameter(torch.randn(10, 72))}
+
+
+def train(method, total, *, params=None):
+    """Train on noise; yield (steps taken, net) after each step."""
+    params = params or network()
+    net = SparseModel(params)
+    method.start(net, NO_PROBE)
+    optimizer = torch.optim.SGD(list(params.values()), lr=0.01, momentum=0.9, weight_decay=1e-3)
+    for step in range(total):
+        generator = torch.Generator().manual_seed(step)
+        for p in params.values():
+            p.grad = torch.randn(p.shape, generator=generator)
+        clock = Clock(step, total)
+        method.before_step(net, clock, optimizer)
+        optimizer.step()
+        method.after_step(net, clock.after, optimizer)
+        yield step + 1, net
+
+
+@pytest.mark.parametrize("distribution", [uniform, erk, whole])
+def test_gmp_follows_the_cubic_curve(distribution):
+    size = 288 + 720
+    seen, before = {}, None
+    for step, net in train(GMP(density=0.1, every=10, until=0.8, distribution=distribution), 100):
+        seen[step] = sum(net.counts.values())
+        if before is not None:
+            assert all(not (net.masks[n] & ~before[n]).any() for n in before), "nested: nothing returns"
+        before = {n: m.clone() for n, m in net.masks.items()} or None
+        assert all(not p.detach()[~net.mask(n)].any() for n, p in net.params.items())
+    for step in range(10, 81, 10):
+        progress = step / 80
+        assert seen[step] == pytest.approx(size * (0.1 + 0.9 * (1 - progress) ** 3), abs=1)
+    assert seen[40] == round(size * (1 - 0.7875))
+    assert seen[9] == size
+    assert seen[80] == seen[100] == round(0.1 * size)
+
+
+def test_gmp_reaches_the_budget_at_its_end_whatever_the_period():
+    counts = {step: sum(net.counts.values()) for step, net in train(GMP(density=0.1, every=30, until=0.75), 100)}
+    assert counts[74] > counts[75] == counts[100] == round(0.1 * 1008)
+
+
+def test_gmp_starts_late():
+    method = GMP(density=0.1, every=10, start_at=0.5, until=0.9)
+    counts = {step: sum(net.counts.values()) for step, net in train(method, 100)}
+    assert counts[50] == 1008
+    assert counts[60] < 1008
+    assert counts[90] == round(0.1 * 1008)
+
+
+@pytest.mark.parametrize("distribution", [uniform, whole])
+def test_one_shot_prunes_once_by_magnitude(distribution):
+    method = OneShot(density=0.2, at=0.4, distribution=distribution)
+    versions = {}
+    for step, net in train(method, 20):
+        versions[step] = net.version
+        if step == 8:
+            mask = {n: m.clone() for n, m in net.masks.items()}
+            assert all(bool(p.detach()[mask[n]].all()) for n, p in net.params.items())
+    assert [step for step in versions if versions[step] == 0] == list(range(1, 8))
+    assert versions[20] == 1
+    assert sum(net.counts.values()) == round(0.2 * 1008)
+
+
+def test_one_shot_takes_the_largest():
+    parameter = nn.Parameter(torch.tensor([1.0, -4.0, 3.0, -2.0]))
+    net = SparseModel({"w": parameter})
+    optimizer = torch.optim.SGD([parameter], lr=0.0)
+    OneShot(density=0.5, distribution=uniform).after_step(net, Clock(1, 2), optimizer)
+    assert parameter.tolist() == [0.0, -4.0, 3.0, 0.0]
+
+
+def test_constant_weights_keep_exactly_the_budget():
+    params = {"w": nn.Parameter(torch.ones(100))}
+    for _, net in train(GMP(density=0.1, every=1, until=0.5, distribution=uniform), 10, params=params):
+        pass
+    assert net.counts == {"w": 10}
+
+
+def test_a_weight_that_is_zero_stays_before_one_that_was_pruned():
+    parameter = nn.Parameter(torch.tensor([0.0, 5.0, 4.0, 3.0]))
+    net = SparseModel({"w": parameter})
+    net.set_masks({"w": torch.tensor([True, True, False, False])})
+    masks = GMP(density=0.5, distribution=uniform).prune(net, 1.0)
+    assert masks["w"].tolist() == [True, True, False, False]
+
+
+def test_static_masks_stay_and_depend_on_the_seed():
+    digests = {}
+    for seed in (0, 0, 1):
+        net = SparseModel(network(), seed=seed)
+        Static(density=0.1).start(net, NO_PROBE)
+        assert sum(net.counts.values()) == round(0.1 * 1008)
+        digests.setdefault(seed, set()).add(net.digest())
+    assert len(digests[0]) == 1
+    assert digests[0] != digests[1]
+    for _, net in train(Static(density=0.1), 5):
+        assert net.version == 1
+
+
+def test_masks_do_not_depend_on_the_memory_format():
+    params = network()
+    other = {n: nn.Parameter(p.detach().clone()) for n, p in params.items()}
+    other["conv"] = nn.Parameter(other["conv"].detach().to(memory_format=torch.channels_last))
+    digests = set()
+    for each in (params, other):
+        for _, net in train(GMP(density=0.2, every=2, until=0.8), 10, params=each):
+            pass
+        digests.add(net.digest())
+    assert len(digests) == 1
+
+
+def test_dense_changes_nothing():
+    for _, net in train(Dense(), 3):
+        assert net.masks == {}
+        assert net.density == 1.0
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GMP(every=-1), "every > 0"),
+        (lambda: GMP(start_at=0.8, until=0.5), "start_at < until"),
+        (lambda: OneShot(at=1.0), r"choose a share of the budget in \(0, 1\)"),
+        (lambda: Static(density=1.2), "at least 0 and below 1"),
+    ],
+)
+def test_says_what_is_wrong(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
