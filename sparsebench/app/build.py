@@ -14,9 +14,12 @@ from hydra.utils import instantiate
 
 from sparsebench.app.identity import label
 from sparsebench.engine import Classifier
+from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.engine.progress import progress_callbacks
+from sparsebench.optim import regularized_groups
 from sparsebench.recipes import Run, State
+from sparsebench.sparse import Prunable
 
 # Keys of the trainer group that are ours; all others are Lightning's.
 _OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "save_seconds", "save_steps")
@@ -49,6 +52,7 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
     ours = {key: trainer.pop(key) for key in _OURS}
     data = build_data(config)
     network = build(config["model"])
+    prunable = build(config["prunable"])
     return Run(
         folder=folder,
         network=lambda: network(classes=data.classes, shape=data.shape),
@@ -60,12 +64,13 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
             schedule=build(config["schedule"]),
             weight_decay=config["optimizer"].get("weight_decay", 0.0),
             decay_norm_and_bias=ours["decay_norm_and_bias"],
+            groups=_groups(config["optimizer"], prunable, ours["decay_norm_and_bias"]),
             label_smoothing=ours["label_smoothing"],
             channels_last=ours["channels_last"],
         ),
         method=build(config["method"]),
         trainer=partial(_trainer, **trainer),
-        prunable=build(config["prunable"]),
+        prunable=prunable,
         loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
         progress=partial(progress_callbacks, config["progress"]),
         seed=config["seed"],
@@ -73,6 +78,16 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
         per_layer=config["monitor"]["per_layer"],
         save_seconds=ours["save_seconds"],
         save_steps=ours["save_steps"],
+    )
+
+
+def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bias: bool) -> Groups | None:
+    """Let the regulariser of an optimizer that has one hold for the weights that may be sparse, and for no other."""
+    if "regularizer" not in optimizer:
+        return None
+    options = {key: optimizer[key] for key in ("regularizer", "weight_decay")}
+    return lambda net: regularized_groups(
+        net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias
     )
 
 

@@ -174,8 +174,10 @@ def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[st
     found: dict[str, float] = {}
     for name, parameter in params.items():
         weight = state.weights[name]
-        active = state.masks.get(name, weight == weight if dense else weight != 0)
-        found[name] = int(active.sum()) / parameter.numel()
+        if name not in state.masks and dense:
+            found[name] = 1.0
+        else:
+            found[name] = int(state.masks.get(name, weight != 0).sum()) / parameter.numel()
     return found
 
 

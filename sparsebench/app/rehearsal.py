@@ -31,7 +31,6 @@ from torch.optim import Optimizer
 from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
-from sparsebench.functional.budget import keep
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.static import draw_scores
 from sparsebench.recipes import Run, State
@@ -42,12 +41,12 @@ WORK = 400_000_000
 LEAST_EVENTS = 12
 """Changes of the masks that are carried out even in the largest network."""
 
-ESTIMATED = "layer densities depend on weights or data, not known before training: as for a random choice"
+ESTIMATED = "layers compete for one budget by values that data or training decide: an estimate"
 EMERGES = "the density emerges in training and cannot be planned: figures hold for the density at the start"
 SAMPLED = "masks change too often to rehearse every change in a network of this size: densities are interpolated"
 
 
-class Touched(Exception):  # noqa: N818 (a signal, not an error)
+class Touched(Exception):
     """The stand-in for a network was read: the method acts."""
 
 
@@ -201,11 +200,17 @@ class Sketch:
         try:
             self.method.start(self.net, probe)
         except _NeedsData:
-            kept = self.method.budget(self.net) if isinstance(self.method, Masked) else sum(self.net.counts.values())
-            self.net.set_masks(keep(draw_scores(self.net, "start"), kept))
+            self.net.set_masks(self._drawn())
             self._estimated()
         if self.method.budget_holds == "never" and type(self.method) is not Method:
             self.notes.append(EMERGES)
+
+    def _drawn(self) -> dict[str, Tensor]:
+        """Return random masks that spend the method's budget: data would choose others, of the same size."""
+        scores = draw_scores(self.net, "start")
+        if not isinstance(self.method, Masked):
+            return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+        return self.method.pattern.keep(scores, self.method.budget(self.net))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -300,11 +305,11 @@ class _Span:
     samples: int = 0
 
 
-class _NeedsData(Exception):  # noqa: N818
+class _NeedsData(Exception):
     """A method asks for data, of which a rehearsal has none."""
 
 
-def _no_data(*_: Any) -> Any:
+def _no_data(*_: Any, **__: Any) -> Any:
     raise _NeedsData
 
 
@@ -328,8 +333,3 @@ def _facts(sketch: Sketch, length: Length, steps: int) -> dict[str, Any]:
         "executed_flops": ledger.executed_flops,
         "start_flops": ledger.start_flops,
     }
-
-
-def densities_of(net: Mapping[str, Parameter], masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the share of active weights by parameter; 1 where there is no mask."""
-    return {n: (int(masks[n].sum()) / p.numel() if n in masks else 1.0) for n, p in net.items()}

@@ -31,23 +31,26 @@ def work(folder: Path) -> None:
     from sparsebench.app.build import build_recipe, build_run
     from sparsebench.app.outcome import outcome
     from sparsebench.recipes.state import save_atomically
+    from sparsebench.results.record import without_nan
 
     quieten()
-    run = build_run(config, folder)
-    recipe = build_recipe(config)
+    run = None
     try:
+        run = build_run(config, folder)
+        recipe = build_recipe(config)
         state = recipe(run)
         tested = run.evaluate(state)
         result = outcome(run, state, tested, config)
         if rank() == 0:
             save_atomically(dict(state.weights), folder / "final.pt")
             save_atomically(dict(state.masks), folder / "masks.pt")
-            write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
+            write_atomically(folder / "result.json", json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n")
             write_atomically(folder / "DONE", "")
     except BaseException as error:
         if rank() == 0:
             write_atomically(folder / "failed.txt", f"{type(error).__name__}: {error}\n")
-        run.close_loggers(failed=True)
+        if run is not None:
+            run.close_loggers(failed=True)
         raise
     run.close_loggers(summary=result)
 

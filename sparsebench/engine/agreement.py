@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import lightning as L
 import torch
+from torch.nn import Parameter
 
 MODULUS = 1 << 63  # digests travel as non-negative int64
 
@@ -26,3 +29,10 @@ def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> No
             f"{what} differ between ranks after step {step} ({seen}); training stopped: something changed one rank "
             f"alone (a draw from a per-rank generator, gradients that are not averaged, weights edited on one rank)"
         )
+
+
+def average_gradients(trainer: L.Trainer, parameters: Iterable[Parameter]) -> None:
+    """Average over ranks the gradients of parameters that live beside the model, where DDP does not see them."""
+    for parameter in parameters:
+        if parameter.grad is not None and trainer.world_size > 1:
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")

@@ -20,29 +20,28 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
             clip                          sees masked gradients
             optimizer.step                skipped by a scaler on overflow: then nothing below happens
             [step post-hook]              clock + 1 -> method.after_step, ledger, agreement of ranks
+            scheduler
         [on_train_batch_end]          also on micro-batches that made no step: nothing happens here
-        scheduler, checkpoint         masks travel in this callback's state
+        checkpoint                    masks travel in this callback's state
 
     [on_train_end]                    method.finish
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
-from sparsebench.engine.agreement import check_agreement
-from sparsebench.engine.probe import build_probe
-from sparsebench.engine.steps import Step, loss_of
-from sparsebench.methods.base import Clock, Method
+from sparsebench.engine.agreement import average_gradients, check_agreement
+from sparsebench.engine.probe import CountingProbe, build_probe
+from sparsebench.engine.steps import restore_steps, route_steps, samples_in, will_skip
+from sparsebench.methods.base import Clock, Method, Objective
 from sparsebench.sparse import Prunable, SparseModel, digest
 
 ELEMENTWISE = {
@@ -123,23 +122,13 @@ class Sparsity(L.Callback):
             learned = self.method.learned(self._net)
             self._net.learned = {name: Parameter(value) for name, value in learned.items()}
         if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
-            self._route_steps(pl_module)
+            route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
         extra: Any = getattr(pl_module, "extra_groups", None)
         if self._net.learned and isinstance(extra, list):
             extra[:] = [self._learned_group()]
 
-    def _route_steps(self, module: L.LightningModule) -> None:
-        """Let training see the method's loss, and validation the weights that the method shows."""
-        train = Step(module, module.training_step, self.module)
-        validate = Step(module, module.validation_step, self.module)
-
-        def training_step(*args: Any) -> Tensor:
-            return self.method.loss(self.net, lambda weights: loss_of(train.with_weights(weights, *args)))
-
-        def validation_step(*args: Any) -> Any:
-            return validate.with_weights(self.method.view(self.net), *args)
-
-        vars(module).update(training_step=training_step, validation_step=validation_step)
+    def _loss(self, objective: Objective) -> Tensor:
+        return self.method.loss(self.net, objective)
 
     def _learned_group(self) -> dict[str, Any]:
         return {"params": list(self.net.learned.values()), **self.method.learned_options()}
@@ -151,12 +140,21 @@ class Sparsity(L.Callback):
                 f"one optimizer is needed, {len(trainer.optimizers)} are configured: combine them into one"
             )
         optimizer = trainer.optimizers[0]
+        self.net.move_()
         self._adopt_learned(optimizer)
         if not self._restored:
             self._ask_budget(trainer)
-            self.method.start(self.net, build_probe(trainer, pl_module, self.module))
+            probe = build_probe(trainer, pl_module, self.module)
+            self.method.start(self.net, probe)
+            self._charge_scoring(probe)
         self._hook = optimizer.register_step_post_hook(lambda opt, *_: self._after_step(trainer, opt))
         self._agree(trainer)
+
+    def _charge_scoring(self, probe: CountingProbe) -> None:
+        """Account for what the method asked of the probe: outside of every ratio, as papers do, but on record."""
+        if self.ledger is not None and probe.samples():
+            forward, backward = getattr(self.method, "start_passes", (1.0, 1.0))
+            self.ledger.charge_start(forward=forward, backward=backward, samples=probe.samples())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask for the budget after a resumption: asking earlier would make Lightning forget the loader's position."""
@@ -180,28 +178,15 @@ class Sparsity(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the samples of the step."""
-        self._samples += _samples_in(batch) * trainer.world_size
+        self._samples += samples_in(batch) * trainer.world_size
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Let the method act on dense, averaged, unscaled gradients."""
-        if self._overflowed(trainer):
+        if will_skip(trainer, optimizer):
             return
-        self._average_learned(trainer)
+        average_gradients(trainer, self.net.learned.values())
         self._pending = (self.method.passes(self.net, self.clock), self.net.densities)
         self.method.before_step(self.net, self.clock, optimizer)
-
-    def _overflowed(self, trainer: L.Trainer) -> bool:
-        """Tell whether a gradient scaler will skip this step."""
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
-            return False
-        gradients = [p.grad for p in self.net.params.values() if p.grad is not None]
-        return not all(bool(torch.isfinite(g).all()) for g in gradients)
-
-    def _average_learned(self, trainer: L.Trainer) -> None:
-        # scores live beside the model, where DDP does not see them
-        for parameter in self.net.learned.values():
-            if parameter.grad is not None and trainer.world_size > 1:
-                parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
         """Advance the clock; called by the optimizer once its step is taken."""
@@ -225,6 +210,13 @@ class Sparsity(L.Callback):
         if trainer.world_size > 1:
             check_agreement(trainer, "weights", digest(dict(pl_module.named_parameters())), self.step)
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Project averaged weights, if another callback has swapped them in, onto the present masks."""
+        if batch_idx == 0 and self._net is not None and self.method.zeros == "stored":
+            self._net.project_()
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -242,8 +234,9 @@ class Sparsity(L.Callback):
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        for step in ("training_step", "validation_step"):
-            vars(pl_module).pop(step, None)
+        restore_steps(pl_module)
+        if stage == "fit" and self.finished:
+            self.net.project_()  # what was averaged over time has the union of all supports
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
@@ -260,11 +253,3 @@ class Sparsity(L.Callback):
         if self.ledger is not None and state_dict["ledger"] is not None:
             self.ledger.load_state_dict(state_dict["ledger"])
         self._restored = True
-
-
-def _samples_in(batch: Any) -> int:
-    """Return the number of samples in a batch: the length of the first tensor found."""
-    if isinstance(batch, Tensor):
-        return len(batch)
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, Sequence) else ()
-    return next((found for found in map(_samples_in, parts) if found), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sparsebench.optim.groups import decay_groups
+
+Groups = Callable[[nn.Module], list[dict[str, Any]]]
+"""Network -> parameter groups."""
 
 Schedule = Callable[[float], float]
 """Progress of training in [0, 1] -> factor of the learning rate."""
@@ -29,6 +33,7 @@ class Classifier(L.LightningModule):
         schedule: progress -> factor of the learning rate; constant by default.
         total_steps: the budget in optimizer steps, over which the schedule is laid.
         weight_decay: for weights; norms and biases have none unless ``decay_norm_and_bias``.
+        groups: network -> parameter groups of the optimizer; by default one with weight decay and one without.
         label_smoothing: of the training loss.
         channels_last: memory format of network and images.
     """
@@ -43,6 +48,7 @@ class Classifier(L.LightningModule):
         schedule: Schedule | None = None,
         weight_decay: float = 0.0,
         decay_norm_and_bias: bool = True,
+        groups: Groups | None = None,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
     ) -> None:
@@ -52,7 +58,8 @@ class Classifier(L.LightningModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
         self.extra_groups: list[dict[str, Any]] = []  # parameters trained along, that live beside the network
-        self.weight_decay, self.decay_norm_and_bias = weight_decay, decay_norm_and_bias
+        decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
+        self.groups: Groups = groups or decay
         accuracy = {"num_classes": classes, "average": "micro"}
         self.train_accuracy = MulticlassAccuracy(**accuracy)
         self.val_accuracy = MulticlassAccuracy(**accuracy)
@@ -107,8 +114,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule over the network's parameters."""
-        groups = decay_groups(self.net, self.weight_decay, decay_norm_and_bias=self.decay_norm_and_bias)
-        optimizer = self.build_optimizer([*groups, *self.extra_groups])
+        optimizer = self.build_optimizer([*self.groups(self.net), *self.extra_groups])
         schedule = self.schedule
         if schedule is None:
             return optimizer

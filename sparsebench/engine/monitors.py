@@ -12,7 +12,7 @@ import torch
 from sparsebench.cost.speed import Stopwatch
 from sparsebench.engine.callback import Sparsity
 from sparsebench.engine.steps import loss_of
-from sparsebench.sparse.report import exploration_rate
+from sparsebench.sparse.report import collapsed_layers, dead_units, exploration_rate
 
 
 class SparsityMonitor(L.Callback):
@@ -31,7 +31,11 @@ class SparsityMonitor(L.Callback):
         """Log."""
         net, ledger = self.sparsity.net, self.sparsity.ledger
         shown = {"sparsity": 1 - net.density, "explored": exploration_rate(net)}
-        quiet = {"mask_change": float(net.change)}
+        quiet = {
+            "mask_change": float(net.change),
+            "dead_units": float(sum(dead_units(net).values())),
+            "collapsed_layers": float(len(collapsed_layers(net))),
+        }
         if ledger is not None:
             quiet |= {"train_flops": float(ledger.train_flops), "train_flops_ratio": ledger.train_flops_ratio}
         if self.per_layer:
@@ -39,6 +43,43 @@ class SparsityMonitor(L.Callback):
         # equal on all ranks, so that one rank speaks for all
         pl_module.log_dict(shown, prog_bar=True, rank_zero_only=True)
         pl_module.log_dict(quiet, rank_zero_only=True)
+
+
+class GradientFlow(L.Callback):
+    """Measure, in the last step of each epoch, the norm of each layer's gradient on its active weights.
+
+    Source: gradient flow as in Evci et al. 2022 ("Gradient Flow in Sparse Neural Networks"), per layer and unsquared.
+
+    Attributes:
+        norms: the last measurement, by parameter.
+    """
+
+    def __init__(self, sparsity: Sparsity) -> None:
+        self.sparsity = sparsity
+        self.norms: dict[str, float] = {}
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """Measure after the masks have acted; a step that only rewires keeps the previous values."""
+        total = self.sparsity.total_steps or 0
+        if not (trainer.is_last_batch or self.sparsity.step + 1 >= total):
+            return
+        found = {n: p.grad for n, p in self.sparsity.net.params.items() if p.grad is not None}
+        if found:
+            norms = torch.stack([gradient.norm().float() for gradient in found.values()]).tolist()
+            self.norms = dict(zip(found, norms, strict=True))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log."""
+        values = {f"gradient_flow/{name}": norm for name, norm in self.norms.items()}
+        pl_module.log_dict(values, rank_zero_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last measurement."""
+        return {"norms": self.norms}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        self.norms = state_dict["norms"]
 
 
 class LossGuard(L.Callback):

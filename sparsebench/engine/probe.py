@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
-from sparsebench.engine.steps import Step, evaluating, loss_of, silenced
+from sparsebench.engine.steps import Step, evaluating, loss_of, samples_in, silenced
 from sparsebench.methods.base import Objective, Probe, Weights
 
 
-def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> Probe:
+@dataclass(frozen=True)
+class CountingProbe(Probe):
+    """A probe that counts what is asked of it.
+
+    Attributes:
+        samples: -> samples that have passed through the network so far, once for each evaluation.
+    """
+
+    samples: Callable[[], int]
+
+
+def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> CountingProbe:
     """Build a probe over the training data, the same on every rank.
+
+    Its objectives take a ``temperature``, by which the network's output is divided. They leave no trace in the module:
+    nothing is logged, metrics are reset, modes and parameters stay as they were.
 
     Args:
         trainer: a trainer in ``fit``.
@@ -24,22 +42,74 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> P
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
     """
     step = Step(module, module.training_step, prefix)
+    network = module.get_submodule(prefix)
+    seen: list[int] = []
 
-    def objective(batch: Any) -> Objective:
+    def objective(batch: Any, temperature: float) -> Objective:
         def loss(weights: Weights) -> Tensor:
-            with silenced(module), evaluating(module), _full_precision(trainer):
+            seen.append(samples_in(batch))
+            with _scoring(trainer, module), tempered(network, temperature):
                 return loss_of(step.with_weights(weights, batch, 0))
 
         return loss
 
-    def objectives(number: int) -> Sequence[Objective]:
-        return [objective(batch) for batch in first_batches(trainer, number)]
+    def objectives(number: int, *, temperature: float = 1.0) -> Sequence[Objective]:
+        return [objective(batch, temperature) for batch in first_batches(trainer, number)]
+
+    @functools.cache
+    def positive() -> Callable[[Weights], Tensor]:
+        return positive_output(network, first_batches(trainer, 1)[0])
 
     def output(weights: Weights) -> Tensor:
-        target = module.get_submodule(prefix)
-        return positive_output(target, first_batches(trainer, 1)[0])(weights)
+        seen.append(1)
+        with _scoring(trainer, module):
+            return positive()(weights)
 
-    return Probe(objectives, output)
+    parameters = dict(network.named_parameters())
+    return CountingProbe(objectives, output, lambda: sum(seen), parameters=parameters)
+
+
+@contextlib.contextmanager
+def tempered(network: nn.Module, temperature: float) -> Iterator[None]:
+    """Divide what a network returns by a temperature.
+
+    Raises:
+        ValueError: the network returns no tensor, or was not called.
+    """
+    if temperature == 1:
+        yield
+        return
+    calls: list[nn.Module] = []
+
+    def divide(part: nn.Module, inputs: Any, logits: Any) -> Tensor:
+        calls.append(part)
+        if not isinstance(logits, Tensor):
+            raise ValueError(f"{type(part).__name__} returns {type(logits).__name__}: {_NEEDS}")
+        return logits / temperature
+
+    hook = network.register_forward_hook(divide)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if not calls:
+        raise ValueError(f"training_step does not call {type(network).__name__} as a whole: {_NEEDS}")
+
+
+_NEEDS = "a temperature needs a network that returns logits; set the method's temperature to 1"
+
+
+@contextlib.contextmanager
+def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and without a trace."""
+    compiled = any(part._compiled_call_impl is not None for part in module.modules())
+    eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+    full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
+    with silenced(module), evaluating(module), full, eager:
+        yield
+    for part in module.modules():
+        if isinstance(part, Metric):
+            part.reset()
 
 
 def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
@@ -77,7 +147,3 @@ def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tenso
                 layer.weight.masked_fill_((layer.weight == 0).all(), 1.0)
     ones = torch.ones_like(image[:1], dtype=torch.float64)
     return lambda weights: torch.func.functional_call(twin, dict(weights), (ones,)).sum()
-
-
-def _full_precision(trainer: L.Trainer) -> Any:
-    return torch.autocast(trainer.strategy.root_device.type, enabled=False)

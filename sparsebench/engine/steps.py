@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparsebench.methods.base import Objective, Weights
 
 
 class Step(nn.Module):
@@ -30,6 +33,52 @@ class Step(nn.Module):
             return self._step(*args)
         swapped = {self._prefix + name: weight for name, weight in weights.items()}
         return torch.func.functional_call(self, swapped, args)
+
+
+def route_steps(
+    module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights]
+) -> None:
+    """Let training see a method's loss, and validation the weights that the method shows.
+
+    Args:
+        module: the module whose steps are meant.
+        prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
+        loss: objective -> loss.
+        view: weights that validation sees in the place of the parameters.
+    """
+    train = Step(module, module.training_step, prefix)
+    validate = Step(module, module.validation_step, prefix)
+
+    def training_step(*args: Any) -> Tensor:
+        return loss(lambda weights: loss_of(train.with_weights(weights, *args)))
+
+    def validation_step(*args: Any) -> Any:
+        return validate.with_weights(view(), *args)
+
+    vars(module).update(training_step=training_step, validation_step=validation_step)
+
+
+def restore_steps(module: L.LightningModule) -> None:
+    """Give a module its own steps back."""
+    for step in ("training_step", "validation_step"):
+        vars(module).pop(step, None)
+
+
+def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
+    """Tell whether a gradient scaler will skip this step: some gradient of the optimizer is not finite."""
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return False
+    held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+    finite = [torch.isfinite(gradient).all() for gradient in held if gradient is not None]
+    return bool(finite) and not bool(torch.stack(finite).all())
+
+
+def samples_in(batch: Any) -> int:
+    """Return the number of samples in a batch: the length of the first tensor found."""
+    if isinstance(batch, Tensor):
+        return len(batch)
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, Sequence) else ()
+    return next((found for found in map(samples_in, parts) if found), 0)
 
 
 def loss_of(output: Any) -> Tensor:

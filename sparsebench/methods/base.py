@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
-from sparsebench.functional.budget import Budget, budget
+from sparsebench.functional.budget import Budget
 from sparsebench.functional.distribution import erk
+from sparsebench.functional.pattern import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
 Weights = Mapping[str, Tensor]
@@ -21,6 +23,9 @@ Objective = Callable[[Weights], Tensor]
 
 Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, float] | float]
 """Shapes, density -> density per layer, or one number where layers share a single global budget."""
+
+ANYWHERE = Unstructured()
+"""The pattern of zeros by default: none."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ class Probe:
     Attributes:
         objectives: number of batches -> as many objectives, the same on every rank.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
+        parameters: every parameter of the network by name, those that may not be sparse included.
     """
 
     objectives: Callable[[int], Sequence[Objective]]
     output: Objective
+    parameters: Mapping[str, Parameter] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,8 @@ class Method:
     budget_holds: ClassVar[str] = "never"
     """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
     zeros: ClassVar[str] = "stored"
-    """``stored``: weights outside the masks are zero; ``computed``: they are zero in the forward pass only."""
+    """``stored``: weights outside the masks are zero; ``computed``: they are zero in the forward pass only;
+    ``optimizer``: the optimizer makes them, and masks follow the weights."""
 
     exceptions: ClassVar[Mapping[str, str]] = {}
     """Promises that this method cannot keep, each with its reason.
@@ -145,12 +153,14 @@ class Masked(Method):
     Args:
         density: share of the weights that stay, over all that may be sparse.
         distribution: how the budget is divided over layers.
+        pattern: where zeros may lie; the budget is then as near to the density as the pattern can express.
     """
 
     zeros: ClassVar[str] = "stored"
 
     density: float = 0.1
     distribution: Distribution = erk
+    pattern: Pattern = ANYWHERE
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -160,8 +170,20 @@ class Masked(Method):
             )
 
     def budget(self, net: SparseModel, density: float | None = None) -> Budget:
-        """Return how many weights stay in each layer, or in all layers together for a global distribution."""
-        return budget(net.shapes, self.distribution(net.shapes, self.density if density is None else density))
+        """Return how many weights stay in each layer, or in all layers together for a global distribution.
+
+        Raises:
+            ValueError: the pattern contradicts the method's own density; others (on the way there) are approached.
+        """
+        densities = self.distribution(net.shapes, self.density if density is None else density)
+        if density is None:
+            self.pattern.refuse(net.shapes, densities)
+        return self.pattern.budget(net.shapes, densities)
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Refuse a budget that cannot be spent before anything is trained; leave the network dense."""
+        del probe
+        self.budget(net)
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Mask the gradients: weights, gradients and moments outside the masks are zero and stay zero."""

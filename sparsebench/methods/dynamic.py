@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.schedule import cosine
 from sparsebench.functional.score import acquisition
-from sparsebench.functional.select import drop_and_grow, keep_top
 from sparsebench.methods.base import Clock, Probe, skip_step
 from sparsebench.methods.static import Static
 from sparsebench.sparse.model import SparseModel
@@ -105,30 +104,42 @@ class SET(Static):
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Move ``share * active`` connections of every layer."""
-        share = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+        """Drop, then grow each layer to its size; what is in neither mask, and what is newly grown, becomes zero."""
         gradients = net.memory.pop("gradient", {})
-        new: dict[str, Tensor] = {}
+        kept = self.drop(net, clock, gradients)
+        sizes = self.sizes(net, clock, kept)
+        new = {name: self.grow(net, name, clock, gradients, kept[name], sizes[name]) for name in kept}
+        net.set_masks(new, optimizer, keep=None if self.regrown_keeps_value else kept)
+
+    def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what stays: all but the weakest ``share * active`` connections of every layer."""
+        share = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
-            strength = self.drop_score(net, name)
-            count = self._count(share * net.counts[name])
-            if self.exclude_dropped:  # a nearly full layer has fewer places to grow than weights to drop
-                count = min(count, mask.numel() - net.counts[name])
-            new[name] = drop_and_grow(
-                mask,
-                strength,
-                self.grow_score(net, name, clock, gradients),
-                count,
-                allow_regrow=not self.exclude_dropped,
-            )
-            if not self.regrown_keeps_value:
-                active = torch.where(mask, strength, -math.inf)
-                kept[name] = keep_top(active, net.counts[name] - count)
-        net.set_masks(new, optimizer, keep=kept or None)
+            stay = net.counts[name] - self.dropped(net, name, share)
+            strength = self.drop_score(net, name, gradients)
+            kept[name] = self.pattern.prune(mask, strength, stay, allow_regrow=not self.exclude_dropped)
+        return kept
 
-    def drop_score(self, net: SparseModel, name: str) -> Tensor:
+    def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:
+        """Return the active weights of each layer after growth: by default as many as before."""
+        del clock, kept
+        return net.counts
+
+    def grow(
+        self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor], kept: Tensor, size: int
+    ) -> Tensor:
+        """Return the mask of a layer, grown from what was kept to its size."""
+        promise = self.grow_score(net, name, clock, gradients)
+        return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+
+    def avoided(self, net: SparseModel, name: str, kept: Tensor) -> Tensor | None:
+        """Return the positions that grow only where nothing else is left."""
+        return net.masks[name] & ~kept if self.exclude_dropped else None
+
+    def drop_score(self, net: SparseModel, name: str, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the strength of each connection; the smallest are dropped."""
+        del gradients
         return net.params[name].abs()
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
@@ -137,10 +148,24 @@ class SET(Static):
         draw = torch.rand(net.params[name].shape, generator=net.generator("grow", clock.step, name))
         return draw.to(net.params[name].device)
 
-    def _count(self, expected: float) -> int:
+    def dropped(self, net: SparseModel, name: str, share: float) -> int:
+        """Return how many weights a layer drops: whole units of the pattern, all replaceable."""
+        unit, active = self.pattern.unit(net.shapes[name]), net.counts[name]
         # 0.3 * 10 is 3.0000000000000004 for floats: round such dust away before taking floor or ceiling
-        exact = round(expected, 9)
-        return math.floor(exact) if self.drop_count == "floor" else math.ceil(exact)
+        exact = round(share * active / unit, 9)
+        count = unit * (math.floor(exact) if self.drop_count == "floor" else math.ceil(exact))
+        return min(count, net.params[name].numel() - active) if self.exclude_dropped else count
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomUnfired(SET):
+    """Grow at random among weights that never were active, then among the others (Liu et al. 2021, ITOP)."""
+
+    paper: ClassVar[str] = "itop"
+
+    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return a draw in [0, 1), and one more for a weight that never was active."""
+        return super().grow_score(net, name, clock, gradients) + (~net.memory["fired"][name]).float()
 
 
 @dataclass(frozen=True, kw_only=True)

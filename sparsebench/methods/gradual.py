@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sparsebench.functional.budget import budget, keep
 from sparsebench.functional.schedule import cubic
 from sparsebench.methods.base import Clock, Masked
 from sparsebench.sparse.model import SparseModel
@@ -51,12 +50,8 @@ class GMP(Masked):
 
     def prune(self, net: SparseModel, progress: float) -> dict[str, Tensor]:
         """Return masks of the largest magnitudes at this progress, within the present ones."""
-        final = self.distribution(net.shapes, self.density)
-        if isinstance(final, Mapping):
-            share: Mapping[str, float] | float = {name: cubic(1.0, d, progress) for name, d in final.items()}
-        else:
-            share = cubic(1.0, final, progress)
-        return keep(magnitudes(net), budget(net.shapes, share))
+        share = thin(1.0, self.distribution(net.shapes, self.density), progress)
+        return self.pattern.keep(magnitudes(net), self.pattern.budget(net.shapes, share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +75,18 @@ class OneShot(Masked):
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Prune once."""
         if clock.step == max(1, round(self.at * clock.total)):
-            net.set_masks(keep(magnitudes(net), self.budget(net)), optimizer)
+            net.set_masks(self.pattern.keep(magnitudes(net), self.budget(net)), optimizer)
+
+
+def thin(
+    first: Mapping[str, float] | float, final: Mapping[str, float] | float, progress: float
+) -> Mapping[str, float] | float:
+    """Return the densities between two moments of cubic pruning, per layer or over all layers as ``final`` is."""
+    if not isinstance(final, Mapping):
+        assert not isinstance(first, Mapping)
+        return cubic(first, final, progress)
+    start = first if isinstance(first, Mapping) else dict.fromkeys(final, first)
+    return {name: cubic(start[name], density, progress) for name, density in final.items()}
 
 
 def magnitudes(net: SparseModel) -> dict[str, Tensor]:

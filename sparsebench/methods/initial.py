@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
-import torch
 from torch import Tensor
 
 from sparsebench.functional import score
-from sparsebench.functional.budget import Budget, keep, whole
+from sparsebench.functional.budget import Budget, whole
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Objective, Probe
@@ -34,7 +33,7 @@ class PrunedAtStart(Masked):
         floor: weights that every layer keeps at least, its best ones, at the cost of the others; 0 allows a global
             ranking to remove whole layers.
         shuffle: a control: permute the mask within each layer, so that only the layers' counts come from the scores
-            (Frankle et al. 2021, section 4).
+            (Frankle et al. 2021).
     """
 
     budget_holds: ClassVar[str] = "always"
@@ -55,12 +54,13 @@ class PrunedAtStart(Masked):
         masks = self.choose(net, probe)
         if self.shuffle:
             counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})
-            masks = keep(draw_scores(net, "shuffle"), counts)
+            masks = self.pattern.keep(draw_scores(net, "shuffle"), counts)
         net.set_masks(masks)
 
     def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Return masks of the largest scores that spend the budget exactly."""
-        return keep(protect(self.scores(net, probe), self.floor), self.budget(net))
+        kept = self.budget(net)
+        return self.pattern.keep(protect(self.scores(net, probe), self.floor, kept), kept)
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Return a score for each weight; the larger stay."""
@@ -183,7 +183,8 @@ class SynFlow(PrunedAtStart):
             scores = score.synflow(probe.output, weights)
             # Below all others: where flow has died, a pruned weight must not return on a tie at 0.
             scores = {name: s.masked_fill(~masks[name], -1.0) if masks else s for name, s in scores.items()}
-            masks = keep(protect(scores, self.floor), anneal(final, sizes, turn / self.rounds))
+            kept = self.pattern.budget(net.shapes, anneal(final, sizes, self.density, turn / self.rounds))
+            masks = self.pattern.keep(protect(scores, self.floor, kept), kept)
             weights = {name: w * masks[name] for name, w in weights.items()}
         return masks
 
@@ -196,19 +197,32 @@ class Tempered(Protocol):
         ...
 
 
-def anneal(final: Budget, sizes: Mapping[str, int], progress: float) -> Budget:
-    """Return the budget on the way from all weights to ``final``: counts shrink exponentially, never grow."""
+def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
+    """Return exponentially falling densities on the way from all weights to ``final``, which is ``density`` of them.
+
+    With a budget per layer they are those of whole counts: rounded anew in every round, one could grow again.
+    """
     if isinstance(final, int):
-        total = sum(sizes.values())
-        return round(total * exponential(1.0, final / total, progress))
-    return {name: round(sizes[name] * exponential(1.0, kept / sizes[name], progress)) for name, kept in final.items()}
+        return exponential(1.0, density, progress)
+    counts = {name: round(sizes[name] * exponential(1.0, kept / sizes[name], progress)) for name, kept in final.items()}
+    return {name: count / sizes[name] for name, count in counts.items()}
 
 
-def protect(scores: Mapping[str, Tensor], floor: int) -> dict[str, Tensor]:
-    """Raise the ``floor`` best scores of every layer above all others."""
+def protect(scores: Mapping[str, Tensor], floor: int, kept: Budget) -> dict[str, Tensor]:
+    """Raise the ``floor`` best scores of every layer above all others.
+
+    Raises:
+        ValueError: a global budget is too small for the floor.
+    """
     if floor == 0:
         return dict(scores)
-    return {name: s.masked_fill(keep_top(s, min(floor, s.numel())), math.inf) for name, s in scores.items()}
+    least = {name: min(floor, s.numel()) for name, s in scores.items()}
+    if isinstance(kept, int) and sum(least.values()) > kept:
+        raise ValueError(
+            f"floor {floor} needs {sum(least.values())} weights in {len(least)} layers, the sparsity leaves {kept}: "
+            f"lower one of them"
+        )
+    return {name: s.masked_fill(keep_top(s, least[name]), math.inf) for name, s in scores.items()}
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from sparsebench.functional.budget import keep
 from sparsebench.methods.base import Masked, Method, Probe
 from sparsebench.sparse.model import SparseModel
 
@@ -33,7 +32,7 @@ class Static(Masked):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw masks with exactly the budget of each layer."""
         del probe
-        net.set_masks(keep(draw_scores(net, "start"), self.budget(net)))
+        net.set_masks(self.pattern.keep(draw_scores(net, "start"), self.budget(net)))
 
 
 def draw_scores(net: SparseModel, *path: int | str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Optimizers that make weights sparse through a dual variable, and helpers to combine optimizers."""
 
 from .adabreg import AdaBreg, MLAdaBreg
-from .groups import Together, decay_groups
+from .groups import Together, decay_groups, regularized_groups
 from .linbreg import LinBreg, MLLinBreg
 from .multilevel import Multilevel
 from .proxsgd import ProxSGD
@@ -17,4 +17,5 @@ __all__ = [
     "Together",
     "decay_groups",
     "quantile_lambda",
+    "regularized_groups",
 ]

@@ -1,12 +1,14 @@
 """Parameter groups for weight decay, and several optimizers that step as one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.optim import Optimizer
+
+from .regularizer import LEAST_RANK
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -44,6 +46,49 @@ def decay_groups(module: nn.Module, weight_decay: float, *, decay_norm_and_bias:
         raise ValueError(f"{type(module).__name__} has no trainable parameter; unfreeze some before making groups")
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def regularized_groups(
+    module: nn.Module,
+    names: Collection[str],
+    *,
+    regularizer: str | None = "l1",
+    weight_decay: float = 0.0,
+    decay_norm_and_bias: bool = True,
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters into regularised ones and others, each with and without weight decay.
+
+    The optimizer's own ``regularizer`` and ``lam`` then hold for the named parameters only; all others get the
+    regularizer None, and are trained by the same rule without it.
+
+    Args:
+        module: Network whose parameters are split.
+        names: Full names of the parameters to regularise: those that may be sparse.
+        regularizer: The optimizer's, for a check of the shapes.
+        weight_decay: As for ``decay_groups``.
+        decay_norm_and_bias: As for ``decay_groups``.
+
+    Raises:
+        ValueError: a name is no parameter, or a named tensor has too few dimensions for the regulariser.
+    """
+    named = dict(module.named_parameters())
+    for name in names:
+        if name not in named:
+            raise ValueError(f"{name!r} is no parameter of {type(module).__name__}; name some of named_parameters()")
+        if named[name].dim() < (least := LEAST_RANK.get(regularizer or "l1", 0)):
+            raise ValueError(
+                f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
+                f"{tuple(named[name].shape)}; choose another regularizer, or exclude {name!r} from what may be sparse"
+            )
+    chosen = {id(named[name]) for name in names}
+    regularized: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for group in decay_groups(module, weight_decay, decay_norm_and_bias=decay_norm_and_bias):
+        inside = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        outside = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        regularized += [{**group, "params": inside}] if inside else []
+        others += [{**group, "params": outside, "regularizer": None}] if outside else []
+    return [*regularized, *others]
 
 
 class Together(Optimizer):

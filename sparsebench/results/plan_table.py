@@ -25,7 +25,7 @@ def print_grid(cells: Sequence[Cell]) -> None:
     """Print one line per cell."""
     screen = console()
     screen.print(grid_table(cells))
-    screen.print("inference: FLOPs of the forward pass of one sample; training: all steps of the budget; 1 MAC = 2 FLOPs")
+    screen.print("inference: forward pass of one sample; training: all steps of the budget; FLOPs, 1 MAC = 2 FLOPs")
     for number, note in enumerate(notes_of(cells), 1):
         screen.print(f"[{number}] {note}", markup=False)
 
@@ -83,7 +83,7 @@ def totals_of(cell: Cell) -> list[str]:
         f"{cell['sparsity']:.4f}, or {cell['sparsity_all']:.4f} over all {cell['parameters']:,} parameters; "
         f"{cell['excluded_parameters']:,} are excluded (biases, norms and what prunable leaves out)",
         f"inference  {flops(cell['test_flops'])} per sample, {cell['test_flops_ratio']:.4f} of dense "
-        f"{flops(cell['test_flops_dense'])}: one forward pass, convolutions, linear layers and products; 1 MAC = 2 FLOPs",
+        f"{flops(cell['test_flops_dense'])}: a forward pass of convolutions, linear layers, products; 1 MAC = 2 FLOPs",
         f"training   {about}{flops(cell['train_flops'])}, {about}{cell['train_flops_ratio']:.4f} of dense "
         f"{flops(cell['train_flops_dense'])}: forward and both gradients over {cell['steps']:,} steps of "
         f"{cell['batch_size']:,} of {cell['training_images']:,} images ({cell['epochs']:,} epochs)",

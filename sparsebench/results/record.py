@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -69,6 +69,10 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "hardware": hardware()}
 
 
-def accelerator() -> str:
-    """Return the name of the device that ran."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def without_nan(value: Any) -> Any:
+    """Replace what JSON cannot hold, such as a speed that was never measured, by None."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,144 @@
+"""``sparsebench report``: the runs of a folder as a table, with the published value beside each row."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sparsebench.app.errors import stop
+from sparsebench.app.identity import identity
+from sparsebench.results.collect import Collected, Finished, collect
+from sparsebench.results.layout import grid, records
+from sparsebench.results.render import FORMATS, csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.table import Row, tabulate
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        stop(f"report: {message}; see sparsebench report --help")
+
+
+def main(arguments: list[str]) -> None:
+    """Read, group, compare, print."""
+    given = _parse(arguments)
+    root = Path(given.folder)
+    if not root.is_dir():
+        stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+    found = collect(root, variant_of=variant)
+    if not found.runs:
+        stop(_nothing(root, found))
+    by = tuple(key for key in given.by.split(",") if key)
+    try:
+        rows, remarks = tabulate(found.runs, by)
+    except ValueError as error:
+        stop(str(error))
+    notes = [*remarks, *version_notes(found.runs), *left_out(root, found)]
+    text = _render(given, rows, notes, by, root=root, found=found)
+    if given.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(Path(given.output), text)
+    if given.format == "csv":  # a table for programs has no room for remarks
+        for note in notes:
+            print(f"sparsebench: {note}", file=sys.stderr)
+
+
+def variant(config: Mapping[str, Any]) -> str:
+    """Return what is equal for runs that differ in the seed alone."""
+    return identity({**config, "seed": 0})
+
+
+def version_notes(runs: Sequence[Finished]) -> list[str]:
+    """Say which packages or machines differ between runs."""
+    notes: list[str] = []
+    names = dict.fromkeys(name for run in runs for name in run.result.get("versions") or {})
+    for name in names:
+        seen = Counter((run.result.get("versions") or {}).get(name, "unknown") for run in runs)
+        if len(seen) > 1:
+            notes.append(f"runs differ in {name}: {_counts(seen)}")
+    places = Counter(_machine(run.result.get("hardware") or {}) for run in runs)
+    if len(places) > 1:
+        notes.append(f"images/s and seconds come from several machines: {_counts(places)}")
+    return notes
+
+
+def left_out(root: Path, found: Collected) -> list[str]:
+    """Say which runs are unfinished and which files were skipped, one line each."""
+    unfinished = [f"unfinished: {_short(folder, root)} ({reason})" for folder, reason in found.unfinished]
+    return [*unfinished, *(f"skipped: {_short(path, root)}: {reason}" for path, reason in found.skipped)]
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="sparsebench report",
+        description="Tabulate the finished runs below a folder: mean and standard deviation over seeds, FLOPs, "
+        "measured speed, and the published value beside each row.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", nargs="?", default="outputs", help="folder that holds runs (outputs)")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="how the table is written (terminal)")
+    parser.add_argument("--output", metavar="FILE", help="write the table to a file")
+    parser.add_argument(
+        "--by",
+        default="",
+        metavar="KEY[,KEY]",
+        help="columns that come first and order the rows: dataset, model, recipe, method, sparsity_target, epochs, "
+        "or a configuration key such as optimizer.lr",
+    )
+    return parser.parse_args(arguments)
+
+
+def _render(
+    given: argparse.Namespace, rows: list[Row], notes: list[str], by: Sequence[str], *, root: Path, found: Collected
+) -> str:
+    if given.format == "csv":
+        return csv_text(records(rows))
+    if given.format == "json":
+        return json_text(
+            records(rows),
+            notes=notes,
+            unfinished=[_short(folder, root) for folder, _ in found.unfinished],
+            skipped=[_short(path, root) for path, _ in found.skipped],
+        )
+    table = grid(rows, by)
+    if given.format == "markdown":
+        return markdown(table, notes)
+    if given.format == "latex":
+        return latex(table, notes)
+    shown = given.output is None and sys.stdout.isatty()
+    colour = shown and "NO_COLOR" not in os.environ
+    return terminal(table, notes, width=shutil.get_terminal_size().columns if shown else None, colour=colour)
+
+
+def _nothing(root: Path, found: Collected) -> str:
+    rest = left_out(root, found)
+    more = f"; {'; '.join(rest)}" if rest else ": sparsebench train ... writes runs to outputs"
+    return f"{root} holds no finished run{more}"
+
+
+def _write(path: Path, text: str) -> None:
+    if path.is_dir():
+        stop(f"--output {path} is a folder: name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    print(f"sparsebench: {path} is written")
+
+
+def _short(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else path.as_posix()
+
+
+def _counts(seen: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in seen.most_common())
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    return str(hardware.get("gpu") or f"{hardware.get('cpu', 'unknown')}, {hardware.get('threads', '?')} threads")

@@ -1,0 +1,33 @@
+"""Training within masks that come from outside: what a recipe over several fits needs of a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparsebench.methods.base import Masked, Probe
+from sparsebench.sparse.model import SparseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Masked):
+    """Keep the masks that a fit starts from, whatever their density.
+
+    Density, distribution and pattern say what the recipe prunes to; the fit itself never asks for them.
+    """
+
+    paper: ClassVar[str] = "swamp"
+    budget_holds: ClassVar[str] = "always"
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Keep the masks.
+
+        Raises:
+            ValueError: there are none.
+        """
+        del probe
+        if not net.masks:
+            raise ValueError(
+                "method=given trains within the masks that a recipe hands over, and this fit has none: choose "
+                "recipe=imp, swamp, soup or prune_finetune, or a method that chooses its masks itself"
+            )

@@ -1,0 +1,241 @@
+"""Dynamic sparse training in which connections also move between layers, at a constant total: SNFS and DSR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
+from sparsebench.functional.schedule import constant
+from sparsebench.methods.base import Clock, Probe
+from sparsebench.methods.dynamic import SET, Schedule
+from sparsebench.sparse.model import SparseModel, whole_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redistributed(SET):
+    """Grow as much in all layers together as was dropped in all; a subclass says which layer deserves how much.
+
+    Args:
+        redistribute: False keeps the number of weights of each layer.
+    """
+
+    budget_holds: ClassVar[str] = "always"
+    fill: ClassVar[float] = 1.0
+    """Largest share of a layer's free places that one update fills."""
+
+    redistribute: bool = True
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw random masks.
+
+        Raises:
+            ValueError: the pattern ties every layer to its number of weights.
+        """
+        if self.redistribute and not self.pattern.shifts:
+            raise ValueError(
+                f"{type(self).__name__} moves weights between layers, {type(self.pattern).__name__} fixes their number "
+                f"in each: choose pattern=unstructured, blocks or channels, or method.redistribute=false"
+            )
+        super().start(net, probe)
+
+    def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
+        """Return the share of each layer in what grows; any scale."""
+        raise NotImplementedError
+
+    def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:
+        """Return the active weights of each layer after growth: what was kept, and its part of what was dropped."""
+        del clock
+        if not self.redistribute:
+            return net.counts
+        stay = whole_numbers({name: mask.count_nonzero() for name, mask in kept.items()})
+        free = {name: mask.numel() - stay[name] for name, mask in kept.items()}
+        budget = self.budget(net)
+        total = budget if isinstance(budget, int) else sum(budget.values())
+        units = {name: self.pattern.unit(net.shapes[name]) for name in kept}
+        grown = allot(total - sum(stay.values()), self.deserved(net, stay), free, fill=self.fill, units=units)
+        return {name: stay[name] + grown[name] for name in kept}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SNFS(Redistributed):
+    """Sparse momentum: redistribute and grow by an average of dense gradients (Dettmers & Zettlemoyer 2019).
+
+    Layers receive in proportion to the mean magnitude of the momentum over their active weights, at most 99 % of the
+    free places; the rest is spread evenly. Weights of largest momentum grow. A layer less than 20 % sparse that
+    deserves more than the average drops at most the share of its zeros.
+
+    Args:
+        momentum: factor of the exponential average of the dense gradients, which is the method's own: that of the
+            optimizer is zero where weights are.
+        redistribute: False is the SNFS of Evci et al. 2020.
+    """
+
+    paper: ClassVar[str] = "snfs"
+    fill: ClassVar[float] = 0.99
+
+    momentum: float = 0.9
+    every: float = 0.01
+    until: float = 1.0
+    drop_fraction: float = 0.5
+    drop_fraction_end: float = 0.005
+    drop_count: Literal["floor", "ceil"] = "ceil"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum {self.momentum:g} is impossible: choose a factor in [0, 1)")
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw random masks, and begin the average at zero."""
+        super().start(net, probe)
+        net.memory["momentum"] = {name: torch.zeros_like(p, requires_grad=False) for name, p in net.params.items()}
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Average the dense gradient, then mask it."""
+        for name, gradient in net.gradients().items():
+            net.memory["momentum"][name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+        super().before_step(net, clock, optimizer)
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Sparse, but for a dense weight gradient in every step."""
+        del net, clock
+        return SPARSE_DENSE_WEIGHT
+
+    def dropped(self, net: SparseModel, name: str, share: float) -> int:
+        """Return how many weights a layer drops; a nearly dense layer that deserves more keeps most of them."""
+        sparsity = 1 - net.densities[name]
+        if self.redistribute and sparsity < 0.2:
+            deserved = self.deserved(net, net.counts)
+            if deserved[name] > sum(deserved.values()) / len(deserved):
+                share = min(share, sparsity)
+        return super().dropped(net, name, share)
+
+    def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
+        """Return the mean magnitude of the momentum over the active weights, before anything is dropped."""
+        del kept
+        means = {n: net.memory["momentum"][n].abs()[mask].double().mean() for n, mask in net.masks.items()}
+        return {name: 0.0 if math.isnan(mean) else mean for name, mean in _numbers(means).items()}
+
+    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Return the magnitude of the momentum."""
+        return net.memory["momentum"][name].abs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSR(Redistributed):
+    """Dynamic sparse reparameterization: one adaptive threshold for all layers (Mostafa & Wang 2019).
+
+    Weights below the threshold are dropped. It is halved when they were more than ``1 + tolerance`` times what was
+    meant (``drop_fraction`` of all active weights), doubled when less than ``1 - tolerance`` times. As many grow at
+    random, in proportion to what survived in each layer, where nothing was just dropped. The strongest unit of a layer
+    always survives, since a layer without survivors could never come back (project choice).
+
+    Args:
+        threshold: magnitude below which weights are dropped in the first update.
+        tolerance: relative deviation that leaves the threshold alone.
+        doubles_at: fractions of the budget from which on the period is twice, four times, ... ``every``.
+    """
+
+    paper: ClassVar[str] = "dsr"
+
+    threshold: float = 1e-3
+    tolerance: float = 0.1
+    doubles_at: Sequence[float] = (0.125, 0.4, 0.7)
+    until: float = 0.95
+    drop_fraction: float = 0.1
+    drop_schedule: Schedule = constant
+    exclude_dropped: bool = True
+    regrown_keeps_value: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold <= 0 or not 0 <= self.tolerance < 1:
+            raise ValueError(
+                f"threshold={self.threshold:g}, tolerance={self.tolerance:g}: the threshold must be > 0 and the "
+                f"tolerance in [0, 1)"
+            )
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw random masks, and set the first threshold."""
+        super().start(net, probe)
+        net.memory["threshold"] = {"all": torch.tensor(self.threshold, dtype=torch.float64)}
+
+    def _due(self, clock: Clock) -> bool:
+        doublings = sum(clock.step >= round(moment * clock.total) for moment in self.doubles_at)
+        return clock.due(clock.steps(self.every) * 2**doublings, stop=self.until)
+
+    def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what reaches the threshold, and adapt the threshold."""
+        threshold = float(net.memory["threshold"]["all"])
+        kept: dict[str, Tensor] = {}
+        for name, mask in net.masks.items():
+            strength = self.drop_score(net, name, gradients)
+            strongest = self.pattern.prune(mask, strength, min(1, net.counts[name]))
+            kept[name] = strongest | self.pattern.outlast(mask, strength, threshold)
+        active = sum(net.counts[name] for name in kept)
+        dropped = active - sum(whole_numbers({name: mask.count_nonzero() for name, mask in kept.items()}).values())
+        meant = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0, self.until)) * active
+        if dropped > (1 + self.tolerance) * meant:
+            net.memory["threshold"]["all"] /= 2
+        elif dropped < (1 - self.tolerance) * meant:
+            net.memory["threshold"]["all"] *= 2
+        return kept
+
+    def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
+        """Return the number of survivors of each layer."""
+        return kept
+
+
+def allot(
+    total: int,
+    deserved: Mapping[str, float],
+    free: Mapping[str, int],
+    *,
+    fill: float = 1.0,
+    units: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Divide a number of weights over layers in proportion to what they deserve, within their free places.
+
+    Each layer gets its quota rounded down, at most ``fill`` of its free places. What is left over is spread evenly, one
+    round after the other, the largest remainders first; places beyond ``fill`` are used when nothing else is left.
+
+    Args:
+        total: weights to divide.
+        deserved: share of each layer, on any scale; equal shares where all are zero.
+        free: places of each layer.
+        fill: largest share of the free places that is filled willingly.
+        units: weights that come together in each layer; 1 by default.
+
+    Returns:
+        Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
+    """
+    size = dict.fromkeys(free, 1) if units is None else units
+    scale = math.fsum(deserved[name] for name in free)
+    quota = {name: total * (deserved[name] / scale if scale > 0 else 1 / len(free)) for name in free}
+    room = {name: math.floor(fill * free[name]) // size[name] * size[name] for name in free}
+    given = {name: min(room[name], math.floor(round(quota[name], 6)) // size[name] * size[name]) for name in free}
+    order = sorted(free, key=lambda name: -round(quota[name] - given[name], 6) if given[name] < room[name] else 0.0)
+    left = total - sum(given.values())
+    for places in (room, free):
+        while left > 0:
+            takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
+            if not takers:
+                break
+            each = left // len(takers)
+            for name in takers:
+                part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
+                given[name], left = given[name] + part, left - part
+    return given
+
+
+def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Read scalars from the device, all in one transfer."""
+    values = cast(list[float], torch.stack(list(scalars.values())).tolist())  # pyright: ignore[reportUnknownMemberType]
+    return dict(zip(scalars, values, strict=True))

@@ -1,0 +1,110 @@
+"""Always sparse, in the forward and the backward pass: Top-KAST."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparsebench.cost.passes import Passes
+from sparsebench.functional.estimate import straight_through
+from sparsebench.functional.score import magnitude
+from sparsebench.methods.base import Clock, Masked, Probe
+from sparsebench.sparse.model import SparseModel, whole_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKAST(Masked):
+    """Compute with the top weights A, update the larger set B around them (Jayakumar et al. 2020).
+
+    In each layer A holds the largest magnitudes, as many as ``density`` says, and the network computes with these
+    alone. The gradient of its output with respect to a pruned weight is that of A's network, and only the weights in
+    B, the ``backward_density`` largest, receive it; all others stay as they are. A penalty draws the weights back:
+    ``penalty / 2 * (sum over A of w^2 + 1 / density * sum over B outside A of w^2)``, so that a weight outside A must
+    earn its place.
+
+    Args:
+        backward_density: share of the weights in B; by default twice the density of A, at most 1.
+        penalty: strength of the penalty; it comes on top of the optimizer's weight decay, which touches B only.
+        every: steps between choices of A and B (a fraction of the budget when below 1).
+    """
+
+    paper: ClassVar[str] = "top_kast"
+    budget_holds: ClassVar[str] = "always"
+    zeros: ClassVar[str] = "computed"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "growth": "a weight that enters the forward set brings the value that it had, or learned, outside of it",
+    }
+
+    backward_density: float | None = None
+    penalty: float = 1e-4
+    every: float = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.density <= self.outer_density <= 1:
+            raise ValueError(
+                f"backward_density {self.outer_density:g} is impossible: the weights that are updated include those "
+                f"computed with, choose from {self.density:g} to 1"
+            )
+        if self.penalty < 0 or self.every <= 0:
+            raise ValueError(f"penalty={self.penalty:g}, every={self.every:g}: penalty >= 0 and every > 0 are needed")
+
+    @property
+    def outer_density(self) -> float:
+        """Share of the weights in B."""
+        return min(1.0, 2 * self.density) if self.backward_density is None else self.backward_density
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Choose A and B from the initial weights."""
+        del probe
+        self.choose(net)
+
+    def choose(self, net: SparseModel) -> None:
+        """Choose A and B anew, by magnitude."""
+        magnitudes = magnitude(net.params)
+        inner = self.pattern.keep(magnitudes, self.budget(net))
+        outer = self.pattern.keep(magnitudes, self.budget(net, self.outer_density))
+        # A union for the one weight by which rounding may favour the smaller budget in a layer
+        net.memory["backward"] = {name: mask | inner[name] for name, mask in outer.items()}
+        net.set_masks(inner, clear=False)
+
+    def view(self, net: SparseModel) -> dict[str, Tensor]:
+        """Show the weights of A, with the gradient going to B."""
+        outer = net.memory["backward"]
+        inner = net.masked()
+        return {n: straight_through(inner[n], torch.where(outer[n], p, 0.0)) for n, p in net.params.items()}
+
+    @torch.no_grad()
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Add the gradient of the penalty; remember the weights outside B, which the step must not move."""
+        del clock, optimizer
+        for name, parameter in net.params.items():
+            if parameter.grad is not None:
+                parameter.grad += self.penalty * self.pull(net, name) * parameter
+        net.memory["before"] = {name: p.detach().clone() for name, p in net.params.items()}
+
+    @torch.no_grad()
+    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Undo what decay and momentum did outside B; choose A and B on schedule."""
+        del optimizer
+        for name, before in net.memory.pop("before").items():
+            parameter = net.params[name]
+            parameter.copy_(torch.where(net.memory["backward"][name], parameter, before))
+        if clock.due(self.every):
+            self.choose(net)
+
+    def pull(self, net: SparseModel, name: str) -> Tensor:
+        """Return the factor of the penalty for each weight: 1 in A, 1 / density in B outside A, 0 elsewhere."""
+        outer = net.memory["backward"][name].to(net.params[name].dtype)
+        return torch.where(net.masks[name], 1.0, outer / self.density)
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Forward and input gradient multiply by A; the weight gradient is needed in B."""
+        del clock
+        counts = whole_numbers({name: mask.count_nonzero() for name, mask in net.memory["backward"].items()})
+        return Passes(weight=({name: count / net.params[name].numel() for name, count in counts.items()},))

@@ -1,0 +1,204 @@
+"""Rows of a table: runs that differ in the seed alone, their means, and the published number beside them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsebench.results.collect import Finished
+from sparsebench.results.registry import Match, match
+
+GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
+METRICS = (
+    "test_accuracy",
+    "sparsity",
+    "train_flops_ratio",
+    "test_flops_ratio",
+    "executed_flops_ratio",
+    "exploration_rate",
+    "images_per_second",
+    "seconds",
+)
+# Configuration keys that cannot tell two variants of a run apart.
+_SILENT = ("seed", "name", "run_dir", "output_root", "data_root", "rerun", "progress", "logger", "monitor", "choices")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and sample standard deviation (n - 1); no deviation for a single value."""
+
+    value: float
+    std: float | None
+
+
+@dataclass
+class Row:
+    """One row: runs that differ in the seed alone.
+
+    Attributes:
+        key: values of ``GROUP``.
+        runs: the runs, ordered by seed.
+        settings: dotted configuration keys that tell this row from its neighbours in the same group.
+        means: by metric; a metric that no run has is missing.
+        published: the number of a paper beside it, or None.
+    """
+
+    key: dict[str, Any]
+    runs: list[Finished]
+    settings: dict[str, Any] = field(default_factory=dict)
+    means: dict[str, Mean] = field(default_factory=dict)
+    published: Match | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs."""
+        return [run.result["seed"] for run in self.runs]
+
+    @property
+    def delta(self) -> float | None:
+        """Our mean minus the published value, in points of accuracy."""
+        if self.published is None or self.published.published.value is None:
+            return None
+        return 100 * self.means["test_accuracy"].value - self.published.published.value
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """Return mean and sample standard deviation."""
+    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row], list[str]]:
+    """Group runs into rows, and say what was kept apart or counted once.
+
+    Args:
+        runs: finished runs.
+        by: columns that order the rows before all others: names of ``GROUP`` or dotted configuration keys.
+
+    Returns:
+        Rows, dense training first for each network and data set; and remarks.
+
+    Raises:
+        ValueError: ``by`` names a key that no run has.
+    """
+    groups: dict[tuple[Any, ...], list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.result.get(key) for key in GROUP), []).append(run)
+    notes: list[str] = []
+    rows: list[Row] = []
+    for values, members in groups.items():
+        rows += _split(dict(zip(GROUP, values, strict=True)), members, notes)
+    for row in rows:
+        _fill(row)
+    _check(by, rows)
+    return sorted(rows, key=lambda row: _order(row, by)), notes
+
+
+def value_of(row: Row, key: str) -> Any:
+    """Return the value of a column named in ``by``: of the group, or of the configuration."""
+    return row.key[key] if key in row.key else dotted(row.runs[0].config).get(key)
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= dotted(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:
+    """Keep apart what differs in more than the seed; count a repeated run once."""
+    variants: dict[str, list[Finished]] = {}
+    for run in sorted(members, key=lambda run: (run.result["seed"], str(run.folder))):
+        variants.setdefault(run.variant, []).append(run)
+    rows: list[Row] = []
+    for runs in variants.values():
+        single = _once(runs, notes)
+        hashes = Counter(run.result["seed"] for run in single)
+        rows.append(Row(key, [run for run in single if hashes[run.result["seed"]] == 1]))
+        for run in single:
+            if hashes[run.result["seed"]] > 1:
+                rows.append(Row(key, [run], {"config_hash": run.result.get("config_hash")}))
+    rows = [row for row in rows if row.runs]
+    if len(rows) > 1:
+        name = ", ".join(str(key[part]) for part in ("method", "model", "dataset") if key[part] is not None)
+        notes.append(f"{name}: {len(rows)} rows differ in configuration and are kept apart")
+        _distinguish(rows)
+    return rows
+
+
+def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:
+    kept: dict[tuple[Any, Any], Finished] = {}
+    for run in runs:
+        identity = (run.result["seed"], run.result.get("config_hash"))
+        if identity in kept:
+            notes.append(f"{run.folder} repeats {kept[identity].folder} (same seed and configuration): counted once")
+        else:
+            kept[identity] = run
+    return list(kept.values())
+
+
+def _distinguish(rows: list[Row]) -> None:
+    """Name the configuration keys in which rows of one group differ."""
+    configs = [dotted({k: v for k, v in row.runs[0].config.items() if k not in _SILENT}) for row in rows]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    telling = [key for key in keys if len({repr(config.get(key, "-")) for config in configs}) > 1]
+    for row, config in zip(rows, configs, strict=True):
+        row.settings = {**row.settings, **{key: config.get(key, "-") for key in telling}}
+        if not row.settings:
+            row.settings = {"config_hash": row.runs[0].result.get("config_hash")}
+
+
+def _fill(row: Row) -> None:
+    for metric in METRICS:
+        values = [run.result[metric] for run in row.runs if isinstance(run.result.get(metric), int | float)]
+        if values:
+            row.means[metric] = mean(values)
+    target = row.key["sparsity_target"]
+    measured = row.means["sparsity"].value if "sparsity" in row.means else 0.0
+    emerged = target is None and not _is_dense(row)
+    choices = row.runs[0].config.get("choices") or {}
+    row.published = match(
+        method=row.key["method"],
+        model=row.key["model"],
+        dataset=row.key["dataset"],
+        recipe=row.key["recipe"],
+        sparsity=measured if emerged else target or 0.0,
+        emerged=emerged,
+        epochs=row.key["epochs"],
+        distribution=choices.get("distribution") if target is not None else None,
+    )
+
+
+def _check(by: Sequence[str], rows: Sequence[Row]) -> None:
+    known = set(GROUP).union(*(dotted(row.runs[0].config) for row in rows))
+    for key in by:
+        if key not in known:
+            raise ValueError(
+                f"--by {key} is unknown: give {', '.join(GROUP)}, or a configuration key such as optimizer.lr"
+            )
+
+
+def _order(row: Row, by: Sequence[str]) -> tuple[Any, ...]:
+    key = row.key
+    first = tuple(_sortable(value_of(row, name)) for name in by)
+    rest = (key["sparsity_target"], key["method"], key["recipe"], key["epochs"])
+    settings = tuple(map(_sortable, row.settings.values()))
+    return (*first, key["dataset"], key["model"], not _is_dense(row), *map(_sortable, rest), settings)
+
+
+def _is_dense(row: Row) -> bool:
+    return row.key["method"] == "dense" and row.key["recipe"] == "single"
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return (0, 0.0, "") if value is None else (2, 0.0, str(value))
+    return (1, value if math.isfinite(value) else 0.0, "")
