@@ -37,8 +37,8 @@ def build(config: Mapping[str, Any]) -> Any:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe."""
-    return build(config["recipe"])
+    """Build the recipe; how many processes it may use is not its own affair."""
+    return build({key: value for key, value in config["recipe"].items() if key != "workers"})
 
 
 def build_data(config: Mapping[str, Any]) -> Any:
@@ -86,9 +86,7 @@ def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bia
     if "regularizer" not in optimizer:
         return None
     options = {key: optimizer[key] for key in ("regularizer", "weight_decay")}
-    return lambda net: regularized_groups(
-        net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias
-    )
+    return lambda net: regularized_groups(net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias)
 
 
 def _trainer(**arguments: Any) -> L.Trainer:

@@ -30,8 +30,9 @@ def run_cell(config: Mapping[str, Any]) -> dict[str, Any]:
         print(f"sparsebench: {folder} is finished (rerun=true trains again)")
         return json.loads((folder / "result.json").read_text())
     if config["rerun"]:
-        for name in ("DONE", "result.json", "metrics.csv", "failed.txt", *(p.name for p in folder.glob("*.pt"))):
-            (folder / name).unlink(missing_ok=True)
+        names = ("DONE", "result.json", "metrics.csv", "cycles.json", "failed.txt", "*.pt", "*.ckpt")
+        for path in [found for name in names for found in folder.glob(name)]:
+            path.unlink(missing_ok=True)
     write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     (folder / "failed.txt").unlink(missing_ok=True)
     if _several_processes(config["trainer"]):

@@ -164,7 +164,7 @@ def _keys(last: str, before: list[str], folders: list[Path]) -> list[str]:
 
 def _config(before: list[str], folders: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values of the default configuration, with the options that the line has chosen."""
-    chosen = dict(word.partition("=")[::2] for word in before if "=" in word)
+    chosen = dict(word.split("=", 1) for word in before if "=" in word)
     top = _load(conf_dir() / "train.yaml")
     for entry in top.pop("defaults", []):
         for group, default in entry.items() if isinstance(entry, dict) else ():

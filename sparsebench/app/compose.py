@@ -17,12 +17,14 @@ CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "dis
 def register_resolvers() -> None:
     """Register ``${density:SPARSITY}``: users say sparsity, code says density, and this is the one conversion.
 
-    ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is NAME,
-    else VALUE.
+    ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is
+    NAME, else VALUE.
     """
     OmegaConf.register_new_resolver("density", lambda s: round(1 - float(s), 12), replace=True)
     OmegaConf.register_new_resolver("or", lambda value, default: default if value is None else value, replace=True)
-    OmegaConf.register_new_resolver("unless", lambda name, choice, value: None if choice == name else value, replace=True)
+    OmegaConf.register_new_resolver(
+        "unless", lambda name, choice, value: None if choice == name else value, replace=True
+    )
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _OUTSIDE = ("name", "output_root", "data_root", "run_dir", "rerun", "progress", 
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile")
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 # What acts only where a method refers to it, so that dense training is one run whatever the sparsity of the grid.
-_REFERRED = ("sparsity", "distribution", "every")
+_REFERRED = ("sparsity", "distribution", "pattern", "every")
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -24,15 +24,22 @@ def identity(config: Mapping[str, Any]) -> str:
         kept["trainer"].pop(key, None)
     for key in _OUTSIDE_DATASET:
         kept["dataset"].pop(key, None)
+    kept["recipe"].pop("workers", None)
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def method_name(choices: Mapping[str, str]) -> str:
+    """Return what tables call the method: the recipe's name where masks are the recipe's affair."""
+    return choices["recipe"] if choices["method"] == "given" else choices["method"]
 
 
 def label(config: Mapping[str, Any]) -> str:
     """Return what a person wants to know about a run, in one word."""
     choices = config["choices"]
     model = choices["model"] if choices["model"] != "timm" else f"timm-{config['model']['name']}"
-    parts = [choices["method"], model, choices["dataset"]]
-    if choices["recipe"] != "single":
+    name = method_name(choices)
+    parts = [name, model, choices["dataset"]]
+    if choices["recipe"] not in ("single", name):
         parts.append(choices["recipe"])
     if "density" in config["method"]:
         parts.append(f"sparsity={config['sparsity']:g}")

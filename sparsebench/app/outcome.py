@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from sparsebench.app.identity import identity
-from sparsebench.cost.flops import layer_costs
+from sparsebench.app.identity import identity, method_name
+from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.recipes import Run, State
 from sparsebench.results.record import describe_network, environment
 
@@ -22,7 +23,7 @@ def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping
     density = config["method"].get("density")
     return {
         "name": config["name"],
-        "method": choices["method"],
+        "method": method_name(choices),
         "model": choices["model"] if choices["model"] != "timm" else f"timm:{config['model']['name']}",
         "dataset": choices["dataset"],
         "recipe": choices["recipe"],
@@ -39,8 +40,16 @@ def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping
         "train_flops_ratio": facts.pop("train_flops") / facts["dense_flops"],
         "executed_flops_ratio": facts.pop("executed_flops") / facts["dense_flops"],
         "train_flops_dense": facts.pop("dense_flops"),
-        **describe_network(net, run.prunable.select(net), costs, state.weights, state.masks),
+        **_describe(run, state, net, costs),
         **facts,
         "config_hash": identity(config),
         **environment(),
     }
+
+
+def _describe(run: Run, state: State, net: nn.Module, costs: Sequence[LayerCost]) -> dict[str, Any]:
+    """Describe the network; of an ensemble, one network, and the inference cost of all."""
+    described = describe_network(net, run.prunable.select(net), costs, state.weights, state.masks)
+    networks = 1 + len(state.members)
+    cost = {key: described[key] * networks for key in ("test_flops", "test_flops_ratio")}
+    return {**described, **cost, "networks": networks}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.check import check_overrides, normalise
 from sparsebench.app.errors import stop
+from sparsebench.app.identity import method_name
 from sparsebench.app.train import compose_and_call
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from sparsebench.app.build import build_recipe, build_run
-    from sparsebench.app.rehearsal import Rehearsal
+    from sparsebench.app.rehearsal import Rehearsal, blindfold
     from sparsebench.app.worker import quieten
     from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
     from sparsebench.cost.plan import plan_rows
@@ -90,28 +91,29 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         length = _length(config, images)
         rehearsal = Rehearsal.of(run, Path(folder), length=length, settings=config["trainer"])
-        state = build_recipe(config)(rehearsal)
+        state = build_recipe({**config, "recipe": blindfold(config["recipe"])})(rehearsal)
     net = run.network()
     params = run.prunable.select(net)
     densities = _densities(params, state, dense=run.method.budget_holds == "always")
     costs = layer_costs(net, torch.zeros(1, *run.data.shape))
-    totals = rehearsal.totals
+    facts, networks = state.facts, 1 + len(state.members)
     return {
         **names_of(config),
-        "epochs": totals["epochs"],
-        "steps": totals["steps"],
+        "epochs": facts["epochs"],
+        "steps": facts["steps"],
         "batch_size": length.batch * length.accumulate,
         "training_images": images,
         **_weights(net, params, densities),
         "density_per_layer": densities,
         "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
+        "networks": networks,
         "test_flops_dense": int(dense_flops(costs)),
-        "test_flops": int(inference_flops(costs, densities)),
-        "test_flops_ratio": inference_flops(costs, densities) / dense_flops(costs),
-        "train_flops_dense": totals["dense"],
-        "train_flops": totals["train"],
-        "train_flops_ratio": totals["train"] / totals["dense"],
+        "test_flops": networks * int(inference_flops(costs, densities)),
+        "test_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        "train_flops_dense": facts["dense_flops"],
+        "train_flops": facts["train_flops"],
+        "train_flops_ratio": facts["train_flops"] / facts["dense_flops"],
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
     }
@@ -147,7 +149,7 @@ def names_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what identifies a cell, under the names of ``result.json``."""
     choices, density = config["choices"], config["method"].get("density")
     return {
-        "method": choices["method"],
+        "method": method_name(choices),
         "model": choices["model"] if choices["model"] != "timm" else f"timm:{config['model']['name']}",
         "dataset": choices["dataset"],
         "recipe": choices["recipe"],

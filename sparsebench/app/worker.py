@@ -29,6 +29,7 @@ def work(folder: Path) -> None:
     config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
 
     from sparsebench.app.build import build_recipe, build_run
+    from sparsebench.app.helpers import helpers
     from sparsebench.app.outcome import outcome
     from sparsebench.recipes.state import save_atomically
     from sparsebench.results.record import without_nan
@@ -38,12 +39,15 @@ def work(folder: Path) -> None:
     try:
         run = build_run(config, folder)
         recipe = build_recipe(config)
-        state = recipe(run)
+        with helpers(folder, config, run):
+            state = recipe(run)
         tested = run.evaluate(state)
         result = outcome(run, state, tested, config)
         if rank() == 0:
             save_atomically(dict(state.weights), folder / "final.pt")
             save_atomically(dict(state.masks), folder / "masks.pt")
+            if state.members:
+                save_atomically([dict(weights) for weights in state.members], folder / "members.pt")
             write_atomically(folder / "result.json", json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n")
             write_atomically(folder / "DONE", "")
     except BaseException as error:

@@ -118,7 +118,7 @@ class WeightAveraging(L.Callback):
             return
         self._seen = step
         if step in self.when:
-            parameters = dict(pl_module.get_submodule(self.module).named_parameters())
+            parameters = dict(pl_module.get_submodule(self.module).named_parameters(remove_duplicate=False))
             sample = {name: p.detach().to(torch.float64) for name, p in parameters.items()}
             self._mean = running_mean(self._mean, sample, self.count)
             self.count += 1

@@ -29,6 +29,7 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -61,6 +62,7 @@ class Sparsity(L.Callback):
             empty for the whole LightningModule.
         total_steps: the budget in optimizer steps; asked from the trainer by default.
         ledger: accounts for the training cost; none by default.
+        masks: masks that training starts from, set before the method's own start; none by default.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
@@ -76,6 +78,7 @@ class Sparsity(L.Callback):
         module: str = "",
         total_steps: int | None = None,
         ledger: Ledger | None = None,
+        masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.method = method
         self.prunable = prunable or Prunable()
@@ -83,6 +86,7 @@ class Sparsity(L.Callback):
         self.module = module
         self.total_steps = total_steps
         self.ledger = ledger
+        self.masks = masks
         self.step = 0
         self.finished = False
         self._net: SparseModel | None = None
@@ -144,6 +148,8 @@ class Sparsity(L.Callback):
         self._adopt_learned(optimizer)
         if not self._restored:
             self._ask_budget(trainer)
+            if self.masks:
+                self.net.set_masks(self.masks)
             probe = build_probe(trainer, pl_module, self.module)
             self.method.start(self.net, probe)
             self._charge_scoring(probe)

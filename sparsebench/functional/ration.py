@@ -30,10 +30,14 @@ def compete(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -
 
 
 def whole_steps(shapes: Shapes, densities: Mapping[str, float], steps: Mapping[str, int]) -> dict[str, int]:
-    """Round each layer down to whole steps, then raise the largest remainders while the total comes nearer."""
+    """Round each layer down to whole steps, then raise the largest remainders while the total comes nearer.
+
+    Raises:
+        ValueError: a layer has less than half a step; from there on it gets one.
+    """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     quotas = {name: densities[name] * sizes[name] / steps[name] for name in shapes}
-    whole = {name: math.floor(round(quota, 6)) for name, quota in quotas.items()}
+    whole = {name: math.floor(round(quota, 6)) or int(quota >= 0.5) for name, quota in quotas.items()}
     target = round(math.fsum(densities[name] * sizes[name] for name in shapes), 6)
     left = target - sum(whole[name] * steps[name] for name in shapes)
     for name in sorted(shapes, key=lambda name: -round(quotas[name] - whole[name], 6)):

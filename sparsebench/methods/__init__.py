@@ -4,6 +4,7 @@ from sparsebench.methods.alternating import ACDC
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
+from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
 from sparsebench.methods.initial import SNIP, GraSP, MagnitudeInit, Random, SynFlow
@@ -32,6 +33,7 @@ __all__ = [
     "Clock",
     "DeepR",
     "Dense",
+    "Given",
     "GraNet",
     "GraSP",
     "MagnitudeInit",

@@ -53,9 +53,9 @@ class ACDC(Masked):
     budget_holds: ClassVar[str] = "end"
 
     distribution: Distribution = whole
-    warmup: float = 0.1
-    sparse: float = 0.05
-    dense: float = 0.05
+    warmup: float = 0.05
+    sparse: float = 0.1
+    dense: float = 0.1
     last_dense: float = 0.1
     final: float = 0.15
 

@@ -92,8 +92,8 @@ class Method:
     budget_holds: ClassVar[str] = "never"
     """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
     zeros: ClassVar[str] = "stored"
-    """``stored``: weights outside the masks are zero; ``computed``: they are zero in the forward pass only;
-    ``optimizer``: the optimizer makes them, and masks follow the weights."""
+    """``stored``: weights outside the masks are zero; ``computed``: they are not set to zero, since the forward pass, or
+    the optimizer itself, makes the zeros."""
 
     exceptions: ClassVar[Mapping[str, str]] = {}
     """Promises that this method cannot keep, each with its reason.

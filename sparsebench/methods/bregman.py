@@ -50,7 +50,7 @@ class Bregman(LambdaControlled):
     """
 
     paper: ClassVar[str] = "linbreg"
-    zeros: ClassVar[str] = "optimizer"
+    zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {
         "zeros": "zeros are the optimizer's: a dual that passes lambda revives its weight, as the method intends",
         "growth": "a weight that enters the support takes the value that its dual gives it",

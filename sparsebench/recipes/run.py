@@ -10,20 +10,20 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from sparsebench.cost.flops import layer_costs
-from sparsebench.cost.ledger import Ledger
-from sparsebench.cost.speed import peak_memory_mb
 from sparsebench.data import ImageData
 from sparsebench.engine import Classifier, Sparsity
+from sparsebench.engine.averaging import Averaging
 from sparsebench.engine.loggers import close_loggers
-from sparsebench.engine.monitors import LossGuard, SparsityMonitor, SpeedMonitor
-from sparsebench.engine.resume import Continuation
+from sparsebench.engine.monitors import SparsityMonitor
 from sparsebench.methods import Method
+from sparsebench.recipes.fitting import Fit, train
+from sparsebench.recipes.lock import is_busy, lock
+from sparsebench.recipes.measure import Ensemble
 from sparsebench.recipes.state import State
 from sparsebench.sparse import Prunable
-from sparsebench.sparse.report import collapsed_layers, dead_units, exploration_rate
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,13 @@ class Run:
         compile: compile the network in place.
         save_seconds: least time between two checkpoints.
         save_steps: checkpoint after this many steps too.
+        prefix: stands before the names of all stages, where a recipe is part of another.
+
+    Attributes:
+        fits: facts about every fit so far, in order.
+        cycles: states that a recipe has measured, in order.
+        upto: how many fits had been made at each of them.
+        fresh: fits that were not there when this process came to them.
     """
 
     folder: Path
@@ -60,6 +67,11 @@ class Run:
     per_layer: bool = True
     save_seconds: float = 60.0
     save_steps: int | None = None
+    prefix: str = ""
+    fits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    cycles: list[State] = field(default_factory=list)
+    upto: list[int] = field(default_factory=list)
+    fresh: set[str] = field(default_factory=set)
     _open: list[Any] | None = None
 
     def fit(
@@ -69,63 +81,84 @@ class Run:
         *,
         seed: int | None = None,
         method: Method | None = None,
+        span: tuple[int, int] | None = None,
+        rate: float | None = None,
+        average: Averaging | None = None,
         **budget: Any,
     ) -> State:
         """Train from a state to a state, or return the one that is already there.
 
-        The last checkpoint of an interrupted fit is continued exactly.
+        The last checkpoint of an interrupted fit is continued exactly. The optimizer starts anew.
 
         Args:
             name: identifies the fit within the folder.
             start: weights and masks to begin with; the freshly built network by default.
             seed: data order of this fit; the run's by default.
             method: the run's by default.
+            span: first and last step, out of the whole budget, over which the schedule is laid; all by default.
+            rate: constant learning rate in the place of the schedule.
+            average: return the mean of weights sampled on the way, not the last ones.
             budget: keywords for the trainer, such as ``max_epochs``.
         """
-        done = self.folder / f"{name}.pt"
+        wanted = Fit(
+            name=name, start=start, seed=seed, method=method, span=span, rate=rate, average=average, budget=budget
+        )
+        self._note_fresh(name)
+        state = self.memo(name, lambda: train(self, wanted))
+        if rank_zero_only.rank == 0:
+            self.path(name, "ckpt").unlink(missing_ok=True)
+        self.fits[f"{self.prefix}{name}"] = state.facts
+        return state
+
+    def fit_all(self, fits: Mapping[str, Mapping[str, Any]]) -> list[State]:
+        """Make fits that do not depend on each other, in any order, and return their states in the order given.
+
+        Other processes that run the same recipe over the same folder share the work: each takes what nobody has.
+
+        Args:
+            fits: name of a fit -> arguments of ``fit``.
+        """
+        for name in fits:
+            self._note_fresh(name)
+        for name, arguments in fits.items():
+            if not is_busy(self.path(name, "lock")):
+                self.fit(name, **arguments)
+        return [self.fit(name, **arguments) for name, arguments in fits.items()]
+
+    def memo(self, name: str, make: Callable[[], State]) -> State:
+        """Return the state saved under a name; make and save it if there is none, in one process only."""
+        done = self.path(name)
         if done.exists():
             return State.load(done)
-
-        L.seed_everything(self.seed, verbose=False)
-        net = self.network()
-        if start is not None:
-            net.load_state_dict(dict(start.weights))
-        ledger = Ledger(layer_costs(net, torch.zeros(1, *self.data.shape)))
-        self.data.order_seed = self.seed if seed is None else seed
-
-        sparsity = Sparsity(method or self.method, prunable=self.prunable, seed=self.seed, module="net", ledger=ledger)
-        speed = SpeedMonitor()
-        checkpoint = self.folder / f"{name}.ckpt"
-        trainer = self.trainer(
-            callbacks=[
-                sparsity,
-                SparsityMonitor(sparsity, per_layer=self.per_layer),
-                LossGuard(),
-                speed,
-                Continuation(checkpoint, seconds=self.save_seconds, steps=self.save_steps),
-                *self.progress(),
-            ],
-            logger=self.open_loggers(),
-            default_root_dir=self.folder,
-            **budget,
-        )
-        sparsity.total_steps = self.steps(trainer)
-        module = self.classifier(net, total_steps=sparsity.total_steps)
-        if self.compile:
-            module.net.compile()
-        trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint if checkpoint.exists() else None)
-        sparsity.finish()
-
-        state = State(
-            weights={key: value.detach().cpu() for key, value in module.net.state_dict().items()},
-            masks={key: mask.cpu() for key, mask in sparsity.net.masks.items()},
-            facts=_facts(trainer, sparsity, speed),
-        )
-        if trainer.is_global_zero:
-            state.save(done)
-            checkpoint.unlink(missing_ok=True)
-        trainer.strategy.barrier("state saved")
+        if rank_zero_only.rank > 0:
+            state = make()
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with lock(self.path(name, "lock")):
+                if done.exists():
+                    return State.load(done)
+                state = make()
+                state.save(done)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
         return state
+
+    def path(self, name: str, kind: str = "pt") -> Path:
+        """Return where something lies that belongs to a stage."""
+        return self.folder / f"{self.prefix}{name}.{kind}"
+
+    def initial(self) -> State:
+        """Return the network as it is built, untrained and dense."""
+        L.seed_everything(self.seed, verbose=False)
+        return State({name: value.detach().clone() for name, value in self.network().state_dict().items()}, {})
+
+    def _note_fresh(self, name: str) -> None:
+        if not self.path(name).exists():
+            self.fresh.add(f"{self.prefix}{name}")
+
+    def watch(self, sparsity: Sparsity) -> list[L.Callback]:
+        """Return the read-only callbacks of a fit."""
+        return [SparsityMonitor(sparsity, per_layer=self.per_layer)]
 
     def open_loggers(self) -> list[Any]:
         """Return the loggers of this run, opened once: several fits write to the same."""
@@ -138,18 +171,25 @@ class Run:
         close_loggers(self._open or [], failed=failed, summary=summary)
         self._open = None
 
+    def total_steps(self, **budget: Any) -> int:
+        """Return the optimizer steps of a whole fit.
+
+        Raises:
+            ValueError: the trainer has no end.
+        """
+        return self.steps(self._trainer(**budget))
+
+    def epoch_steps(self, **budget: Any) -> int:
+        """Return the optimizer steps of an epoch."""
+        return self._epoch(self._trainer(**budget))
+
     def steps(self, trainer: L.Trainer) -> int:
         """Return the optimizer steps of a fit with this trainer.
 
         Raises:
             ValueError: the trainer has no end.
         """
-        self.data.prepare_data()
-        self.data.setup("fit")
-        batches = len(self.data.train_dataloader())
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        each = math.ceil(batches / trainer.accumulate_grad_batches)
+        each = self._epoch(trainer)
         epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
         if epochs < 0 and trainer.max_steps < 0:
             raise ValueError("training has no end, schedules need one: set trainer.max_epochs or trainer.max_steps")
@@ -159,34 +199,33 @@ class Run:
             raise ValueError(f"{min(ends)} optimizer steps are no training: raise trainer.max_epochs or max_steps")
         return min(ends)
 
+    def _epoch(self, trainer: L.Trainer) -> int:
+        self.data.prepare_data()
+        self.data.setup("fit")
+        batches = len(self.data.train_dataloader())
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return math.ceil(batches / trainer.accumulate_grad_batches)
+
+    def _trainer(self, **budget: Any) -> L.Trainer:
+        quiet = {"callbacks": [], "logger": [], "enable_progress_bar": False}
+        return self.trainer(**quiet, default_root_dir=self.folder, **budget)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self._trainer().strategy.root_device
+
+    def load(self, *weights: Mapping[str, torch.Tensor]) -> Classifier:
+        """Return a classifier with these weights, or with an ensemble of several, in evaluation mode."""
+        nets = [self.network() for _ in weights]
+        for net, values in zip(nets, weights, strict=True):
+            net.load_state_dict(dict(values))
+        return self.classifier(nets[0] if len(nets) == 1 else Ensemble(nets), total_steps=1).eval()
+
     def evaluate(self, state: State, *, split: str = "test") -> dict[str, float]:
         """Measure a state on ``test`` or ``validation`` data."""
-        net = self.network()
-        net.load_state_dict(dict(state.weights))
-        module = self.classifier(net, total_steps=1)
-        trainer = self.trainer(callbacks=[], logger=[], default_root_dir=self.folder, enable_progress_bar=False)
+        module, trainer = self.load(state.weights, *state.members), self._trainer()
         measure = trainer.test if split == "test" else trainer.validate
         (metrics,) = measure(module, datamodule=self.data, verbose=False)
         return dict(metrics)
-
-
-def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[str, Any]:
-    net, ledger = sparsity.net, sparsity.ledger
-    assert ledger is not None
-    metrics: Mapping[str, Any] = trainer.callback_metrics
-    return {
-        "steps": sparsity.step,
-        "epochs": trainer.current_epoch,
-        "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
-        "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
-        "train_flops": ledger.train_flops,
-        "dense_flops": ledger.dense_flops,
-        "executed_flops": ledger.executed_flops,
-        "start_flops": ledger.start_flops,
-        "exploration_rate": exploration_rate(net),
-        "collapsed_layers": collapsed_layers(net),
-        "dead_units": sum(dead_units(net).values()),
-        "seconds": speed.seconds,
-        "images_per_second": speed.stopwatch.images_per_second,
-        "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
-    }

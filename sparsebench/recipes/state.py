@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,20 @@ class State:
         weights: the network's plain ``state_dict``, zeros included.
         masks: bool, by parameter name; no entry means dense.
         facts: numbers about the fit: steps, seconds, FLOPs, validation accuracy, ...
+        members: weights of further networks whose predicted probabilities are averaged with those of the first.
     """
 
     weights: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    members: Sequence[Mapping[str, Tensor]] = ()
 
     def save(self, path: Path) -> None:
         """Write the state atomically."""
-        save_atomically({"weights": dict(self.weights), "masks": dict(self.masks), "facts": dict(self.facts)}, path)
+        parts = {"weights": dict(self.weights), "masks": dict(self.masks), "facts": dict(self.facts)}
+        if self.members:
+            parts["members"] = [dict(weights) for weights in self.members]
+        save_atomically(parts, path)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -47,4 +53,11 @@ def save_atomically(value: Any, path: Path) -> None:
     """Write with ``torch.save`` beside the place, then move: a kill leaves the old file or the new one."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     torch.save(value, partial)
+    os.replace(partial, path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON beside the place, then move."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(partial, path)

@@ -58,7 +58,7 @@ class Published:
     @property
     def distribution(self) -> str | None:
         """First word of the distribution that the protocol states, or None."""
-        stated = dict(part.partition("=")[::2] for part in self.protocol.split("; ") if "=" in part)
+        stated = dict(part.split("=", 1) for part in self.protocol.split("; ") if "=" in part)
         words = stated.get("distribution", "").replace(",", " ").split()
         return words[0] if words and words[0] in ("erk", "er", "uniform", "global") else None
 

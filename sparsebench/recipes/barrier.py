@@ -1,0 +1,37 @@
+"""The loss barrier: whether two networks lie in one basin, so that their mean is a network as good as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def interpolate(one: Weights, two: Weights, at: float) -> dict[str, Tensor]:
+    """Return ``(1 - at) one + at two``; what is not floating is taken from the first."""
+    return {n: value.lerp(two[n], at) if value.is_floating_point() else value for n, value in one.items()}
+
+
+def barrier(loss: Callable[[Weights], float], one: Weights, two: Weights, *, points: int = 1) -> float:
+    """Return how far the loss rises above the straight line between two networks, at most and at least 0.
+
+    ``max over t of loss((1 - t) one + t two) - ((1 - t) loss(one) + t loss(two))``. With batch norm, the loss should
+    recalibrate the statistics at every point, or it measures these.
+    Source: Frankle et al. 2020 (arXiv 1912.05671), section 2, with the line in the place of the mean of the ends.
+
+    Args:
+        loss: weights -> loss, or error.
+        one: weights at 0.
+        two: weights at 1.
+        points: inner points, evenly spread.
+
+    Raises:
+        ValueError: no inner point.
+    """
+    if points < 1:
+        raise ValueError(f"a barrier needs at least one inner point, {points} given")
+    first, last = loss(one), loss(two)
+    inner = [index / (points + 1) for index in range(1, points + 1)]
+    return max(0.0, *(loss(interpolate(one, two, t)) - (1 - t) * first - t * last for t in inner))

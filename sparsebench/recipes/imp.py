@@ -1,0 +1,56 @@
+"""Iterative magnitude pruning: train, prune, rewind, again (Frankle & Carbin 2019; Frankle et al. 2020)."""
+
+from __future__ import annotations
+
+from sparsebench.recipes.accounts import conclude
+from sparsebench.recipes.merge import LOOK, Look, merge
+from sparsebench.recipes.plan import Plan
+from sparsebench.recipes.prune import ones, prune, rewind
+from sparsebench.recipes.run import Run
+from sparsebench.recipes.state import State
+
+
+def imp(
+    run: Run,
+    *,
+    share: float = 0.2,
+    cycles: int | None = None,
+    hit_target: str = "last_step",
+    rewind_to: float = 0.1,
+    retrain: str = "weights",
+    replay: str = "whole",
+    ticket_rate: float | None = None,
+    finetune_rate: float | None = None,
+    look: Look = LOOK,
+) -> State:
+    """Train, remove the smallest magnitudes, reset, and train again, until the target is reached.
+
+    A level is ranked on its last weights. Sources: Frankle et al. 2020 (arXiv 1912.05671), algorithm 2; Renda et al.
+    2020 (arXiv 2003.02389) for what is reset.
+
+    Args:
+        run: what to train with; its method says density and distribution.
+        share: part of the remaining weights that a cycle removes.
+        cycles: prunings; as many as needed by default.
+        hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
+        rewind_to: share of a run below 1, steps from 1 on.
+        retrain: what a cycle starts from: ``weights`` of the step rewound to, or the final weights, with the
+            ``learning_rate`` rewound, or with its last value throughout (``finetune``).
+        replay: of the schedule, after rewinding weights: ``whole``, or the ``rest`` from the step rewound to.
+        ticket_rate: constant learning rate until the step rewound to; the schedule's by default.
+        finetune_rate: learning rate of fine-tuning; the schedule's last by default.
+        look: what is measured after each cycle.
+    """
+    plan = Plan.of(run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to)
+    again = plan.retraining(run, retrain=retrain, replay=replay, finetune_rate=finetune_rate)
+    rewinds = retrain == "weights"
+    ticket = run.fit("ticket", **plan.ticket(ticket_rate)) if rewinds else run.initial()
+    start = rewind(ticket, ones(run))
+    for cycle, density in enumerate(plan.densities):
+        arguments = again if cycle or rewinds else plan.whole
+        trained = run.fit(f"cycle{cycle}", start, seed=plan.seed(run, cycle), **arguments)
+        state = merge(run, f"cycle{cycle}-measured", [trained], look=look, cycle=cycle)
+        if cycle < plan.last:
+            pruned = prune(run, trained, plan.densities[cycle + 1])
+            start = rewind(ticket, pruned.masks) if rewinds else pruned
+    return conclude(run, state)

@@ -1,0 +1,66 @@
+"""How good a network is on held-out data: accuracy, likelihood, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BINS = 15
+"""Bins of the calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599, section 2)."""
+
+
+class Ensemble(nn.Module):
+    """Networks whose predicted probabilities are averaged; returns their logarithm, which serves as logits.
+
+    Args:
+        networks: images -> logits [B, classes] each.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return log probabilities [B, classes]."""
+        each = torch.stack([network(images).float().log_softmax(dim=1) for network in self.networks])
+        return each.logsumexp(dim=0) - torch.tensor(float(len(each))).log()
+
+
+@torch.no_grad()
+def predict(module: nn.Module, batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Return logits [n, classes] in float32 and labels [n] of all batches, in evaluation mode."""
+    module.eval()
+    found = [(module(images).float(), labels) for images, labels in batches]
+    return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
+
+
+def qualities(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return ``accuracy``, ``nll`` (mean negative log-likelihood, nats) and ``ece`` (expected calibration error).
+
+    Args:
+        logits: [n, classes].
+        labels: int64 [n].
+    """
+    confidence, predicted = logits.softmax(dim=1).max(dim=1)
+    return {
+        "accuracy": float((predicted == labels).double().mean()),
+        "nll": float(nn.functional.cross_entropy(logits.double(), labels)),
+        "ece": calibration_error(confidence, predicted == labels),
+    }
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
+    """Return the expected calibration error: mean over bins, by their size, of |accuracy - confidence|.
+
+    Args:
+        confidence: [n], in [0, 1].
+        correct: bool [n].
+        bins: number of bins of equal width.
+    """
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    gap.index_add_(0, place, correct.double() - confidence.double())
+    return float(gap.abs().sum() / len(confidence))

@@ -1,0 +1,40 @@
+"""Train, prune once by magnitude, fine-tune: the oldest recipe (Han et al. 2015), and a phase of many others."""
+
+from __future__ import annotations
+
+from sparsebench.recipes.accounts import conclude
+from sparsebench.recipes.merge import LOOK, Look, merge
+from sparsebench.recipes.plan import Plan
+from sparsebench.recipes.prune import ones, prune, rewind
+from sparsebench.recipes.run import Run
+from sparsebench.recipes.state import State
+
+
+def prune_finetune(
+    run: Run,
+    *,
+    finetune_from: float = 0.5,
+    retrain: str = "learning_rate",
+    finetune_rate: float | None = None,
+    look: Look = LOOK,
+) -> State:
+    """Train densely, keep the largest magnitudes, and train what is left.
+
+    Every phase counts, and the network is measured after each: dense, pruned, fine-tuned.
+
+    Args:
+        run: what to train with; its method says density and distribution.
+        finetune_from: fine-tuning lasts as long as a run does from this share on.
+        retrain: ``learning_rate``: the schedule is replayed from there; ``finetune``: one rate throughout.
+        finetune_rate: that rate; the schedule's last by default.
+        look: recalibration, and what is measured after each phase.
+    """
+    keys = ("finetune_from", "particles")
+    plan = Plan.of(run, share=0.5, cycles=1, hit_target="geometric", rewind_to=finetune_from, keys=keys)
+    again = plan.retraining(run, retrain=retrain, replay="rest", finetune_rate=finetune_rate)
+    trained = run.fit("dense", rewind(run.initial(), ones(run)), **plan.whole)
+    merge(run, "dense-measured", [trained], look=look, phase="dense")
+    pruned = prune(run, trained, plan.densities[-1])
+    merge(run, "pruned-measured", [pruned], look=look, phase="pruned")
+    tuned = run.fit("finetuned", pruned, seed=plan.seed(run, 1), **again)
+    return conclude(run, merge(run, "finetuned-measured", [tuned], look=look, phase="finetuned"))

@@ -1,0 +1,47 @@
+"""Sparse model soups: prune, retrain several members, average, and go on from the mean (Zimmer et al. 2024)."""
+
+from __future__ import annotations
+
+from sparsebench.recipes.accounts import conclude
+from sparsebench.recipes.merge import LOOK, Look, merge
+from sparsebench.recipes.plan import Plan
+from sparsebench.recipes.prune import ones, prune, rewind
+from sparsebench.recipes.run import Run
+from sparsebench.recipes.state import State
+
+
+def soup(
+    run: Run,
+    *,
+    members: int = 3,
+    phases: int = 3,
+    retrain_from: float = 0.75,
+    look: Look = LOOK,
+) -> State:
+    """Prune the mean of the phase before, retrain members from it, average them uniformly, and repeat.
+
+    Nothing is rewound but the learning rate: the mean is carried over. Shares are equal and meet the target exactly.
+    Members share their masks and differ in the order of the data. Source: arXiv 2306.16788, algorithm 1.
+
+    Args:
+        run: what to train with; its method says density and distribution.
+        members: networks of a phase.
+        phases: prunings.
+        retrain_from: retraining replays the schedule from this share of a run on (learning-rate rewinding).
+        look: recalibration, and what is measured after each phase.
+    """
+    equal = {"share": 0.5, "cycles": phases, "hit_target": "geometric"}
+    keys = ("retrain_from", "members")
+    plan = Plan.of(run, **equal, rewind_to=retrain_from, particles=members, switch=1, keys=keys)
+    dense = run.fit("dense", rewind(run.initial(), ones(run)), **plan.whole)
+    state = merge(run, "phase0-measured", [dense], look=look, phase=0)
+    for phase, density in enumerate(plan.densities[1:], start=1):
+        start = prune(run, state, density)
+        trained = run.fit_all(
+            {
+                f"phase{phase}-member{n}": {"start": start, "seed": plan.seed(run, phase, n), **plan.rest}
+                for n in plan.numbers(phase)
+            }
+        )
+        state = merge(run, f"phase{phase}-measured", trained, look=look, phase=phase)
+    return conclude(run, state)

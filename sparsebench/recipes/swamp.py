@@ -1,0 +1,59 @@
+"""SWAMP: iterative magnitude pruning on the mean of several particles (Choi et al. 2024, arXiv 2305.14852)."""
+
+from __future__ import annotations
+
+from sparsebench.engine.averaging import Averaging
+from sparsebench.recipes.accounts import conclude
+from sparsebench.recipes.merge import LOOK, Look, merge
+from sparsebench.recipes.plan import Plan
+from sparsebench.recipes.prune import ones, prune, rewind
+from sparsebench.recipes.run import Run
+from sparsebench.recipes.state import State
+
+
+def swamp(
+    run: Run,
+    *,
+    particles: int = 4,
+    average: Averaging | None = None,
+    switch: float = 0,
+    share: float = 0.2,
+    cycles: int | None = None,
+    hit_target: str = "last_step",
+    rewind_to: float = 0.1,
+    ticket_rate: float | None = None,
+    look: Look = LOOK,
+) -> State:
+    """Train particles from one matching ticket, average them over time and among each other, prune the mean, rewind.
+
+    Means serve for masks and evaluation only: every cycle starts from the ticket again. Structure after the abstract
+    and the public reviews of the paper, whose pseudocode could not be read; with one particle and one sample it is
+    iterative magnitude pruning bit for bit.
+
+    Args:
+        run: what to train with; its method says density and distribution.
+        particles: networks of a cycle; they share ticket and mask and differ in the order of the data.
+        average: how the weights of a particle are averaged over its last part (SWA); None: not at all.
+        switch: first cycle with several particles (SWAMP+); a share of the cycles below 1.
+        share: part of the remaining weights that a cycle removes.
+        cycles: prunings; as many as needed by default.
+        hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
+        rewind_to: share of a run below 1, steps from 1 on: the matching ticket.
+        ticket_rate: constant learning rate of the ticket; the schedule's by default.
+        look: recalibration, and what is measured after each cycle.
+    """
+    plan = Plan.of(
+        run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to, particles=particles, switch=switch
+    )
+    ticket = run.fit("ticket", **plan.ticket(ticket_rate))
+    masks = ones(run)
+    for cycle, density in enumerate(plan.densities):
+        start = rewind(ticket, masks)
+        shared = {"start": start, "average": average, **plan.whole}
+        trained = run.fit_all(
+            {f"cycle{cycle}-particle{n}": {**shared, "seed": plan.seed(run, cycle, n)} for n in plan.numbers(cycle)}
+        )
+        state = merge(run, f"cycle{cycle}-measured", trained, look=look, cycle=cycle)
+        if cycle < plan.last:
+            masks = prune(run, state, plan.densities[cycle + 1]).masks
+    return conclude(run, state)

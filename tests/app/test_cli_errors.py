@@ -1,0 +1,168 @@
+"""Wrong input: one clear line on stderr, a code that is not zero, nothing half-written."""
+
+import subprocess
+import sys
+
+import pytest
+from support import SHARED_DATA, disk_of, environment_of
+
+LIGHT = [
+    [],
+    ["--help"],
+    ["--version"],
+    ["list"],
+    ["list", "methods"],
+    ["list", "nothing"],
+    ["trian"],
+    ["train", "method=riggl"],
+    ["train", "sparsity=1.2"],
+    ["train", "sparsity=much"],
+    ["train", "seed=-1"],
+    ["train", "trainer.max_epochs=0"],
+    ["train", "trainer.max_epoch=3"],
+    ["train", "method.evry=3"],
+    ["train", "--config-dir", "nowhere"],
+    ["train", "--help"],
+    ["train", "--cfg", "job"],
+]
+
+
+def test_help_lists_and_errors_answer_without_importing_torch(tmp_path):
+    code = f"""
+import contextlib, io, sys
+from sparsebench.app.main import main
+for arguments in {LIGHT!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(arguments)
+        except SystemExit:
+            pass
+    heavy = {{"torch", "lightning", "torchvision", "timm", "numpy", "wandb", "sklearn"}} & set(sys.modules)
+    if heavy:
+        print(arguments, heavy)
+        break
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment_of()
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert disk_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown verb 'trian' (did you mean 'train'?)"),
+        (["list", "modles"], "unknown group 'modles' (did you mean 'model'?)"),
+        (["train", "method=riggl"], "unknown method 'riggl' (did you mean 'rigl'?); available are"),
+        (["train", "dataset=cifar"], "unknown dataset 'cifar' (did you mean 'cifar10'?)"),
+        (["train", "-m", "method=rigl,sett"], "unknown method 'sett' (did you mean 'set'?)"),
+        (["train", "sparsity=1.2"], "sparsity=1.2 is impossible: choose a share of zeros of at least 0 and below 1"),
+        (["train", "sparsity=1"], "sparsity=1 is impossible"),
+        (["train", "sparsity=-0.1"], "sparsity=-0.1 is impossible"),
+        (["train", "sparsity=90"], "did you mean 0.9?"),
+        (["train", "sparsity=much"], "sparsity=much is no number"),
+        (["train", "density=lots"], "density=lots is no number"),
+        (["train", "seed=-1"], "seed=-1 is impossible"),
+        (["train", "seed=one"], "seed=one is impossible"),
+        (["train", "dataset.batch_size=0"], "dataset.batch_size=0 is impossible"),
+        (["train", "trainer.max_epochs=0"], "training has no end: set trainer.max_epochs or trainer.max_steps"),
+        (["train", "progress=bar"], "progress=bar is unknown: choose auto, rich, lines or none"),
+        (["train", "trainer.max_epoch=3"], "unknown key 'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
+        (["train", "method=rigl", "method.evry=3"], "unknown key 'method.evry' (did you mean 'method.every'?)"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere is no folder"),
+    ],
+)
+def test_wrong_words(cli, tmp_path, arguments, message):
+    answer = cli(*arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert answer.err.startswith("sparsebench: error: ")
+    assert answer.err.count("\n") == 1
+    assert disk_of(tmp_path) == []
+
+
+def failed_run(answer, outputs):
+    """One line, and of a run nothing but its configuration and the reason."""
+    assert answer.code == 2
+    assert answer.err.startswith("sparsebench: error: ")
+    assert answer.err.count("\n") == 1
+    names = {path.rpartition("/")[2] for path in disk_of(outputs)}
+    assert not {"DONE", "result.json", "final.pt", "masks.pt"} & names
+    assert not [name for name in names if name.endswith(".partial")]
+    (reason,) = outputs.rglob("failed.txt")
+    return reason.read_text()
+
+
+def test_a_layer_that_would_be_empty(cli, tiny, outputs):
+    answer = cli("train", *tiny, "distribution=uniform", "sparsity=0.9999")
+    failed_run(answer, outputs)
+    assert "would keep 0; use a sparsity of at most 0.99" in answer.err
+
+
+def test_missing_data(cli, tmp_path, outputs):
+    answer = cli("train", "dataset=cifar10", "model=resnet20", "trainer.accelerator=cpu", "progress=none")
+    reason = failed_run(answer, outputs)
+    assert str(tmp_path / "data") in answer.err
+    assert "FileNotFoundError" in reason
+
+
+def test_damaged_data(cli, tmp_path, outputs):
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]:
+        (folder / name).write_bytes(b"not a pickle")
+    answer = cli("train", "dataset=cifar10", "model=resnet20", "trainer.accelerator=cpu", "progress=none")
+    failed_run(answer, outputs)
+    assert "data_batch_1" in answer.err
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "cifar-10-batches-py").is_dir(), reason="no CIFAR-10 here")
+def test_a_root_that_is_a_file(cli, tmp_path, outputs):
+    (tmp_path / "data").write_text("")
+    answer = cli("train", "dataset=cifar10", "model=resnet20", "trainer.accelerator=cpu", "progress=none")
+    failed_run(answer, outputs)
+
+
+def test_a_loss_that_is_no_number(cli, tiny, outputs):
+    answer = cli("train", *tiny, "optimizer.lr=1e30")
+    reason = failed_run(answer, outputs)
+    assert "the training loss is" in answer.err
+    assert "lower optimizer.lr" in answer.err
+    assert reason.startswith("FloatingPointError: ")
+
+
+def test_options_that_a_constructor_refuses(cli, tiny, outputs):
+    answer = cli("train", *tiny, "method.drop_fraction=1.5")
+    failed_run(answer, outputs)
+    assert "drop_fraction 1.5 is impossible: choose a share in [0, 1)" in answer.err
+
+
+def test_a_pattern_that_matches_nothing(cli, tiny, outputs):
+    answer = cli("train", *tiny, "prunable.exclude=[fc1.weigth]")
+    failed_run(answer, outputs)
+    assert "did you mean 'fc.weight'" in answer.err or "did you mean 'features.fc1.weight'" in answer.err
+
+
+def test_a_folder_of_another_run(cli, tiny, tmp_path):
+    assert cli("train", *tiny, "trainer.max_epochs=1", "run_dir=here").code == 0
+    before = {name: (tmp_path / name).read_bytes() for name in disk_of(tmp_path)}
+    answer = cli("train", *tiny, "trainer.max_epochs=2", "run_dir=here", "rerun=true")
+    assert answer.code == 2
+    assert "here holds a run with another configuration (trainer.max_epochs: 1 there, 2 here)" in answer.err
+    assert "choose another run_dir" in answer.err
+    assert {name: (tmp_path / name).read_bytes() for name in disk_of(tmp_path)} == before
+
+
+def test_density_is_translated_loudly(cli):
+    answer = cli("train", "density=0.1", "--cfg", "job")
+    assert answer.code == 0
+    assert "density=0.1 is read as sparsity=0.9" in answer.out
+    assert "sparsity: 0.9\n" in answer.out
+
+
+def test_list_shows_each_option_with_its_comment(cli):
+    answer = cli("list", "methods")
+    assert answer.code == 0
+    assert "RigL: drop by magnitude, grow by gradient" in answer.out
+    assert cli("list", "method").out == answer.out
