@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sparsebench.app.identity import identity, run_folder
+from sparsebench.app.identity import essence, identity, run_folder
 
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
 """Errors that say what is wrong in one line; all others keep their traceback."""
@@ -69,7 +69,7 @@ def _claim(folder: Path, config: Mapping[str, Any]) -> None:
         return
     other = yaml.safe_load(present.read_text())
     if identity(other) != identity(config):
-        names = _differences(other, config)
+        names = _differences(essence(other), essence(config))
         raise ValueError(
             f"{folder} holds a run with another configuration ({', '.join(names[:4])}): "
             f"choose another run_dir, or repeat that run's own settings to continue it"
@@ -82,7 +82,7 @@ def _differences(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "
         a, b = one.get(key), two.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b and key not in ("run_dir", "choices"):
+        elif a != b:
             found.append(f"{prefix}{key}: {a} there, {b} here")
     return found
 

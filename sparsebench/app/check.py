@@ -25,7 +25,7 @@ def normalise(arguments: list[str]) -> list[str]:
 
 
 def check_overrides(arguments: list[str]) -> None:
-    """Check that every chosen option of a group exists.
+    """Check that every chosen option of a group exists, and that sparsity is a number.
 
     Raises:
         ValueError: an option does not exist; names the nearest.
@@ -37,7 +37,12 @@ def check_overrides(arguments: list[str]) -> None:
     known = set(groups(folders))
     for argument in arguments:
         key, found, value = argument.lstrip("+").partition("=")
-        if not found or key not in known or re.search(r"[(\[{$]", value):
+        if not found or re.search(r"[(\[{$]", value):
+            continue
+        if key == "sparsity":
+            for share in value.split(","):
+                _number(key, share)
+        if key not in known:
             continue
         offered = options(key, folders)
         for choice in value.split(","):

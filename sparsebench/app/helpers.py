@@ -1,7 +1,7 @@
 """More processes for one run: each executes the same recipe over the same folder, and locks divide the work.
 
-A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper may
-die, or start late, without harm. All use the same number of threads, since this can change the last digits of a sum.
+A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper
+may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
 """
 
 from __future__ import annotations

@@ -19,13 +19,18 @@ _REFERRED = ("sparsity", "distribution", "pattern", "every")
 
 def identity(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits over everything in a resolved configuration that can change the result."""
+    return hashlib.blake2b(json.dumps(essence(config), sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what can change the result, out of a resolved configuration."""
     kept = copy.deepcopy({key: value for key, value in config.items() if key not in (*_OUTSIDE, *_REFERRED)})
     for key in _OUTSIDE_TRAINER:
         kept["trainer"].pop(key, None)
     for key in _OUTSIDE_DATASET:
         kept["dataset"].pop(key, None)
     kept["recipe"].pop("workers", None)
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return kept
 
 
 def method_name(choices: Mapping[str, str]) -> str:

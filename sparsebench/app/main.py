@@ -11,6 +11,7 @@ VERBS = {
     "plan": "show what would be masked and what it would cost, without training",
     "list": "list methods, models, datasets, experiments, ...",
     "report": "tabulate the runs of a folder",
+    "bench": "measure ratios of step times on this machine",
     "completion": "print the shell code for tab completion",
 }
 

@@ -70,7 +70,7 @@ class Sketch:
         self.method, self.total = method, steps
         self.notes: list[str] = []
         self.ledger = Ledger(layer_costs(module, torch.zeros(1, *run.data.shape)))
-        self.net = SparseModel(run.prunable.select(module), seed=run.seed)
+        self.net = SparseModel(run.prunable.select(module), seed=run.seed, module=module)
         if start is not None and start.masks:
             self.net.set_masks(start.masks)
         self.net.learned = {name: Parameter(value) for name, value in method.learned(self.net).items()}

@@ -43,6 +43,7 @@ from sparsebench.engine.agreement import average_gradients, check_agreement
 from sparsebench.engine.probe import CountingProbe, build_probe
 from sparsebench.engine.steps import restore_steps, route_steps, samples_in, will_skip
 from sparsebench.methods.base import Clock, Method, Objective
+from sparsebench.optim.groups import Together
 from sparsebench.sparse import Prunable, SparseModel, digest
 
 ELEMENTWISE = {
@@ -92,7 +93,7 @@ class Sparsity(L.Callback):
         self._net: SparseModel | None = None
         self._restored = False
         self._samples = 0
-        self._pending: tuple[Passes, dict[str, float]] | None = None
+        self._pending: tuple[Passes, dict[str, float], Passes | None] | None = None
         self._agreed = -1
         self._hook: Any = None
 
@@ -122,14 +123,15 @@ class Sparsity(L.Callback):
             raise ValueError(f"{sharded} shards parameters, masks need whole ones: use strategy ddp or a single device")
         params = self.prunable.select(pl_module.get_submodule(self.module))
         if self._net is None or any(params.get(name) is not p for name, p in self._net.params.items()):
-            self._net = SparseModel(params, seed=self.seed)
+            self._net = SparseModel(params, seed=self.seed, module=pl_module.get_submodule(self.module))
             learned = self.method.learned(self._net)
             self._net.learned = {name: Parameter(value) for name, value in learned.items()}
         if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
             route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
-        extra: Any = getattr(pl_module, "extra_groups", None)
-        if self._net.learned and isinstance(extra, list):
-            extra[:] = [self._learned_group()]
+        if self._net.learned and hasattr(pl_module, "extra_groups"):
+            own = self._learned_optimizer()
+            pl_module.extra_optimizers = [] if own is None else [own]
+            pl_module.extra_groups = [self._learned_group()] if own is None else []
 
     def _loss(self, objective: Objective) -> Tensor:
         return self.method.loss(self.net, objective)
@@ -137,15 +139,18 @@ class Sparsity(L.Callback):
     def _learned_group(self) -> dict[str, Any]:
         return {"params": list(self.net.learned.values()), **self.method.learned_options()}
 
+    def _learned_optimizer(self) -> Optimizer | None:
+        return self.method.learned_optimizer(self._learned_group())
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the first masks, unless they were restored; start listening to the optimizer."""
         if len(trainer.optimizers) != 1:
             raise ValueError(
                 f"one optimizer is needed, {len(trainer.optimizers)} are configured: combine them into one"
             )
-        optimizer = trainer.optimizers[0]
         self.net.move_()
-        self._adopt_learned(optimizer)
+        self._adopt_learned(trainer)
+        optimizer = trainer.optimizers[0]
         if not self._restored:
             self._ask_budget(trainer)
             if self.masks:
@@ -173,10 +178,16 @@ class Sparsity(L.Callback):
                 raise ValueError("training has no end, schedules need one: set max_epochs or max_steps of the trainer")
             self.total_steps = int(steps)
 
-    def _adopt_learned(self, optimizer: Optimizer) -> None:
+    def _adopt_learned(self, trainer: L.Trainer) -> None:
+        optimizer = trainer.optimizers[0]
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if any(id(p) not in held for p in self.net.learned.values()):
+        if all(id(p) in held for p in self.net.learned.values()):
+            return
+        own = self._learned_optimizer()
+        if own is None:
             optimizer.add_param_group(self._learned_group())
+        else:
+            trainer.optimizers = [Together([optimizer, own])]
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -191,7 +202,8 @@ class Sparsity(L.Callback):
         if will_skip(trainer, optimizer):
             return
         average_gradients(trainer, self.net.learned.values())
-        self._pending = (self.method.passes(self.net, self.clock), self.net.densities)
+        executed = self.method.executed(self.net, self.clock)
+        self._pending = (self.method.passes(self.net, self.clock), self.net.densities, executed)
         self.method.before_step(self.net, self.clock, optimizer)
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
@@ -201,7 +213,8 @@ class Sparsity(L.Callback):
         if self.method.zeros == "stored" and type(optimizer).__name__ not in ELEMENTWISE:
             self.net.project_()
         if self.ledger is not None and self._pending is not None:
-            self.ledger.charge(*self._pending, samples=self._samples)
+            passes, densities, executed = self._pending
+            self.ledger.charge(passes, densities, self._samples, executed=executed)
         self._samples, self._pending = 0, None
         if self.net.version != self._agreed:
             self._agree(trainer)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparsebench.optim.groups import decay_groups
+from sparsebench.optim.groups import Together, decay_groups
 
 Groups = Callable[[nn.Module], list[dict[str, Any]]]
 """Network -> parameter groups."""
@@ -58,6 +58,7 @@ class Classifier(L.LightningModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
         self.extra_groups: list[dict[str, Any]] = []  # parameters trained along, that live beside the network
+        self.extra_optimizers: list[Optimizer] = []  # such parameters with optimizers of their own
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
         accuracy = {"num_classes": classes, "average": "micro"}
@@ -65,7 +66,8 @@ class Classifier(L.LightningModule):
         self.val_accuracy = MulticlassAccuracy(**accuracy)
         self.test_accuracy = MulticlassAccuracy(**accuracy)
         self.test_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, classes))
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        # without a search for NaN, which waits for the device at every step: LossGuard looks out for it
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
         for metric in (self.train_accuracy, self.train_loss):
             metric.persistent(True)  # an interrupted epoch goes on with what it had counted
 
@@ -115,6 +117,8 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule over the network's parameters."""
         optimizer = self.build_optimizer([*self.groups(self.net), *self.extra_groups])
+        if self.extra_optimizers:
+            optimizer = Together([optimizer, *self.extra_optimizers])
         schedule = self.schedule
         if schedule is None:
             return optimizer

@@ -86,15 +86,22 @@ class ChannelNetwork:
     def of(
         cls, module: nn.Module, parameters: Iterable[str], *, multiple: int = 1, residual: Residual = "union"
     ) -> ChannelNetwork:
-        """Let those convolutions lose channels whose weights are among ``parameters``.
+        """Let the convolutions lose channels whose weights are among ``parameters``.
+
+        In a network without convolutions, the hidden linear layers do.
 
         Raises:
             ValueError: there is none, or channels cannot be removed.
         """
         allowed = set(parameters)
-        layers = [n for n, m in module.named_modules() if isinstance(m, Conv) and f"{n}.weight" in allowed]
+        named = dict(module.named_modules())
+        layers = [n for n, m in named.items() if isinstance(m, Conv) and f"{n}.weight" in allowed]
+        if not any(isinstance(m, Conv) for m in named.values()):
+            called = [str(n.target) for n in trace(module).nodes if n.op == "call_module"]
+            linear = [n for n in called if isinstance(named[n], nn.Linear)]
+            layers = [n for n in linear[:-1] if f"{n}.weight" in allowed]
         if not layers:
-            raise ValueError("no convolution may be sparse, so no channel can be removed: use method.level=weight")
+            raise ValueError("no layer may lose channels: let a convolution be sparse (prunable), or use method.level=weight")
         return cls(module, layers, multiple=multiple, residual=residual)
 
     # -- structure ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
 from sparsebench.methods.initial import SNIP, GraSP, MagnitudeInit, Random, SynFlow
 from sparsebench.methods.mest import MEST, SoftMEST
+from sparsebench.methods.probabilistic import VRPGE, ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
 from sparsebench.methods.rewiring import DeepR
@@ -29,6 +30,7 @@ __all__ = [
     "SNIP",
     "SRSTE",
     "STR",
+    "VRPGE",
     "Bregman",
     "Clock",
     "DeepR",
@@ -41,6 +43,7 @@ __all__ = [
     "Method",
     "MultilevelBregman",
     "OneShot",
+    "ProbMask",
     "Probe",
     "Proximal",
     "Random",

@@ -113,6 +113,14 @@ class Method:
         """Return the optimizer options of what is learned, such as ``lr`` and ``weight_decay``."""
         return {"weight_decay": 0.0}
 
+    def learned_optimizer(self, group: dict[str, Any]) -> Optimizer | None:
+        """Return an optimizer of its own for what is learned; None trains it with the weights' optimizer.
+
+        Args:
+            group: the parameters with ``learned_options``.
+        """
+        del group
+
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Choose the first masks; not called on resumption."""
 
@@ -144,6 +152,10 @@ class Method:
         """State which weights the passes of the step at ``clock`` need."""
         del net, clock
         return DENSE
+
+    def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
+        """State which weights these passes really multiply by; None where the network runs at full size."""
+        del net, clock
 
 
 @dataclass(frozen=True, kw_only=True)

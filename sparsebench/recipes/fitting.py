@@ -67,9 +67,8 @@ def train(run: Run, fit: Fit) -> State:
     module = run.classifier(net, total_steps=last - first)
     module.schedule = _schedule(module, fit, first / total, last / total)
     speed = SpeedMonitor()
-    sampled = (
-        WeightAveraging(fit.average, total=last - first, epoch=run.epoch_steps(**fit.budget)) if fit.average else None
-    )
+    epoch = run.epoch_steps(**fit.budget)
+    sampled = WeightAveraging(fit.average, total=last - first, epoch=epoch) if fit.average else None
     callbacks = [sparsity, *run.watch(sparsity), LossGuard(), speed, *([sampled] if sampled else [])]
     trainer = _carry_out(run, fit, module, callbacks, {"max_steps": last - first} if fit.span else {})
     sparsity.finish()
@@ -78,7 +77,7 @@ def train(run: Run, fit: Fit) -> State:
     return State(
         weights={key: value.cpu() for key, value in weights.items()},
         masks={key: mask.cpu() for key, mask in sparsity.net.masks.items()},
-        facts=_facts(trainer, sparsity, speed),
+        facts={**_facts(trainer, sparsity, speed), "epochs": _whole(sparsity.step / epoch)},
     )
 
 
@@ -149,13 +148,16 @@ def _loggers(run: Run, name: str) -> Iterator[list[Any]]:
     close_loggers(loggers)
 
 
+def _whole(number: float) -> int | float:
+    return int(number) if number == int(number) else number
+
+
 def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[str, Any]:
     net, ledger = sparsity.net, sparsity.ledger
     assert ledger is not None
     metrics: Mapping[str, Any] = trainer.callback_metrics
     return {
         "steps": sparsity.step,
-        "epochs": trainer.current_epoch,
         "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
         "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
         "train_flops": ledger.train_flops,

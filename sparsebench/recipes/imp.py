@@ -45,12 +45,11 @@ def imp(
     again = plan.retraining(run, retrain=retrain, replay=replay, finetune_rate=finetune_rate)
     rewinds = retrain == "weights"
     ticket = run.fit("ticket", **plan.ticket(ticket_rate)) if rewinds else run.initial()
-    start = rewind(ticket, ones(run))
+    trained = rewind(ticket, ones(run))
     for cycle, density in enumerate(plan.densities):
+        pruned = prune(run, trained, density)
+        start = rewind(ticket, pruned.masks) if rewinds else pruned
         arguments = again if cycle or rewinds else plan.whole
         trained = run.fit(f"cycle{cycle}", start, seed=plan.seed(run, cycle), **arguments)
         state = merge(run, f"cycle{cycle}-measured", [trained], look=look, cycle=cycle)
-        if cycle < plan.last:
-            pruned = prune(run, trained, plan.densities[cycle + 1])
-            start = rewind(ticket, pruned.masks) if rewinds else pruned
     return conclude(run, state)

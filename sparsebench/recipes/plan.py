@@ -64,11 +64,6 @@ class Plan:
             switch=switch_cycle(switch, len(densities) - 1),
         )
 
-    @property
-    def last(self) -> int:
-        """Number of the last cycle."""
-        return len(self.densities) - 1
-
     def ticket(self, rate: float | None = None) -> dict[str, Any]:
         """Return the arguments of the dense fit up to the step rewound to."""
         return {"method": Dense(), "span": (0, self.rewound), "rate": rate}

@@ -100,9 +100,8 @@ class Run:
             average: return the mean of weights sampled on the way, not the last ones.
             budget: keywords for the trainer, such as ``max_epochs``.
         """
-        wanted = Fit(
-            name=name, start=start, seed=seed, method=method, span=span, rate=rate, average=average, budget=budget
-        )
+        about = {"seed": seed, "method": method, "span": span, "rate": rate, "average": average}
+        wanted = Fit(name=name, start=start, budget=budget, **about)
         self._note_fresh(name)
         state = self.memo(name, lambda: train(self, wanted))
         if rank_zero_only.rank == 0:

@@ -46,14 +46,12 @@ def swamp(
         run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to, particles=particles, switch=switch
     )
     ticket = run.fit("ticket", **plan.ticket(ticket_rate))
-    masks = ones(run)
+    state = rewind(ticket, ones(run))
     for cycle, density in enumerate(plan.densities):
-        start = rewind(ticket, masks)
+        start = rewind(ticket, prune(run, state, density).masks)
         shared = {"start": start, "average": average, **plan.whole}
         trained = run.fit_all(
             {f"cycle{cycle}-particle{n}": {**shared, "seed": plan.seed(run, cycle, n)} for n in plan.numbers(cycle)}
         )
         state = merge(run, f"cycle{cycle}-measured", trained, look=look, cycle=cycle)
-        if cycle < plan.last:
-            masks = prune(run, state, plan.densities[cycle + 1]).masks
     return conclude(run, state)

@@ -23,11 +23,12 @@ class SparseModel:
             ``memory["fired"]`` is the union of all masks so far.
         learned: scores or thresholds trained along with the weights.
         seed: the root of every random draw, a pure function of (seed, path).
+        module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         version: how often the masks have changed.
         change: weights that the last change activated, as a share of the active ones (flip rate); a scalar tensor.
     """
 
-    def __init__(self, params: Mapping[str, Parameter], *, seed: int = 0) -> None:
+    def __init__(self, params: Mapping[str, Parameter], *, seed: int = 0, module: nn.Module | None = None) -> None:
         if not params:
             raise ValueError("a SparseModel needs at least one parameter: none was given")
         self.params = dict(params)
@@ -35,6 +36,7 @@ class SparseModel:
         self.memory: dict[str, dict[str, Tensor]] = {}
         self.learned: dict[str, Parameter] = {}
         self.seed = seed
+        self.module = module
         self.version = 0
         self.change = torch.zeros(())
         self._floats: dict[str, Tensor] = {}
@@ -43,7 +45,7 @@ class SparseModel:
     @classmethod
     def of(cls, module: nn.Module, prunable: Prunable | None = None, *, seed: int = 0) -> "SparseModel":
         """Select the prunable parameters of a module: convolution and linear weights by default."""
-        return cls((prunable or Prunable()).select(module), seed=seed)
+        return cls((prunable or Prunable()).select(module), seed=seed, module=module)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

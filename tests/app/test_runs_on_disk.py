@@ -116,7 +116,7 @@ def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outp
 
 
 def test_killed_in_mid_epoch_and_launched_again_equals_uninterrupted(cli, tiny, tmp_path, outputs):
-    command = ["train", *tiny, "method=rigl", "trainer.max_epochs=40", "trainer.save_steps=3"]
+    command = ["train", *tiny, "method=rigl", "trainer.max_epochs=25", "trainer.save_steps=7"]
     assert cli(*command, "name=whole").code == 0
 
     with subprocess.Popen(
@@ -126,7 +126,7 @@ def test_killed_in_mid_epoch_and_launched_again_equals_uninterrupted(cli, tiny, 
         end = time.monotonic() + 90
         while not list(outputs.glob("killed/*/single.ckpt")) and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(0.15)
+        time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert not list(outputs.glob("killed/*/DONE")), "the run ended before it could be killed"
 

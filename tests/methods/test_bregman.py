@@ -157,7 +157,7 @@ class LeastSquares(nn.Module):
         return 0.5 * (self.matrix @ (self.layer.weight[0] - self.truth)).square().sum()
 
 
-def solve(method, kind, lam, steps=3000, **options):
+def solve(method, kind, lam, steps=800, **options):
     problem = LeastSquares()
     net = started(method, problem)
     optimizer = optimizer_for(problem, net, kind, lr=0.2, lam=lam, **options)
@@ -174,15 +174,22 @@ def solve(method, kind, lam, steps=3000, **options):
     return problem, support, ledger
 
 
-@pytest.mark.parametrize("coarse_steps", [0, 9, 99])
+@pytest.mark.parametrize("coarse_steps", [0, 9])
 def test_recovers_a_sparse_solution(coarse_steps):
     options = {"coarse_steps": coarse_steps}
     method = MultilevelBregman(init_density=0.05, **options)
     problem, support, ledger = solve(method, MLLinBreg, 1.0, **options)
-    assert problem.loss().item() < 1e-6
+    assert (problem.layer.weight[0] - problem.truth).abs().max() < 0.02
     assert support[problem.truth != 0].all()
-    assert support.sum() <= 40
-    assert ledger.train_flops_ratio < (0.5 if coarse_steps == 0 else 0.2)
+    assert support.sum() <= (100 if coarse_steps == 0 else 25)
+    assert ledger.train_flops_ratio < (0.7 if coarse_steps == 0 else 0.15)
+
+
+def test_the_dense_solution_is_not_the_sparse_one():
+    problem, support, _ = solve(Bregman(init_density=1.0), LinBreg, 0.0, steps=400)
+    assert problem.loss().item() < 1e-3
+    assert support.all()
+    assert (problem.layer.weight[0] - problem.truth).abs().max() > 0.5
 
 
 # -- masks, costs -----------------------------------------------------------------------------------------------------
