@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,118 @@ from typing import Any
 import yaml
 
 from sparsebench.app.identity import essence, identity, run_folder
+from sparsebench.app.lock import RUNNING, STOP, give_sign, hold
+from sparsebench.app.prefix import PREFIX, spoken_for
 
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
 """Errors that say what is wrong in one line; all others keep their traceback."""
 
 
-def run_cell(config: Mapping[str, Any]) -> dict[str, Any]:
+def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
     """Bring a run to its end and return its result.
+
+    Args:
+        config: the frozen configuration.
+        wait: wait where another launch is at work in the folder.
 
     Raises:
         ValueError: the folder holds a run with another configuration.
+        Busy: another launch is at work in the folder, and ``wait`` is false.
     """
     folder = run_folder(config)
-    _claim(folder, config)
-    if (folder / "DONE").exists() and not config["rerun"]:
-        print(f"sparsebench: {folder} is finished (rerun=true trains again)")
-        return json.loads((folder / "result.json").read_text())
-    if config["rerun"]:
-        names = ("DONE", "result.json", "metrics.csv", "cycles.json", "failed.txt", "*.pt", "*.ckpt")
-        for path in [found for name in names for found in folder.glob(name)]:
-            path.unlink(missing_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-    (folder / "failed.txt").unlink(missing_ok=True)
-    if _several_processes(config["trainer"]):
+    check_folder(folder, config)
+    if is_finished(folder) and not config["rerun"]:
+        return _finished(folder)
+    if int(os.environ.get("SLURM_PROCID", 0)) > 0 and _by_srun():
+        return _follow(folder)
+    with hold(folder, wait=wait, join=config["choices"]["recipe"] != "single") as held:
+        if is_finished(folder) and not config["rerun"]:  # by whoever we have waited for
+            return _finished(folder)
+        if held.first:
+            if config["rerun"]:
+                clear(folder)
+            write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            for name in ("failed.txt", "stopped.txt", STOP):
+                (folder / name).unlink(missing_ok=True)
+            give_sign(folder)
+        _train(folder, config, held.handle)
+        (folder / RUNNING).unlink(missing_ok=True)
+    return result_of(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run is at its end."""
+    return (folder / "DONE").exists()
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """Return the result of a finished run."""
+    return json.loads((folder / "result.json").read_text())
+
+
+def failure_of(folder: Path) -> str:
+    """Return why a run has failed, in one line, or nothing."""
+    try:
+        return (folder / "failed.txt").read_text(errors="replace").strip().splitlines()[0]
+    except FileNotFoundError:
+        return ""
+    except IndexError:
+        return "it does not say why"
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run has left, so that it begins anew."""
+    names = ("DONE", "result.json", "metrics.csv", "cycles.json", "failed.txt", "stopped.txt", "*.pt", "*.ckpt")
+    for path in [found for name in names for found in folder.glob(name)]:
+        path.unlink(missing_ok=True)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    return result_of(folder)
+
+
+def _train(folder: Path, config: Mapping[str, Any], lock: int) -> None:
+    """Train here, or in processes of its own; whatever goes wrong stands in the folder afterwards."""
+    try:
+        if not _several_processes(config["trainer"]) or _by_srun():
+            from sparsebench.app.worker import work
+
+            return work(folder)
         # ranks re-execute their command line: it must be a frozen configuration, never a sweep
-        code = subprocess.run([sys.executable, "-m", "sparsebench.app.worker", str(folder)]).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "sparsebench.app.worker", str(folder)], env=_environment(), pass_fds=(lock,)
+        ).returncode  # the lock is theirs too: it must outlive a kill of this process alone
         if code:
             raise WorkerFailed(folder, code)
-    else:
-        from sparsebench.app.worker import work
+    except Exception as error:
+        (folder / RUNNING).unlink(missing_ok=True)
+        if not failure_of(folder) and not (folder / "stopped.txt").exists():
+            write_atomically(folder / "failed.txt", f"{type(error).__name__}: {error}\n")
+        raise
 
-        work(folder)
-    return json.loads((folder / "result.json").read_text())
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a run of several processes: Lightning must start them, and not ask SLURM for them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return {**inherited, PREFIX: spoken_for()}
+
+
+def _by_srun() -> bool:
+    """Tell whether SLURM has started all processes of this run already, one task each."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+
+
+def _follow(folder: Path) -> dict[str, Any]:
+    """Work as a further rank that SLURM has started: the first one writes."""
+    while not (folder / RUNNING).exists() and not is_finished(folder):
+        time.sleep(0.2)
+    from sparsebench.app.worker import work
+
+    work(folder)
+    while not (folder / "result.json").exists():
+        time.sleep(0.2)
+    return result_of(folder)
 
 
 class WorkerFailed(RuntimeError):
@@ -52,7 +133,11 @@ class WorkerFailed(RuntimeError):
 
     def __init__(self, folder: Path, code: int) -> None:
         super().__init__(f"{folder}: the run failed with exit code {code}")
-        self.code = code
+        self.folder, self.code = folder, code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Allow it to travel from a worker process."""
+        return WorkerFailed, (self.folder, self.code)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -63,7 +148,12 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _claim(folder: Path, config: Mapping[str, Any]) -> None:
+def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check that a folder is empty or holds this very run.
+
+    Raises:
+        ValueError: it holds another one; names the first differences.
+    """
     present = folder / "config.yaml"
     if not present.exists():
         return

@@ -55,9 +55,9 @@ class Length:
         place = step % self.epoch
         return size * min(self.accumulate, self._batches - place * self.accumulate)
 
-    def epochs(self, steps: int) -> int:
-        """Return the epochs that are finished after this many steps."""
-        return steps // self.epoch
+    def epochs(self, steps: int) -> float:
+        """Return how many epochs so many steps are, a whole number where they are."""
+        return steps // self.epoch if steps % self.epoch == 0 else steps / self.epoch
 
     @property
     def _batches(self) -> int:
@@ -126,10 +126,8 @@ class Rehearsal(Run):
         """Charge what the fit would cost, and return its masks on untrained weights."""
         del seed, rate, average
         first, last = span or (0, self.total_steps(**budget))
-        if first == last:
-            state = start or self.initial()
-        else:
-            state = self._play(start, method or self.method, last - first)
+        idle = first == last
+        state = (start or self.initial()) if idle else self._play(start, method or self.method, last - first)
         self.fits[f"{self.prefix}{name}"] = state.facts
         return state
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.cell import USER_ERRORS, WorkerFailed, run_cell
 from sparsebench.app.check import check_config, check_overrides, normalise
 from sparsebench.app.conf import conf_dir
 from sparsebench.app.errors import near, stop
+from sparsebench.app.lock import Busy
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+IN_PROCESS = ("hydra/sweeper=basic", "hydra/launcher=basic")
+"""Overrides that keep the cells of a grid in this process."""
 
 
 def main(arguments: list[str]) -> None:
@@ -21,62 +30,151 @@ def main(arguments: list[str]) -> None:
         check_overrides(arguments)
     except ValueError as error:
         stop(str(error))
-    failures = compose_and_call(arguments, _train)
+    failures = _hydra(arguments, Task(_train))
     if failures:
         stop(f"{len(failures)} of the runs failed: {'; '.join(failures)}", code=1)
 
 
-def compose_and_call(arguments: list[str], call: Any) -> list[str]:
-    """Let Hydra compose each job and call ``call(frozen configuration)``; return what failed in a sweep."""
+def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]) -> list[str]:
+    """Let Hydra compose each job and call ``call(frozen configuration)`` here; return what failed in a sweep."""
+    kept = [argument for argument in arguments if not argument.startswith(("hydra/sweeper=", "hydra/launcher="))]
+    return _hydra([*kept, *IN_PROCESS], Task(call))
+
+
+class Task:
+    """What Hydra calls for each job, in this process or, pickled, in another one on another machine.
+
+    A grid goes on after a failing cell; what failed stands in its folder, since nothing else comes back from
+    everywhere. In a single run the error waits until Hydra, which would print its own words about it, has returned.
+
+    Args:
+        call: frozen configuration -> value to be optimised, if any.
+
+    Attributes:
+        fatal: the error of a single run.
+        failures: what failed in this process, one line each.
+    """
+
+    def __init__(self, call: Callable[[dict[str, Any]], Any]) -> None:
+        self.call = call
+        self.fatal: list[Exception] = []
+        self.failures: list[str] = []
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Freeze, check, call."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from sparsebench.app.compose import freeze, register_resolvers
+
+        hydra = HydraConfig.get()
+        try:
+            register_resolvers()
+            config = freeze(cfg)
+            if hydra.mode == RunMode.MULTIRUN:
+                _go_home(hydra.runtime.cwd)
+                config["progress"] = _audible(config["progress"], hydra.launcher)
+            check_config(config)
+            return self.call(config)
+        except Busy as busy:
+            print(f"sparsebench: {busy}: left to it", flush=True)
+        except Exception as error:
+            if hydra.mode != RunMode.MULTIRUN:
+                self.fatal.append(error)
+            else:
+                self._note(error, remote=not _is_basic(hydra.launcher) and not is_ours(hydra.sweeper))
+        return None
+
+    def _note(self, error: Exception, *, remote: bool) -> None:
+        said = one_line(error)
+        self.failures.append(said)
+        print(f"sparsebench: a run failed: {said}", file=sys.stderr, flush=True)
+        if not isinstance(error, (*USER_ERRORS, WorkerFailed)) and type(error).__name__ != "Stopped":
+            traceback.print_exc()
+        if remote:  # a foreign sweeper learns of it in no other way
+            raise CellFailed(said) from None
+
+
+class CellFailed(RuntimeError):
+    """A cell of a grid failed in another process."""
+
+
+class GridFailed(RuntimeError):
+    """Cells of a grid failed; all others are finished.
+
+    Attributes:
+        failures: why, one line each.
+    """
+
+    def __init__(self, failures: list[str]) -> None:
+        super().__init__("; ".join(failures))
+        self.failures = failures
+
+
+def is_ours(sweeper: Any) -> bool:
+    """Tell whether a sweeper reads the outcome of its cells from their folders."""
+    return "sparsebench" in str(sweeper.get("_target_"))
+
+
+def one_line(error: BaseException) -> str:
+    """Say what went wrong in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _hydra(arguments: list[str], task: Task) -> list[str]:
+    """Call a task through Hydra's command line; return what failed in a sweep."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from sparsebench.app.compose import freeze, register_resolvers
+    from sparsebench.app.compose import register_resolvers
 
     register_resolvers()
-    failures: list[str] = []
-    fatal: list[BaseException] = []  # kept until Hydra has returned, which would print its own words about it
-
-    def task(cfg: DictConfig) -> float | None:
-        try:
-            config = freeze(cfg)
-            check_config(config)
-            return call(config)
-        except (Exception, KeyboardInterrupt) as error:
-            if HydraConfig.get().mode != RunMode.MULTIRUN or isinstance(error, KeyboardInterrupt):
-                fatal.append(error)
-                return None
-            failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
-            print(f"sparsebench: a run failed: {failures[-1]}", file=sys.stderr)
-            if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
-                traceback.print_exc()
-            return None
-
     sys.argv = ["sparsebench", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
-        if fatal:
-            raise fatal[0]
+        if task.fatal:
+            raise task.fatal[0]
     except (HydraException, OmegaConfBaseException) as error:
         stop(_short(error))
+    except GridFailed as error:
+        return error.failures
+    except CellFailed as error:
+        return [*task.failures, str(error)]
     except WorkerFailed as error:
         sys.exit(error.code)  # the process has said why
     except USER_ERRORS as error:
         stop(str(error))
-    return failures
+    return task.failures
+
+
+def _go_home(folder: str) -> None:
+    """Go to where the grid was launched, wherever the launcher has brought us: folders are relative to it."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
+
+
+def _audible(progress: str, launcher: Any) -> str:
+    """Return how a cell shows its progress: bars of several processes would overwrite each other."""
+    return "lines" if progress == "auto" and not _is_basic(launcher) else progress
+
+
+def _is_basic(launcher: Any) -> bool:
+    return str(launcher.get("_target_")).endswith(".BasicLauncher")
 
 
 def _train(config: dict[str, Any]) -> float | None:
-    result = run_cell(config)
-    print(_sentence(result))
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()  # our sweepers come back to a cell that another launch is at work on
+    result = run_cell(config, wait=hydra.mode != RunMode.MULTIRUN or not is_ours(hydra.sweeper))
+    print(sentence(result), flush=True)
     return result["val_accuracy"]
 
 
-def _sentence(result: dict[str, Any]) -> str:
+def sentence(result: dict[str, Any]) -> str:
+    """Say how a run ended."""
     return (
         f"{result['method']} on {result['model']}, {result['dataset']}, seed {result['seed']}: "
         f"test accuracy {100 * result['test_accuracy']:.2f} %, sparsity {100 * result['sparsity']:.2f} %, "

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import yaml
 
 from sparsebench.app.cell import USER_ERRORS, write_atomically
 from sparsebench.app.errors import stop
+from sparsebench.app.lock import asked_to_stop, give_sign
+from sparsebench.app.prefix import PREFIX, speak_for
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -31,6 +35,7 @@ def work(folder: Path) -> None:
     from sparsebench.app.build import build_recipe, build_run
     from sparsebench.app.helpers import helpers
     from sparsebench.app.outcome import outcome
+    from sparsebench.engine.heartbeat import Stopped
     from sparsebench.recipes.state import save_atomically
     from sparsebench.results.record import without_nan
 
@@ -38,6 +43,7 @@ def work(folder: Path) -> None:
     run = None
     try:
         run = build_run(config, folder)
+        run.progress = partial(_watched, run.progress, folder)
         recipe = build_recipe(config)
         with helpers(folder, config, run):
             state = recipe(run)
@@ -51,12 +57,30 @@ def work(folder: Path) -> None:
             write_atomically(folder / "result.json", json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n")
             write_atomically(folder / "DONE", "")
     except BaseException as error:
-        if rank() == 0:
-            write_atomically(folder / "failed.txt", f"{type(error).__name__}: {error}\n")
+        interrupted = _interrupted(error)
+        if rank() == 0 and not interrupted:
+            name = "stopped.txt" if isinstance(error, Stopped) else "failed.txt"
+            write_atomically(folder / name, f"{type(error).__name__}: {error}\n")
         if run is not None:
             run.close_loggers(failed=True)
+        if interrupted:
+            raise KeyboardInterrupt from None
         raise
     run.close_loggers(summary=result)
+
+
+def _watched(progress: Callable[[], Sequence[Any]], folder: Path) -> list[Any]:
+    """Return the callbacks that show progress, and one that tells it to ``sparsebench status``."""
+    from sparsebench.engine.heartbeat import Heartbeat
+
+    return [*progress(), Heartbeat(partial(give_sign, folder), asked=partial(asked_to_stop, folder))]
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Tell whether a person or a scheduler ended the run; Lightning turns Ctrl-C into an exit."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, KeyboardInterrupt)
+    return isinstance(error, KeyboardInterrupt)
 
 
 def rank() -> int:
@@ -74,10 +98,22 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message=text)
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """Work in a process of its own, and say in one line what was wrong."""
     try:
-        work(Path(sys.argv[1]))
+        work(folder)
     except USER_ERRORS as error:
         if rank() == 0:
             stop(str(error))
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RuntimeError:
+        if (folder / "stopped.txt").exists():
+            sys.exit(3)
+        raise
+
+
+if __name__ == "__main__":
+    speak_for(os.environ.get(PREFIX, ""))
+    main(Path(sys.argv[1]))

@@ -16,7 +16,9 @@ from sparsebench.sparse.report import collapsed_layers, dead_units, exploration_
 
 
 class SparsityMonitor(L.Callback):
-    """Log sparsity, exploration, mask change, density per layer and training cost at every epoch's end.
+    """Log sparsity, exploration, mask change, density per layer, cost and lambda at every epoch's end.
+
+    Sparsity is logged before the first step, too, since methods differ in where they start.
 
     Args:
         sparsity: the callback to read.
@@ -26,6 +28,12 @@ class SparsityMonitor(L.Callback):
     def __init__(self, sparsity: Sparsity, *, per_layer: bool = True) -> None:
         self.sparsity = sparsity
         self.per_layer = per_layer
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log where training starts."""
+        if self.sparsity.step == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({"sparsity": 1 - self.sparsity.net.density}, step=0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log."""
@@ -40,6 +48,9 @@ class SparsityMonitor(L.Callback):
             quiet |= {"train_flops": float(ledger.train_flops), "train_flops_ratio": ledger.train_flops_ratio}
         if self.per_layer:
             quiet |= {f"density/{name}": value for name, value in net.densities.items()}
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        strengths = [group["lam"] for group in groups if group.get("regularizer") is not None]
+        quiet |= {"lambda": strengths[0]} if strengths else {}
         # equal on all ranks, so that one rank speaks for all
         pl_module.log_dict(shown, prog_bar=True, rank_zero_only=True)
         pl_module.log_dict(quiet, rank_zero_only=True)

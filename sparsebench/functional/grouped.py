@@ -138,11 +138,12 @@ class NofM(Grouped):
         for name in sparse:
             size = shapes[name][self.dim]
             if size % self.m:
-                near = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - self.m), d))
+                fits = [divisor for divisor in range(self.n + 1, size + 1) if size % divisor == 0]
+                near = min(fits, key=lambda divisor: abs(divisor - self.m), default=None)
                 raise ValueError(
-                    f"{self.n}:{self.m} does not fit {name}: its dimension {self.dim} has {size} entries, no multiple "
-                    f"of {self.m}; the nearest M that divides it is {near}, or leave the layer dense with "
-                    f"prunable.exclude=[{name}]"
+                    f"{self.n}:{self.m} does not fit {name}, whose dimension {self.dim} has size {size}: "
+                    + (f"the nearest M that divides it is {near}; choose that, or " if near else "")
+                    + f"leave the layer dense with prunable.exclude=[{name}]"
                 )
 
     def _other_ratio(self, density: float) -> str:

@@ -14,7 +14,14 @@ def interpolate(one: Weights, two: Weights, at: float) -> dict[str, Tensor]:
     return {n: value.lerp(two[n], at) if value.is_floating_point() else value for n, value in one.items()}
 
 
-def barrier(loss: Callable[[Weights], float], one: Weights, two: Weights, *, points: int = 1) -> float:
+def barrier(
+    loss: Callable[[Weights], float],
+    one: Weights,
+    two: Weights,
+    *,
+    points: int = 1,
+    ends: tuple[float, float] | None = None,
+) -> float:
     """Return how far the loss rises above the straight line between two networks, at most and at least 0.
 
     ``max over t of loss((1 - t) one + t two) - ((1 - t) loss(one) + t loss(two))``. With batch norm, the loss should
@@ -26,12 +33,13 @@ def barrier(loss: Callable[[Weights], float], one: Weights, two: Weights, *, poi
         one: weights at 0.
         two: weights at 1.
         points: inner points, evenly spread.
+        ends: losses of the two, where they are known already.
 
     Raises:
         ValueError: no inner point.
     """
     if points < 1:
         raise ValueError(f"a barrier needs at least one inner point, {points} given")
-    first, last = loss(one), loss(two)
+    first, last = ends or (loss(one), loss(two))
     inner = [index / (points + 1) for index in range(1, points + 1)]
     return max(0.0, *(loss(interpolate(one, two, t)) - (1 - t) * first - t * last for t in inner))

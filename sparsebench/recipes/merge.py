@@ -82,14 +82,12 @@ def _merge(run: Run, members: Sequence[State], look: Look, previous: State | Non
     weights = eyes.settle(_mean(run, [member.weights for member in members]))
     facts = {**notes, "density": density_of(members[0].masks), "particles": len(members)}
     facts |= {f"val_{key}": value for key, value in eyes.qualities(weights).items()}
-    if len(members) > 1:
+    if len(members) > 1 and eyes.validation is not None:
         each = [eyes.qualities(eyes.settle(member.weights)) for member in members]
-        facts["val_accuracy_particles"] = [found.get("accuracy") for found in each]
-    if look.barrier and eyes.validation is not None:
-        if len(members) > 1:
-            facts["barrier_particles"] = eyes.barrier(members[0].weights, members[1].weights)
-        if previous is not None:
-            facts["barrier_previous"] = eyes.barrier(previous.weights, weights)
+        facts["val_accuracy_particles"] = [found["accuracy"] for found in each]
+        facts |= eyes.barrier("particles", members[0].weights, members[1].weights, [each[0]["nll"], each[1]["nll"]])
+    if previous is not None and eyes.validation is not None:
+        facts |= eyes.barrier("previous", previous.weights, weights, [previous.facts["val_nll"], facts["val_nll"]])
     if look.hessian:
         facts["hessian_trace"] = eyes.hessian(weights, members[0].masks)
     return State(weights, members[0].masks, {**facts, "look_seconds": time.monotonic() - began})
@@ -133,10 +131,14 @@ class Eyes:
         loader = EvalLoader(self.validation, batch_size=self.run.data.eval_batch_size, device=self.device)
         return qualities(*predict(self.module(weights), loader))
 
-    def barrier(self, one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> float:
-        """Return the barrier of the validation loss, statistics collected anew at every point."""
-        points = self.look.barrier
-        return barrier(lambda weights: self.qualities(self.settle(weights))["nll"], one, two, points=points)
+    def barrier(
+        self, name: str, one: Mapping[str, Tensor], two: Mapping[str, Tensor], ends: Sequence[float]
+    ) -> dict[str, float]:
+        """Return the barrier of the validation loss between two networks, statistics collected anew at every point."""
+        if not self.look.barrier:
+            return {}
+        loss, (first, last) = (lambda weights: self.qualities(self.settle(weights))["nll"]), ends
+        return {f"barrier_{name}": barrier(loss, one, two, points=self.look.barrier, ends=(first, last))}
 
     def hessian(self, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
         """Return the trace of the Hessian of the loss on some training images, norms in evaluation mode."""

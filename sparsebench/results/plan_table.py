@@ -86,7 +86,7 @@ def totals_of(cell: Cell) -> list[str]:
         f"{flops(cell['test_flops_dense'])}: a forward pass of convolutions, linear layers, products; 1 MAC = 2 FLOPs",
         f"training   {about}{flops(cell['train_flops'])}, {about}{cell['train_flops_ratio']:.4f} of dense "
         f"{flops(cell['train_flops_dense'])}: forward and both gradients over {cell['steps']:,} steps of "
-        f"{cell['batch_size']:,} of {cell['training_images']:,} images ({cell['epochs']:,} epochs)",
+        f"{cell['batch_size']:,} of {cell['training_images']:,} images ({cell['epochs']:g} epochs)",
         "           theoretical: zeros are skipped; masked dense kernels execute as many FLOPs as dense training",
     ]
     return [*lines, *(f"note: {note}" for note in cell["notes"])]
@@ -106,7 +106,7 @@ def grid_table(cells: Sequence[Cell]) -> Table:
         marks = "".join(f" [{notes.index(note) + 1}]" for note in cell["notes"])
         names = [cell["method"], cell["model"], cell["dataset"], *(cell[k] for k in several if k == "recipe")]
         target = "-" if cell["sparsity_target"] is None else f"{cell['sparsity_target']:g}"
-        counts = [target, f"{cell['epochs']:,}", *(str(cell[k]) for k in several if k == "seed")]
+        counts = [target, f"{cell['epochs']:g}", *(str(cell[k]) for k in several if k == "seed")]
         costs = [f"{cell['test_flops_ratio']:.4f}", f"{cell['train_flops_ratio']:.4f}", flops(cell["train_flops"])]
         costs[-1] += marks
         table.add_row(*(text.replace("[", r"\[") for text in (*names, *counts, *costs)))

@@ -50,7 +50,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, outputs):
     masks = torch.load(folder / "masks.pt", weights_only=True)
     assert all(not weights[name][~mask].any() for name, mask in masks.items())
     assert yaml.safe_load((folder / "config.yaml").read_text())["method"]["_target_"].endswith("RigL")
-    assert (folder / "metrics.csv").read_text().count("\n") == 3
+    assert (folder / "metrics.csv").read_text().count("\n") == 4
 
 
 def test_a_finished_run_is_not_repeated_unless_asked(cli, tiny, outputs):

@@ -18,13 +18,13 @@ from sparsebench.engine import Sparsity
 from sparsebench.sparse import digest
 
 SETTINGS = [
-    "model=digits_cnn", "model.width=8", "dataset=digits", "dataset.limit=192", "dataset.batch_size=16", "dataset.augment=false",
-    "trainer.accelerator=cpu", "progress=none", "optimizer.lr=0.2", "trainer.max_epochs=2",
+    "model=digits_cnn", "model.width=8", "dataset=digits", "dataset.limit=192", "dataset.batch_size=16",
+    "dataset.augment=false", "trainer.accelerator=cpu", "progress=none", "optimizer.lr=0.2", "trainer.max_epochs=2",
 ]  # fmt: skip
 PER_EPOCH = 12
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Stands for a kill."""
 
 
@@ -123,7 +123,7 @@ def test_the_top_level_sparsity_is_met_when_asked_for(tmp_path):
         state, watch = fit(tmp_path / name, *chosen)
         active = sum(int(state.weights[n].count_nonzero()) for n in state.masks)
         assert active == round(0.2 * sum(mask.numel() for mask in state.masks.values()))
-        assert watch.sparsities[-1] == pytest.approx(0.8, abs=1e-4)
+        assert watch.sparsities[-1] == pytest.approx(0.8, abs=1e-3)
 
 
 def test_no_budget_unless_asked():
@@ -156,6 +156,7 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
 
 
 def test_a_network_that_starts_at_all_zeros_is_refused(tmp_path):
+    quieten()
     run = build_run(compose_config([*SETTINGS, "method=linbreg", "method.init_density=null"]), tmp_path)
     build = run.network
 
@@ -166,7 +167,7 @@ def test_a_network_that_starts_at_all_zeros_is_refused(tmp_path):
         return net
 
     run.network = zeros
-    with pytest.raises(ValueError, match="all .* regularised tensors are zero at the first step"):
+    with pytest.raises(ValueError, match=r"all .* regularised tensors are zero at the first step"):
         run.fit("single")
     run.close_loggers()
 

@@ -218,7 +218,12 @@ def test_on_the_way_n_of_m_takes_the_nearest_n():
         (NofM(1, 4), 0.1, ["sparsity=0.75", "pattern.n=1 pattern.m=10 (1:10)"]),
         (NofM(2, 4), 0.37, ["sparsity=0.5"]),
         (NofM(2, 4), {"conv": 0.5, "fc": 0.3}, ["asks for 0.3 of fc", "distribution=uniform sparsity=0.5"]),
-        (NofM(2, 6), 1 / 3, ["does not fit conv", "has 8 entries", "nearest M that divides it is 4", "exclude=[conv]"]),
+        (NofM(2, 6), 1 / 3, ["does not fit conv", "has size 8", "nearest M that divides it is 4", "exclude=[conv]"]),
+        (
+            NofM(2, 4, dim=3),
+            0.5,
+            ["does not fit conv, whose dimension 3 has size 3: the nearest M that divides it is 3"],
+        ),
         (Blocks(3, 1), 0.5, ["3 x 1 do not tile conv, a matrix of 16 x 72", "pattern.height=1", "exclude=[conv]"]),
     ],
 )
@@ -229,6 +234,11 @@ def test_contradictions(pattern, density, says):
     assert "\n" not in text
     for part in says:
         assert part in text
+
+
+def test_a_single_input_is_left_dense():
+    with pytest.raises(ValueError, match=r"has size 1: leave the layer dense with prunable\.exclude=\[stem\]"):
+        NofM(2, 4).refuse({"stem": (16, 1, 3, 3)}, 0.5)
 
 
 def test_dense_layers_are_no_contradiction():

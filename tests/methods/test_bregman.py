@@ -302,10 +302,11 @@ def test_the_quantile_rule_meets_the_budget_after_each_fine_step_and_at_the_end(
 
     def look(step):
         lambdas.append(present_lambda(optimizer))
-        if optimizer.phase == "fine" and kind is MLLinBreg:  # Adam's first step is the same for all: ties do not stay
-            assert sum(net.counts.values()) == wanted
+        if optimizer.phase == "fine":
+            # Adam's first step is the same for all: such ties do not stay
+            assert sum(net.counts.values()) == wanted or (kind is MLAdaBreg and step < 9)
         elif step < steps:
-            assert lambdas[-1] == ([0.01, *lambdas])[-2], "lambda stays in a coarse phase"
+            assert lambdas[-1] == [0.01, *lambdas][-2], "lambda stays in a coarse phase"
 
     train(method, module, net, optimizer, steps, seen=look)
     assert sum(int(p.count_nonzero()) for p in net.params.values()) == wanted

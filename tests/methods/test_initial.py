@@ -264,16 +264,17 @@ def test_synflow_prunes_exponentially_and_masks_are_nested():
 
 
 def test_synflow_is_nested_where_flow_has_died():
-    # a global ranking in one round cuts the middle layer off; from then on all scores are 0
-    toy = Toy(bias=False, activation=nn.Identity)
+    # once all scores are equal, the smaller index would win: here the first round has kept the larger ones
+    toy, rounds = Toy(), []
 
     def output(weights):
-        return (weights["0.weight"].sum() + weights["4.weight"].sum()) * 0.0 + weights["2.weight"].sum() * 0.0
+        alive = torch.cat([w.reshape(-1) for w in weights.values()])
+        rounds.append(alive.detach() != 0)
+        return (alive * torch.arange(alive.numel()) ** 3).sum() * (len(rounds) == 1)
 
-    rounds = []
-    probe = Probe(toy.probe.objectives, lambda w: rounds.append(flat(w) != 0) or output(w))
-    SynFlow(density=0.1, rounds=5).start(toy.net, probe)
-    for earlier, later in zip(rounds, [*rounds[1:], flat(toy.net.masks)], strict=True):
+    SynFlow(density=0.1, rounds=5).start(toy.net, Probe(toy.probe.objectives, output))
+    assert rounds[1].nonzero().min() > 0
+    for earlier, later in pairwise([*rounds, flat(toy.net.masks)]):
         assert not (later & ~earlier).any()
 
 
