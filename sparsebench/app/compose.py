@@ -36,16 +36,23 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
-    """Compose and freeze outside of ``hydra.main``, for tests and scripts."""
+    """Compose and freeze outside of ``hydra.main``, for tests and scripts; Hydra is left as it was.
+
+    Lightning adds Hydra's arguments to the command lines of its ranks where it finds Hydra at work.
+    """
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        frozen = cfg.copy()
-        OmegaConf.set_struct(frozen, False)
-        frozen.pop("hydra")
-        return freeze(frozen)
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", overrides, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            frozen = cfg.copy()
+            OmegaConf.set_struct(frozen, False)
+            frozen.pop("hydra")
+            return freeze(frozen)
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def known_keys() -> list[str]:

@@ -10,6 +10,7 @@ VERBS = {
     "train": "train a network, or a grid with -m; the same command again continues or skips",
     "plan": "show what would be masked and what it would cost, without training",
     "list": "list methods, models, datasets, experiments, ...",
+    "status": "show how far the runs of a folder are, live with --watch",
     "report": "tabulate the runs of a folder",
     "bench": "measure ratios of step times on this machine",
     "completion": "print the shell code for tab completion",

@@ -38,6 +38,7 @@ MOMENTS = 2000
 
 ESTIMATED = "layers compete for one budget by values that data or training decide: an estimate"
 EMERGES = "the density emerges in training and cannot be planned: figures hold for the density at the start"
+MOVES = "the budget moves between layers in training: figures hold for the layer densities at the start"
 SAMPLED = "masks change too often to rehearse every change in a network of this size: densities are interpolated"
 
 
@@ -88,7 +89,9 @@ class Sketch:
             self.net.set_masks(self._drawn())
             self._estimated()
         if self.method.budget_holds == "never" and type(self.method) is not Method:
-            self.notes.append(EMERGES)
+            self.notes[:] = [EMERGES]
+        if getattr(self.method, "redistribute", False):
+            self.notes.append(MOVES)
 
     def _drawn(self) -> dict[str, Tensor]:
         """Return random masks that spend the method's budget: data would choose others, of the same size."""
@@ -133,7 +136,7 @@ class Sketch:
     def _estimated(self) -> None:
         """Note that layers compete for one budget, by values that training decides."""
         together = not isinstance(self.method, Masked) or isinstance(self.method.budget(self.net), int)
-        if together and ESTIMATED not in self.notes:
+        if together and not self.notes:
             self.notes.append(ESTIMATED)
 
     def _events(self) -> list[int]:

@@ -90,7 +90,9 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     for cell in first:
         if cell not in open_cells:
             _say_finished(cell)
-    print(f"sparsebench: {len(first)} runs: {len(first) - len(open_cells)} finished, {len(open_cells)} to do", flush=True)
+    print(
+        f"sparsebench: {len(first)} runs: {len(first) - len(open_cells)} finished, {len(open_cells)} to do", flush=True
+    )
     lost = bring_to_end(open_cells, launch)
     for cell in able:
         if cell not in first and is_finished(cell.folder):

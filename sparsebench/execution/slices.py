@@ -12,17 +12,20 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, full: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, columns)
-        ctx.like = (full.shape, _layout(full))
-        part = full if rows is None else full.index_select(0, rows)
-        part = part if columns is None else part.index_select(1, columns)
-        return part.contiguous(memory_format=_layout(full))
+        ctx.like = (full.shape, full.stride())
+        if rows is None:
+            return full.index_select(1, columns)  # pyright: ignore[reportArgumentType]
+        if columns is None:
+            return full.index_select(0, rows)
+        # two selections copy blocks of memory, which pays where a kernel's weights lie side by side
+        return full.index_select(0, rows).index_select(1, columns) if full.is_contiguous() else full[rows[:, None], columns]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         rows, columns = ctx.saved_tensors
-        shape, layout = ctx.like
+        shape, stride = ctx.like
         (gradient,) = gradients
-        full = torch.zeros(shape, dtype=gradient.dtype, device=gradient.device).contiguous(memory_format=layout)
+        full = torch.empty_strided(shape, stride, dtype=gradient.dtype, device=gradient.device).zero_()
         if columns is None:
             full[rows] = gradient
         elif rows is None:
@@ -33,7 +36,7 @@ class _Block(torch.autograd.Function):
 
 
 def take(full: Tensor, rows: Tensor | None, columns: Tensor | None = None) -> Tensor:
-    """Return ``full[rows][:, columns]``, differentiable; the memory format stays.
+    """Return ``full[rows][:, columns]``, differentiable; the gradient has the strides of ``full``.
 
     Args:
         full: [outputs, inputs, ...] or, without columns, [channels].

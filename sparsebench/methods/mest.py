@@ -85,8 +85,11 @@ class MEST(SET):
         assert isinstance(lower, Mapping)
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
-            stay = min(net.counts[name], lower[name], upper[name])
-            kept[name] = self.pattern.prune(mask, self.drop_score(net, name, gradients), stay)
+            strength = self.drop_score(net, name, gradients)
+            # down to the upper density by the pattern, then to the lower one within the room that the pattern leaves
+            if upper[name] < net.counts[name]:
+                mask = self.pattern.keep({name: strength.masked_fill(~mask, -1.0)}, {name: upper[name]})[name]
+            kept[name] = self.pattern.prune(mask, strength, min(net.counts[name], lower[name], upper[name]))
         return kept
 
     def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:

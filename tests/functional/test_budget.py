@@ -1,4 +1,4 @@
-"""Budgets: exact totals, per layer and over all layers, with and without a pattern; divisions of a total."""
+"""Budgets: exact totals, per layer and over all layers, with and without a pattern."""
 
 import math
 
@@ -11,7 +11,6 @@ from sparsebench.functional import budget as free
 from sparsebench.functional.distribution import erk, uniform
 from sparsebench.functional.pattern import Blocks, Channels, FanIn, NofM, Unstructured
 from sparsebench.functional.random import generator
-from sparsebench.methods.redistribution import allot
 
 SHAPES = {"a": (16, 8, 3, 3), "b": (32, 16), "c": (12, 16, 1, 1)}
 TOTAL = sum(math.prod(shape) for shape in SHAPES.values())
@@ -67,41 +66,3 @@ def test_single_weights_as_blocks_are_the_plain_budget():
 def test_a_layer_is_never_emptied():
     with pytest.raises(ValueError, match=r"c is made of 12 parts of 16 weights.*prunable\.exclude=\[c\]"):
         Channels(0).budget(SHAPES, {"a": 0.5, "b": 0.5, "c": 0.01})
-
-
-# -- dividing what was dropped over layers -------------------------------------------------------------------------------
-
-
-def test_shares_are_proportional():
-    assert allot(10, {"a": 3.0, "b": 1.0, "c": 1.0}, {"a": 99, "b": 99, "c": 99}) == {"a": 6, "b": 2, "c": 2}
-
-
-def test_overflow_is_spread_evenly():
-    """Layer a deserves 90 of 100 and takes 9 of its 10 places; the other 81 go half and half."""
-    given_ = allot(100, {"a": 9.0, "b": 1.0, "c": 0.0}, {"a": 10, "b": 500, "c": 500}, fill=0.9)
-    assert given_ == {"a": 9, "b": 10 + 41, "c": 40}
-
-
-def test_the_last_places_are_used_when_nothing_else_is_left():
-    assert allot(20, {"a": 1.0, "b": 1.0}, {"a": 10, "b": 10}, fill=0.5) == {"a": 10, "b": 10}
-
-
-def test_without_deserts_all_are_equal():
-    assert allot(9, {"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 99, "b": 99, "c": 2}) == {"a": 4, "b": 3, "c": 2}
-
-
-@given(data=st.data())
-@settings(max_examples=100, deadline=None)
-def test_a_division_is_exact(data):
-    names = "abcd"[: data.draw(st.integers(1, 4))]
-    free_places = {n: data.draw(st.integers(0, 50)) for n in names}
-    deserved = {n: data.draw(st.floats(0, 10)) for n in names}
-    total = data.draw(st.integers(0, sum(free_places.values())))
-    given_ = allot(total, deserved, free_places, fill=data.draw(st.sampled_from([0.5, 0.99, 1.0])))
-    assert sum(given_.values()) == total
-    assert all(0 <= given_[n] <= free_places[n] for n in names)
-
-
-def test_whole_units_are_divided():
-    given_ = allot(40, {"a": 1.0, "b": 2.0}, {"a": 400, "b": 400}, units={"a": 8, "b": 8})
-    assert given_ == {"a": 16, "b": 24}

@@ -77,7 +77,7 @@ def test_ties_and_strange_scores_keep_the_count(pattern):
             assert torch.equal(new, again)
 
 
-# -- unstructured: what it was before there were patterns --------------------------------------------------------------
+# -- unstructured: what it was before there were patterns ------------------------------------------------------------
 
 
 @given(data=st.data())
@@ -101,7 +101,7 @@ def test_unstructured_refuses_nothing():
     Unstructured().refuse(SHAPES, 0.123)
 
 
-# -- units: worked by hand -----------------------------------------------------------------------------------------------
+# -- units: worked by hand -------------------------------------------------------------------------------------------
 
 
 def test_blocks_by_hand():
@@ -150,7 +150,7 @@ def test_an_untiled_layer_is_dense_or_refused():
         pattern.refuse(shapes, 0.5)
 
 
-# -- groups --------------------------------------------------------------------------------------------------------------
+# -- groups ----------------------------------------------------------------------------------------------------------
 
 
 def test_n_of_m_by_hand():
@@ -208,7 +208,7 @@ def test_on_the_way_n_of_m_takes_the_nearest_n():
     assert [NofM(2, 4).budget(shapes, d)["w"] // 32 for d in (1.0, 0.9, 0.8, 0.74, 0.6, 0.5)] == [4, 4, 3, 3, 2, 2]
 
 
-# -- contradictions name what would work ---------------------------------------------------------------------------------
+# -- contradictions name what would work -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,245 @@
+"""A pool of warm processes that fills a machine: one per core, group of cores or GPU, for the cells of a grid.
+
+Libraries are imported once, in a server from which the workers are forked; a worker keeps what is cached (data) from
+one cell to the next. A worker that dies takes one cell with it, and another one takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
+
+_WARM = ["sparsebench.app.build", "sparsebench.app.outcome", "sparsebench.app.worker", "sparsebench.app.helpers"]
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one worker may use.
+
+    Attributes:
+        threads: of each of its operations.
+        cores: to which it is bound; none leaves it to the system.
+        gpus: that it sees, as ``CUDA_VISIBLE_DEVICES`` has them; None leaves it as it is.
+    """
+
+    threads: int
+    cores: tuple[int, ...] = ()
+    gpus: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell for a worker: its name for people, and what Hydra's ``run_job`` needs."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def places(
+    *, workers: int | None = None, threads: int | None = None, per_gpu: int = 1, devices: int = 1, bind: bool = False
+) -> list[Place]:
+    """Divide this machine among workers.
+
+    Args:
+        workers: how many; as many as fit by default.
+        threads: threads of each; by default one, or with ``workers`` an equal share of the cores.
+        per_gpu: workers on each GPU, where there are GPUs.
+        devices: devices, or processes, of each cell.
+        bind: bind each worker to cores of its own.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    for name, value in (("workers", workers), ("threads", threads), ("per_gpu", per_gpu), ("devices", devices)):
+        if value is not None and value < 1:
+            raise ValueError(f"hydra.launcher.{name}={value} is impossible: give at least 1, or null where it is")
+    cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
+    if gpus:
+        groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
+        seen: list[str | None] = [*(groups or [",".join(gpus)])] * per_gpu
+        seen = seen[:workers] if workers else seen
+        each = threads or max(1, len(cores) // len(seen))
+    else:
+        each = threads or (max(1, len(cores) // (workers * devices)) if workers else 1)
+        seen = [None] * (workers or max(1, len(cores) // (each * devices)))
+    width = max(1, len(cores) // len(seen))
+    bound = [tuple(cores[i * width : (i + 1) * width]) if bind else () for i in range(len(seen))]
+    return [Place(each, own, gpu) for own, gpu in zip(bound, seen, strict=True)]
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that may be used, without waking them: a process that has done so cannot be forked any more."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+    with contextlib.suppress(OSError):
+        names = sorted(name for name in os.listdir("/proc/driver/nvidia/gpus"))
+        return [str(number) for number in range(len(names))]
+    return []
+
+
+class Pool:
+    """Workers that wait for jobs.
+
+    Args:
+        divided: what each may use.
+    """
+
+    def __init__(self, divided: Sequence[Place]) -> None:
+        self.divided = divided
+        self.workers: list[_Worker] = []
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run all jobs; the answer of a job is what it returned, or the exception that it or its process died of."""
+        waiting, answers = deque(enumerate(jobs)), [None] * len(jobs)
+        self.workers = [_Worker(place) for place in self.divided[: len(jobs)]]
+        try:
+            for worker in self.workers:
+                worker.begin(waiting)
+            while busy := [worker for worker in self.workers if worker.number is not None]:
+                ready = connection.wait([w.pipe for w in busy])
+                for worker in [w for w in busy if w.pipe in ready]:
+                    assert worker.number is not None
+                    answers[worker.number] = worker.answer()
+                    if not worker.lives and waiting:
+                        self.workers[self.workers.index(worker)] = worker = _Worker(worker.place)
+                    worker.begin(waiting)
+        finally:
+            for worker in self.workers:
+                worker.end()
+        return answers
+
+
+class _Worker:
+    def __init__(self, place: Place) -> None:
+        self.place, self.number, self.lives = place, None, True
+        self.pipe, theirs = multiprocessing.Pipe()
+        with _environment(place):
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(_WARM)
+            self.process = context.Process(target=_serve, args=(theirs, place), daemon=False)
+            self.process.start()
+        theirs.close()
+        self.number: int | None
+
+    def begin(self, waiting: deque[tuple[int, Job]]) -> None:
+        """Take the next job, if there is one."""
+        self.number = None
+        if waiting and self.lives:
+            self.number, job = waiting.popleft()
+            with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer will say so
+                self.pipe.send(job)
+
+    def answer(self) -> Any:
+        """Receive the answer to the job."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.lives = False
+            self.process.join()
+            return RuntimeError(f"its process died with exit code {self.process.exitcode}")
+
+    def end(self) -> None:
+        """End the process, whatever it does: what it was at work on can be continued."""
+        if self.number is not None and self.process.is_alive():
+            self.process.terminate()
+        self.pipe.close()
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+
+
+def _serve(pipe: connection.Connection, place: Place) -> None:
+    """Run jobs until nobody sends any more, or until told to leave."""
+    from sparsebench.app.prefix import speak_for
+
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        _settle(place)
+        while True:
+            job: Job = pipe.recv()
+            speak_for(f"[{job.name}] ")
+            answer = _run(job)
+            speak_for("")
+            try:
+                pipe.send(answer)
+            except (TypeError, AttributeError, ValueError) as error:  # it cannot be pickled
+                pipe.send(RuntimeError(str(error)))
+
+
+def _run(job: Job) -> Any:
+    from hydra.core.utils import run_job, setup_globals
+
+    from sparsebench.app.compose import register_resolvers
+
+    setup_globals()
+    register_resolvers()
+    try:
+        return run_job(**job.arguments)
+    except Exception as error:
+        return error
+    finally:
+        _tidy()
+
+
+def _settle(place: Place) -> None:
+    """Take the place, die with the launch, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)
+    if place.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpus
+    os.environ.update({name: str(place.threads) for name in _THREADS})
+    import torch
+
+    torch.set_num_threads(place.threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(number: int, frame: Any) -> None:
+    """Leave as after Ctrl-C, so that processes which a run has started end too."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _tidy() -> None:
+    """Give back the memory of a GPU between two cells."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _environment(place: Place) -> Iterator[None]:
+    """Set what a process must find when it starts, and nothing that the launch itself would see afterwards."""
+    # without NVML, asking for GPUs wakes them, and what is forked afterwards cannot use them
+    wanted = {**{name: str(place.threads) for name in _THREADS}, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,97 @@
+"""Two gloo ranks on the CPU, started by Lightning, which runs this file once per rank: every method in one pair.
+
+``python two_ranks.py FOLDER agree METHOD ...`` writes ``FOLDER/rank0.json`` and ``rank1.json``;
+``python two_ranks.py FOLDER diverge`` lets rank 1 go astray.
+"""
+
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch.distributed import get_rank
+
+from sparsebench.app.build import build_run
+from sparsebench.app.compose import compose_config
+from sparsebench.app.worker import quieten
+from sparsebench.methods.given import Given
+from sparsebench.recipes import Run, State
+from sparsebench.sparse import digest
+
+SETTINGS = [
+    "model=mlp", "model.hidden=[24]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=32", "sparsity=0.5",
+    "dataset.augment=false", "every=2", "trainer.max_epochs=2", "trainer.accelerator=cpu", "progress=none",
+    "logger=none",
+]  # fmt: skip
+DDP = ["trainer.strategy=ddp", "trainer.devices=2"]
+
+
+def run_of(method: str, folder: Path, *settings: str) -> Run:
+    """Build a run of eight steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_run(compose_config([f"method={method}", *SETTINGS, *settings]), folder)
+
+
+def start_of(run: Run) -> State | None:
+    """Hand masks to a method that takes them from a recipe: every second weight."""
+    if not isinstance(run.method, Given):
+        return None
+    weights = run.initial().weights
+    masks = {
+        n: torch.arange(weights[n].numel()).reshape(p.shape) % 2 == 0
+        for n, p in run.prunable.select(run.network()).items()
+    }
+    return State({n: w * masks[n] if n in masks else w for n, w in weights.items()}, masks)
+
+
+class Rows(L.Callback):
+    """Note which images this rank has seen, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.seen.append([hashlib.sha1(image.numpy().tobytes()).hexdigest()[:12] for image in batch[0]])
+
+
+class Astray(L.Callback):
+    """Change one weight on rank 1 alone."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 1 and trainer.global_rank == 1:
+            with torch.no_grad():
+                module.net.fc.weight.mul_(-1.0)
+
+
+def agree(folder: Path, methods: list[str]) -> None:
+    told = {}
+    for method in methods:
+        rows, run = Rows(), run_of(method, folder / method, *DDP)
+        run.progress = lambda rows=rows: [rows]
+        state = run.fit("single", start_of(run))
+        told[method] = {
+            "masks": digest(state.masks),
+            "weights": digest(state.weights),
+            "active": sum(int(mask.sum()) for mask in state.masks.values()),
+            "samples": state.facts["dense_flops"],
+            "rows": rows.seen,
+        }
+    (folder / f"rank{get_rank()}.json").write_text(json.dumps(told))
+
+
+def diverge(folder: Path) -> None:
+    run = run_of("rigl", folder / "diverge", *DDP)
+    run.progress = lambda: [Astray()]
+    run.fit("single")
+
+
+if __name__ == "__main__":
+    quieten()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.INFO)
+    where, what, *names = sys.argv[1:]
+    agree(Path(where), names) if what == "agree" else diverge(Path(where))
