@@ -41,10 +41,10 @@ class PoolLauncher(Launcher):
         devices = max(_devices(config) for config in composed)
         divided = places(**self.options, devices=devices)
         each = f"{divided[0].threads} thread{'s' if divided[0].threads > 1 else ''}"
-        print(f"sparsebench: {min(len(divided), len(composed))} processes of {each} each", flush=True)
-        jobs = [
-            Job(name, self._arguments(config)) for name, config in zip(varying(job_overrides), composed, strict=True)
-        ]
+        number = min(len(divided), len(composed))
+        print(f"sparsebench: {number} process{'es' if number > 1 else ''} of {each} each", flush=True)
+        names = varying(job_overrides, first=initial_job_idx)
+        jobs = [Job(name, self._arguments(config)) for name, config in zip(names, composed, strict=True)]
         return [_returned(answer) for answer in Pool(divided).run(jobs)]
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from sparsebench.app.identity import essence, identity, run_folder
-from sparsebench.app.lock import RUNNING, STOP, give_sign, hold
+from sparsebench.app.lock import RUNNING, STOP, asked_to_stop, give_sign, hold
 from sparsebench.app.prefix import PREFIX, spoken_for
 
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
@@ -31,6 +31,7 @@ def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with another configuration.
         Busy: another launch is at work in the folder, and ``wait`` is false.
+        Withdrawn: it was asked to stop before it began.
     """
     folder = run_folder(config)
     check_folder(folder, config)
@@ -45,6 +46,9 @@ def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
             if config["rerun"]:
                 clear(folder)
             write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            if not wait and (reason := asked_to_stop(folder)):
+                write_atomically(folder / "stopped.txt", f"Stopped: {reason}\n")
+                raise Withdrawn(f"{folder}: {reason}")
             for name in ("failed.txt", "stopped.txt", STOP):
                 (folder / name).unlink(missing_ok=True)
             give_sign(folder)
@@ -126,6 +130,14 @@ def _follow(folder: Path) -> dict[str, Any]:
     while not (folder / "result.json").exists():
         time.sleep(0.2)
     return result_of(folder)
+
+
+STOPPED = 3
+"""Exit code of a run in a process of its own that was asked to stop."""
+
+
+class Withdrawn(RuntimeError):
+    """A run of a grid was asked to stop before it began."""
 
 
 class WorkerFailed(RuntimeError):

@@ -20,7 +20,7 @@ from typing import Any
 from sparsebench.app.cell import check_folder, clear, failure_of, is_finished, result_of, write_atomically
 from sparsebench.app.check import check_config
 from sparsebench.app.identity import identity, run_folder
-from sparsebench.app.lock import Busy, hold, holder, is_busy
+from sparsebench.app.lock import STOP, Busy, hold, holder, is_busy
 from sparsebench.app.train import GridFailed, one_line, sentence
 
 _TRIES = 2  # a cell whose process dies without a word gets one more
@@ -87,6 +87,8 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     again = [cell for cell in able if cell.config["rerun"] and _clear(cell)]
     first = list({cell.folder: cell for cell in able}.values())
     open_cells = [cell for cell in first if cell in again or not is_finished(cell.folder)]
+    for cell in open_cells:
+        (cell.folder / STOP).unlink(missing_ok=True)
     for cell in first:
         if cell not in open_cells:
             _say_finished(cell)
@@ -107,7 +109,8 @@ def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
     """
     for cell in cells:
         if not is_busy(cell.folder):
-            (cell.folder / "failed.txt").unlink(missing_ok=True)
+            for name in ("failed.txt", "stopped.txt"):
+                (cell.folder / name).unlink(missing_ok=True)
     tries, lost, trouble = dict.fromkeys((cell.folder for cell in cells), 0), {}, ""
     while pending := [cell for cell in cells if not (_is_settled(cell.folder) or cell.folder in lost)]:
         free = [cell for cell in pending if not is_busy(cell.folder)]
@@ -143,11 +146,12 @@ def write_manifest(place: Path, cells: Sequence[Cell]) -> Path:
     return path
 
 
-def varying(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Name each job by the overrides in which it differs from others, for people."""
-    shared = set.intersection(*(set(job) for job in jobs)) if len(jobs) > 1 else set()
+def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
+    """Name each job by the overrides in which it differs from others, for people; a lonely one by its number."""
+    shared = set.intersection(*map(set, jobs))
     named = [[part for part in job if part not in shared and not part.startswith("hydra.")] for job in jobs]
-    return [" ".join(part.removeprefix("+") for part in parts) or "run" for parts in named]
+    parts = [" ".join(part.removeprefix("+") for part in own) for own in named]
+    return [name or f"run {first + number}" for number, name in enumerate(parts)]
 
 
 def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.app.cell import USER_ERRORS, WorkerFailed, run_cell
+from sparsebench.app.cell import STOPPED, USER_ERRORS, Withdrawn, WorkerFailed, run_cell
 from sparsebench.app.check import check_config, check_overrides, normalise
 from sparsebench.app.conf import conf_dir
 from sparsebench.app.errors import near, stop
@@ -78,6 +78,8 @@ class Task:
             return self.call(config)
         except Busy as busy:
             print(f"sparsebench: {busy}: left to it", flush=True)
+        except Withdrawn as withdrawn:
+            print(f"sparsebench: {withdrawn}", flush=True)
         except Exception as error:
             if hydra.mode != RunMode.MULTIRUN:
                 self.fatal.append(error)
@@ -87,9 +89,12 @@ class Task:
 
     def _note(self, error: Exception, *, remote: bool) -> None:
         said = one_line(error)
+        if type(error).__name__ == "Stopped" or getattr(error, "code", None) == STOPPED:
+            print(f"sparsebench: a run was stopped: {error}", flush=True)
+            return
         self.failures.append(said)
         print(f"sparsebench: a run failed: {said}", file=sys.stderr, flush=True)
-        if not isinstance(error, (*USER_ERRORS, WorkerFailed)) and type(error).__name__ != "Stopped":
+        if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
             traceback.print_exc()
         if remote:  # a foreign sweeper learns of it in no other way
             raise CellFailed(said) from None

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sparsebench.app.cell import USER_ERRORS, write_atomically
+from sparsebench.app.cell import STOPPED, USER_ERRORS, write_atomically
 from sparsebench.app.errors import stop
 from sparsebench.app.lock import asked_to_stop, give_sign
 from sparsebench.app.prefix import PREFIX, speak_for
@@ -57,13 +57,13 @@ def work(folder: Path) -> None:
             write_atomically(folder / "result.json", json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n")
             write_atomically(folder / "DONE", "")
     except BaseException as error:
-        interrupted = _interrupted(error)
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
             name = "stopped.txt" if isinstance(error, Stopped) else "failed.txt"
             write_atomically(folder / name, f"{type(error).__name__}: {error}\n")
         if run is not None:
             run.close_loggers(failed=True)
-        if interrupted:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
         raise
     run.close_loggers(summary=result)
@@ -74,13 +74,6 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: Path) -> list[Any]:
     from sparsebench.engine.heartbeat import Heartbeat
 
     return [*progress(), Heartbeat(partial(give_sign, folder), asked=partial(asked_to_stop, folder))]
-
-
-def _interrupted(error: BaseException) -> bool:
-    """Tell whether a person or a scheduler ended the run; Lightning turns Ctrl-C into an exit."""
-    if isinstance(error, SystemExit):
-        return isinstance(error.__context__, KeyboardInterrupt)
-    return isinstance(error, KeyboardInterrupt)
 
 
 def rank() -> int:
@@ -110,7 +103,7 @@ def main(folder: Path) -> None:
         sys.exit(130)
     except RuntimeError:
         if (folder / "stopped.txt").exists():
-            sys.exit(3)
+            sys.exit(STOPPED)
         raise
 
 

@@ -101,7 +101,9 @@ class ChannelNetwork:
             linear = [n for n in called if isinstance(named[n], nn.Linear)]
             layers = [n for n in linear[:-1] if f"{n}.weight" in allowed]
         if not layers:
-            raise ValueError("no layer may lose channels: let a convolution be sparse (prunable), or use method.level=weight")
+            raise ValueError(
+                "no layer may lose channels: let a convolution be sparse (prunable), or use method.level=weight"
+            )
         return cls(module, layers, multiple=multiple, residual=residual)
 
     # -- structure ------------------------------------------------------------------------------------------------
@@ -124,7 +126,9 @@ class ChannelNetwork:
                 stand_in = f"_{node.name}"
                 twin.add_submodule(stand_in, Sum() if node.name in found.sums else Drop())
                 with twin.graph.inserting_before(node):
-                    node.replace_all_uses_with(twin.graph.call_module(stand_in, node.args[: 2 if node.name in found.sums else 1]))
+                    node.replace_all_uses_with(
+                        twin.graph.call_module(stand_in, node.args[: 2 if node.name in found.sums else 1])
+                    )
                 twin.graph.erase_node(node)
         twin.recompile()
         return twin
@@ -206,7 +210,9 @@ class ChannelNetwork:
         if empty:
             raise ValueError(f"{empty[0]} has no live channel: every layer needs one")
         if getattr(self.module, "_compiled_call_impl", None) is not None:
-            raise ValueError("widths change from step to step, and each would be compiled anew: set trainer.compile=false")
+            raise ValueError(
+                "widths change from step to step, and each would be compiled anew: set trainer.compile=false"
+            )
 
     def small(self, masks: Masks) -> Pieces:
         """Gather the tensors of the small network."""
@@ -315,7 +321,9 @@ def _norm(pieces: Pieces, name: str, norm: Any, rows: Tensor | None, wide: Tenso
             pieces.tensors[f"{name}.{kind}"] = stands_in
             part = live if wide is None else live[wide]
             if kind == "running_mean" and norm.weight is None:
-                stands_in.masked_fill_(~part.to(buffer.device), 0.0)  # a dead channel is zero without scale and shift too
+                stands_in.masked_fill_(
+                    ~part.to(buffer.device), 0.0
+                )  # a dead channel is zero without scale and shift too
             returns = (live.nonzero().reshape(-1).to(buffer.device), part.nonzero().reshape(-1).to(buffer.device))
             pieces.returns.append((buffer, returns[0], stands_in, returns[1]))
 

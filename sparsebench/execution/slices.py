@@ -18,7 +18,11 @@ class _Block(torch.autograd.Function):
         if columns is None:
             return full.index_select(0, rows)
         # two selections copy blocks of memory, which pays where a kernel's weights lie side by side
-        return full.index_select(0, rows).index_select(1, columns) if full.is_contiguous() else full[rows[:, None], columns]
+        return (
+            full.index_select(0, rows).index_select(1, columns)
+            if full.is_contiguous()
+            else full[rows[:, None], columns]
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:

@@ -84,7 +84,9 @@ def trace(module: nn.Module) -> fx.Graph:
         return fx.Tracer().trace(module)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{type(module).__name__} cannot be made smaller: torch.fx cannot trace it ({reason})") from error
+        raise ValueError(
+            f"{type(module).__name__} cannot be made smaller: torch.fx cannot trace it ({reason})"
+        ) from error
 
 
 def spaces(graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> Spaces:
@@ -161,7 +163,9 @@ class _Walk:
             kind = "a depthwise" if depthwise else "a grouped"
             _refuse(name, f"{kind} convolution is tied to its inputs and has no mask of its own: exclude it")
         if space.live is not None and not depthwise:
-            _refuse(name, f"a convolution in {layer.groups} groups reads masked channels, which would leave them uneven")
+            _refuse(
+                name, f"a convolution in {layer.groups} groups reads masked channels, which would leave them uneven"
+            )
         if space.live is not None:
             self._layer(name, space.live, space.live)
         return space

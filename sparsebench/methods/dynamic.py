@@ -1,7 +1,6 @@
 """Dynamic sparse training: drop the weakest connections, grow others, at a constant budget.
 
-SET grows at random, RigL by gradient magnitude, DST-EE by an acquisition function that also rewards weights that
-were rarely active. Each is the one above with another growth score.
+SET grows at random, RigL by gradient magnitude, DST-EE by a score that also rewards weights that were rarely active.
 """
 
 from __future__ import annotations

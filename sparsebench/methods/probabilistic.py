@@ -331,7 +331,9 @@ class VRPGE(Probabilistic):
             self._compare(net, objective)
         return self.pair(net, objective, self.draw(net, *path, 0), self.draw(net, *path, 1), path)
 
-    def pair(self, net: SparseModel, objective: Objective, one: Masks, two: Masks, path: tuple[int, ...] = ()) -> Tensor:
+    def pair(
+        self, net: SparseModel, objective: Objective, one: Masks, two: Masks, path: tuple[int, ...] = ()
+    ) -> Tensor:
         """Return the loss whose gradient is the chain rule for the weights and the estimate for the scores.
 
         Args:

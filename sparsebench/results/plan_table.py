@@ -18,7 +18,7 @@ def print_cell(cell: Cell) -> None:
     screen.print(heading(title_of(cell)))
     screen.print(layer_table(cell))
     for line in totals_of(cell):
-        screen.print(line)
+        screen.print(line, markup=False)
 
 
 def print_grid(cells: Sequence[Cell]) -> None:

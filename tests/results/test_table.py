@@ -45,7 +45,9 @@ def test_a_single_seed_has_no_deviation(tmp_path):
     rows, _ = rows_of(tmp_path)
     table = grid(rows)
     assert column(table, "test\nacc. %") == ["75.00"]
-    assert not any("±" in cell for header, cell in zip(table.headers, table.body[0], strict=True) if "publ" not in header)
+    assert not any(
+        "±" in cell for header, cell in zip(table.headers, table.body[0], strict=True) if "publ" not in header
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,13 @@ def test_a_copied_run_counts_once_and_is_named(tmp_path):
 
 
 def test_dense_comes_first_then_sparsity_for_each_network_and_data_set(tmp_path):
-    cells = [("vgg19", "rigl", 0.9), ("vgg19", "dense", None), ("mlp", "set", 0.95), ("mlp", "set", 0.8), ("mlp", "dense", None)]
+    cells = [
+        ("vgg19", "rigl", 0.9),
+        ("vgg19", "dense", None),
+        ("mlp", "set", 0.95),
+        ("mlp", "set", 0.8),
+        ("mlp", "dense", None),
+    ]
     for number, (model, method, target) in enumerate(cells):
         write_run(tmp_path / str(number), model=model, method=method, sparsity_target=target)
     rows, _ = rows_of(tmp_path)
@@ -114,7 +122,9 @@ def test_dense_comes_first_then_sparsity_for_each_network_and_data_set(tmp_path)
 
 def test_by_orders_rows_and_adds_columns_but_never_merges(tmp_path):
     for number, (lr, target) in enumerate([(0.2, 0.8), (0.1, 0.9), (0.2, 0.9), (0.1, 0.8)]):
-        write_run(tmp_path / str(number), sparsity_target=target, config={"optimizer": {"lr": lr}}, config_hash=str(number))
+        write_run(
+            tmp_path / str(number), sparsity_target=target, config={"optimizer": {"lr": lr}}, config_hash=str(number)
+        )
     rows, _ = rows_of(tmp_path, by=("optimizer.lr",))
     table = grid(rows, ("optimizer.lr",))
     assert table.headers[0] == "optimizer.lr"
@@ -149,7 +159,9 @@ def test_other_protocols_are_named_and_unknown_cells_have_a_dash(tmp_path):
 
 
 def test_a_sparsity_that_emerges_is_compared_by_what_was_measured(tmp_path):
-    write_run(tmp_path / "a", method="linbreg", model="resnet18", dataset="cifar10", sparsity_target=None, sparsity=0.9561)
+    write_run(
+        tmp_path / "a", method="linbreg", model="resnet18", dataset="cifar10", sparsity_target=None, sparsity=0.9561
+    )
     rows, _ = rows_of(tmp_path)
     found = rows[0].published
     assert found is None or abs(found.published.sparsity - 0.9561) < 0.005
@@ -171,4 +183,9 @@ def test_missing_and_infinite_numbers_are_dashes(tmp_path):
 
 
 def test_deviations_are_padded_so_that_points_stand_below_each_other():
-    assert aligned(["75.00 ± 10.00", "7.00", "8.00 ± 0.10", "-"]) == ["75.00 ± 10.00", "7.00        ", "8.00 ± 0.10 ", "-"]
+    assert aligned(["75.00 ± 10.00", "7.00", "8.00 ± 0.10", "-"]) == [
+        "75.00 ± 10.00",
+        "7.00        ",
+        "8.00 ± 0.10 ",
+        "-",
+    ]

@@ -140,7 +140,7 @@ class Bench:
         net = SparseModel.of(self.net)
         net.learned = {name: nn.Parameter(score.to(self.device)) for name, score in method.learned(net).items()}
         scores = method.learned_optimizer({"params": list(net.learned.values())})
-        weights = torch.optim.SGD(self.net.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+        weights = torch.optim.SGD(self.net.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
         assert scores is not None
 
         def step() -> None:
@@ -177,7 +177,9 @@ class Bench:
             "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
         }
         seconds = interleave(cases, rounds=rounds, device=self.device)
-        memory = {name: peak_bytes(cases[name], device=self.device) for name in ("dense", "masked", "compact", "VR-PGE")}
+        memory = {
+            name: peak_bytes(cases[name], device=self.device) for name in ("dense", "masked", "compact", "VR-PGE")
+        }
         nominal, executed = self.flops(network, keep)
         step = ratio(seconds["dense"], seconds["compact"])
         return {
