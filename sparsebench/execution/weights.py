@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sparsebench.execution.compact import Pieces, copied_statistics
+from sparsebench.execution.pieces import Pieces, copied_statistics
 
 
 class WeightNetwork:

@@ -193,9 +193,10 @@ class Masked(Method):
         return self.pattern.budget(net.shapes, densities)
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Refuse a budget that cannot be spent before anything is trained; leave the network dense."""
+        """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""
         del probe
         self.budget(net)
+        net.set_masks({name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()})
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Mask the gradients: weights, gradients and moments outside the masks are zero and stay zero."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from sparsebench.data.loader import EvalLoader, TrainLoader
@@ -86,11 +88,20 @@ def _merge(run: Run, members: Sequence[State], look: Look, previous: State | Non
         each = [eyes.qualities(eyes.settle(member.weights)) for member in members]
         facts["val_accuracy_particles"] = [found["accuracy"] for found in each]
         facts |= eyes.barrier("particles", members[0].weights, members[1].weights, [each[0]["nll"], each[1]["nll"]])
+        _warn(facts)
     if previous is not None and eyes.validation is not None:
         facts |= eyes.barrier("previous", previous.weights, weights, [previous.facts["val_nll"], facts["val_nll"]])
     if look.hessian:
         facts["hessian_trace"] = eyes.hessian(weights, members[0].masks)
     return State(weights, members[0].masks, {**facts, "look_seconds": time.monotonic() - began})
+
+
+def _warn(facts: Mapping[str, Any]) -> None:
+    """Say so when averaging has hurt: below some sparsity particles do not share a basin."""
+    if facts["val_accuracy"] < min(facts["val_accuracy_particles"]) and rank_zero_only.rank == 0:
+        mean, worst = facts["val_accuracy"], min(facts["val_accuracy_particles"])
+        text = f"the mean of the particles is worse ({mean:.4f} on validation data) than all of them (from {worst:.4f})"
+        print(f"sparsebench: {facts['stage']}: {text}", file=sys.stderr, flush=True)
 
 
 def _mean(run: Run, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

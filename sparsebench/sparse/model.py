@@ -143,8 +143,10 @@ class SparseModel:
 
     @torch.no_grad()
     def mask_gradients_(self) -> None:
-        """Set the gradients outside the masks to zero; missing gradients stay missing."""
-        pairs = [(p.grad, self._float(n)) for n, p in self.params.items() if p.grad is not None and n in self.masks]
+        """Set the gradients outside the masks to zero; missing gradients stay missing, dense layers cost nothing."""
+        counts = self.counts
+        sparse = {n: p for n, p in self.params.items() if counts[n] < p.numel()}
+        pairs = [(p.grad, self._float(n)) for n, p in sparse.items() if p.grad is not None]
         if pairs:
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])  # pyright: ignore
 

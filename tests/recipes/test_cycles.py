@@ -1,5 +1,7 @@
 """The plan of an iterative recipe as plain numbers: densities, steps, cost."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,8 +32,8 @@ def test_targets_are_met_exactly_by_falling_densities(density, share, hit):
     found = schedule_densities(density, share=share, hit_target=hit)
     assert found[0] == 1
     assert found[-1] == density
-    assert all(one > two for one, two in zip(found, found[1:], strict=False))
-    assert all(two >= one * (1 - share) - 1e-9 for one, two in zip(found, found[1:], strict=False))
+    assert all(one > two for one, two in pairwise(found))
+    assert all(two >= one * (1 - share) - 1e-9 for one, two in pairwise(found))
 
 
 @pytest.mark.parametrize(

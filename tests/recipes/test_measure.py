@@ -90,7 +90,7 @@ def test_samples_are_counted_back_from_the_last_step():
 
 @pytest.mark.parametrize("bad", [{"start": 1.0}, {"start": -0.1}, {"every": 0}, {"rate": 0.0}])
 def test_impossible_averaging_is_refused(bad):
-    with pytest.raises(ValueError, match="is impossible|gives equal samples"):
+    with pytest.raises(ValueError, match=r"is impossible|gives equal samples"):
         Averaging(**bad)
 
 
