@@ -76,6 +76,7 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
         seed=config["seed"],
         compile=ours["compile"],
         per_layer=config["monitor"]["per_layer"],
+        on_collapse=config["on_collapse"],
         save_seconds=ours["save_seconds"],
         save_steps=ours["save_steps"],
     )

@@ -69,6 +69,14 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(f"dataset.batch_size={dataset['batch_size']} is impossible: choose at least 1")
     if (trainer["max_epochs"] or -1) < 1 and (trainer["max_steps"] or -1) < 1:
         raise ValueError("training has no end: set trainer.max_epochs or trainer.max_steps to at least 1")
+    pattern, method = config["choices"].get("pattern"), config["method"]
+    if pattern not in (None, "unstructured") and "density" in method and "pattern" not in method:
+        name = config["choices"]["method"]
+        raise ValueError(f"method {name} takes no pattern, pattern={pattern} was given: leave it out for this method")
+    if config["on_collapse"] not in ("warn", "error", "floor"):
+        raise ValueError(f"on_collapse={config['on_collapse']} is unknown: choose warn, error or floor")
+    if config["on_collapse"] == "floor" and pattern not in (None, "unstructured"):
+        raise ValueError(f"on_collapse=floor keeps single weights and breaks pattern={pattern}: choose warn or error")
     if config["progress"] not in ("auto", "rich", "lines", "none"):
         raise ValueError(f"progress={config['progress']} is unknown: choose auto, rich, lines or none")
 

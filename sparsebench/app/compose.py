@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.conf import conf_dir
 
-CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "experiment")
+CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
 
 def register_resolvers() -> None:

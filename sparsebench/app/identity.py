@@ -30,6 +30,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in _OUTSIDE_DATASET:
         kept["dataset"].pop(key, None)
     kept["recipe"].pop("workers", None)
+    if kept["on_collapse"] != "floor":  # warnings change nothing
+        del kept["on_collapse"]
     return kept
 
 

@@ -65,8 +65,8 @@ class GradientFlow(L.Callback):
         norms: the last measurement, by parameter.
     """
 
-    def __init__(self, sparsity: Sparsity) -> None:
-        self.sparsity = sparsity
+    def __init__(self, sparsity: Sparsity, *, log: bool = True) -> None:
+        self.sparsity, self.log = sparsity, log
         self.norms: dict[str, float] = {}
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
@@ -80,7 +80,9 @@ class GradientFlow(L.Callback):
             self.norms = dict(zip(found, norms, strict=True))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log."""
+        """Log, where wanted."""
+        if not self.log:
+            return
         values = {f"gradient_flow/{name}": norm for name, norm in self.norms.items()}
         pl_module.log_dict(values, rank_zero_only=True)
 

@@ -9,7 +9,7 @@ channel is zero everywhere, and both leave the running statistics of dead channe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class ChannelNetwork(ChannelStructure):
         return next(self.module.parameters()).device
 
     @contextlib.contextmanager
-    def _installed(self, masks: Masks, small: bool) -> Iterator[None]:
+    def _installed(self, masks: Masks, small: bool) -> Generator[None]:
         """Let the module run through its twin, whose sums know where channels go, and depthwise layers be narrow."""
         with contextlib.ExitStack() as stack:
             if small:

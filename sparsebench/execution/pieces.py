@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from sparsebench.execution.slices import take
+from sparsebench.execution.spaces import named
 
 
 @dataclass
@@ -78,7 +79,7 @@ def copied_statistics(module: nn.Module) -> dict[str, Tensor]:
     """Return copies of the statistics of all norms, to learn in the place of the real ones."""
     return {
         f"{name}.{kind}": buffer.clone()
-        for name, layer in module.named_modules()
+        for name, layer in named(module).items()
         if isinstance(layer, _BatchNorm)
         for kind, buffer in layer.named_buffers(recurse=False)
     }

@@ -11,7 +11,7 @@ The network is traced once with ``torch.fx``; the rules below then carry sets of
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -58,6 +58,11 @@ class Spaces:
     pads: set[str] = field(default_factory=set[str])
     ties: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
     summed: set[str] = field(default_factory=set[str])
+
+
+def named(module: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules within a module, itself included, by name."""
+    return dict(cast("Iterable[tuple[str, nn.Module]]", module.named_modules()))
 
 
 def trace(module: nn.Module) -> fx.Graph:

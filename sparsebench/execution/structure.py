@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sparsebench.execution.slices import Drop, Sum
-from sparsebench.execution.spaces import Conv, Spaces, spaces, trace
+from sparsebench.execution.spaces import Conv, Spaces, named, spaces, trace
 
 Masks = Mapping[str, Tensor]
 """Name of a unit (the layer, or the first of those that share a mask) -> bool [outputs], on the CPU."""
@@ -43,7 +43,7 @@ class ChannelStructure:
         if residual not in get_args(Residual):
             raise ValueError(f"residual {residual!r} must be one of {', '.join(get_args(Residual))}")
         self.module, self.multiple = module, multiple
-        self.modules: dict[str, nn.Module] = dict(module.named_modules())
+        self.modules = named(module)
         self._traced: dict[bool, tuple[fx.Graph, fx.GraphModule | None]] = {}
         self._leaders = {name: name for name in layers}
         found = spaces(self.graph()[0], self.modules, self._partial())
@@ -66,11 +66,11 @@ class ChannelStructure:
             ValueError: there is none, or channels cannot be removed.
         """
         allowed = set(parameters)
-        named = dict(module.named_modules())
-        layers = [n for n, m in named.items() if isinstance(m, Conv) and f"{n}.weight" in allowed]
-        if not any(isinstance(m, Conv) for m in named.values()):
+        modules = named(module)
+        layers = [n for n, m in modules.items() if isinstance(m, Conv) and f"{n}.weight" in allowed]
+        if not any(isinstance(m, Conv) for m in modules.values()):
             called = [str(n.target) for n in trace(module).nodes if n.op == "call_module"]
-            linear = [n for n in called if isinstance(named[n], nn.Linear)]
+            linear = [n for n in called if isinstance(modules[n], nn.Linear)]
             layers = [n for n in linear[:-1] if f"{n}.weight" in allowed]
         if not layers:
             raise ValueError(
@@ -140,9 +140,10 @@ class ChannelStructure:
         for name, (out, live) in self.spaces(masks).layers.items():
             weight: Any = self.modules[name].weight
             rows = torch.ones(weight.shape[0], dtype=torch.bool) if out is None else out
-            every = live is None or tied(self.modules[name])
-            columns = torch.ones(weight.shape[1], dtype=torch.bool) if every else live
-            block = (rows[:, None] & columns).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+            columns = (
+                torch.ones(weight.shape[1], dtype=torch.bool) if live is None or tied(self.modules[name]) else live
+            )
+            block: Tensor = (rows[:, None] & columns).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
             kept[f"{name}.weight"] = block.expand(weight.shape).contiguous().to(weight.device)
         return kept
 

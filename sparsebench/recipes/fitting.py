@@ -18,7 +18,7 @@ from sparsebench.cost.speed import peak_memory_mb
 from sparsebench.engine import Classifier, Sparsity
 from sparsebench.engine.averaging import Averaging, WeightAveraging
 from sparsebench.engine.loggers import close_loggers
-from sparsebench.engine.monitors import LossGuard, SpeedMonitor
+from sparsebench.engine.monitors import GradientFlow, LossGuard, SpeedMonitor
 from sparsebench.engine.resume import Continuation
 from sparsebench.methods import Method
 from sparsebench.recipes.state import State
@@ -164,6 +164,7 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
         "dense_flops": ledger.dense_flops,
         "executed_flops": ledger.executed_flops,
         "start_flops": ledger.start_flops,
+        "gradient_flow": _gradient_flow(trainer),
         "exploration_rate": exploration_rate(net),
         "collapsed_layers": collapsed_layers(net),
         "dead_units": sum(dead_units(net).values()),
@@ -171,3 +172,8 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
         "images_per_second": speed.stopwatch.images_per_second,
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
     }
+
+
+def _gradient_flow(trainer: L.Trainer) -> dict[str, float]:
+    callbacks: list[L.Callback] = getattr(trainer, "callbacks", [])
+    return next((callback.norms for callback in callbacks if isinstance(callback, GradientFlow)), {})

@@ -16,8 +16,9 @@ from torch import nn
 from sparsebench.data import ImageData
 from sparsebench.engine import Classifier, Sparsity
 from sparsebench.engine.averaging import Averaging
+from sparsebench.engine.collapse import CollapseGuard
 from sparsebench.engine.loggers import close_loggers
-from sparsebench.engine.monitors import SparsityMonitor
+from sparsebench.engine.monitors import GradientFlow, SparsityMonitor
 from sparsebench.methods import Method
 from sparsebench.recipes.fitting import Fit, train
 from sparsebench.recipes.lock import is_busy, lock
@@ -42,6 +43,8 @@ class Run:
         progress: callbacks that show progress, made anew for each fit.
         seed: initial weights, data order and masks.
         compile: compile the network in place.
+        per_layer: log density and gradient flow of each layer.
+        on_collapse: what happens when a layer loses every weight: ``warn``, ``error`` or ``floor``.
         save_seconds: least time between two checkpoints.
         save_steps: checkpoint after this many steps too.
         prefix: stands before the names of all stages, where a recipe is part of another.
@@ -65,6 +68,7 @@ class Run:
     seed: int = 0
     compile: bool = False
     per_layer: bool = True
+    on_collapse: str = "warn"
     save_seconds: float = 60.0
     save_steps: int | None = None
     prefix: str = ""
@@ -157,7 +161,11 @@ class Run:
 
     def watch(self, sparsity: Sparsity) -> list[L.Callback]:
         """Return the read-only callbacks of a fit."""
-        return [SparsityMonitor(sparsity, per_layer=self.per_layer)]
+        return [
+            SparsityMonitor(sparsity, per_layer=self.per_layer),
+            GradientFlow(sparsity, log=self.per_layer),
+            CollapseGuard(sparsity, action=self.on_collapse),
+        ]
 
     def open_loggers(self) -> list[Any]:
         """Return the loggers of this run, opened once: several fits write to the same."""

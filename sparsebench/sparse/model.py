@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from sparsebench.functional.floor import lift_empty
 from sparsebench.functional.random import generator
 from sparsebench.sparse.digest import digest
 from sparsebench.sparse.prunable import Prunable
@@ -25,6 +26,7 @@ class SparseModel:
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         version: how often the masks have changed.
+        floor: True when no change of the masks may leave a layer empty.
         change: weights that the last change activated, as a share of the active ones (flip rate); a scalar tensor.
     """
 
@@ -38,6 +40,7 @@ class SparseModel:
         self.seed = seed
         self.module = module
         self.version = 0
+        self.floor = False
         self.change = torch.zeros(())
         self._floats: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -115,6 +118,8 @@ class SparseModel:
         """
         for name, mask in masks.items():
             self._validate(name, mask)
+        if self.floor:
+            masks = lift_empty(masks, {name: self.params[name].abs() for name in masks})
         grown, active = 0, 0
         for name, mask in masks.items():
             parameter = self.params[name]
