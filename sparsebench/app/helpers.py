@@ -44,6 +44,7 @@ def number_of(config: Mapping[str, Any]) -> int:
 def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]:
     """Have a run helped for the duration, by one process less than ``recipe.workers``, and say what that brought."""
     workers, began = number_of(config), time.monotonic()
+    run.shared = workers > 1
     started = [_start(folder, number) for number in range(1, workers)]
     try:
         yield
@@ -66,7 +67,9 @@ def help_out(folder: Path) -> None:
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
     quieten()
-    build_recipe(config)(build_run({**config, "progress": "none"}, folder))
+    run = build_run({**config, "progress": "none"}, folder)
+    run.shared = True
+    build_recipe(config)(run)
 
 
 def gain(run: Run, seconds: float) -> str:

@@ -25,6 +25,7 @@ _NOISE = (
     ".*srun.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
+    ".*recommended to use `self.log.*sync_dist.*",  # what is logged of masks and cost is equal on all ranks
 )
 
 

@@ -25,9 +25,11 @@ class EpochLines(L.Callback):
         """Print at every tenth of the run, and at its end."""
         epochs = max(1, trainer.max_epochs or 1)
         done = trainer.current_epoch + 1
-        if not trainer.is_global_zero or (done % max(1, epochs // 10) and done != epochs):
+        if done % max(1, epochs // 10) and done != epochs:
             return
-        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}  # on all ranks: they talk here
+        if not trainer.is_global_zero:
+            return
         parts = [f"{name} {seen[key]:.{digits}f}" for key, name, digits in SHOWN if key in seen]
         seconds = time.monotonic() - self._began
         total = f"/{epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""

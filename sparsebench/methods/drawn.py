@@ -223,7 +223,8 @@ class DrawnMasks(Method):
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
         """Fix the masks: from now on weights outside are zero, and stay so."""
         net.memory["kept"] = masks
-        net.set_masks(self.network(net).weight_masks(masks), optimizer)
+        kept = self.network(net).weight_masks(masks)
+        net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)
 
     def shown(self, net: SparseModel) -> Masks:
         """Return the masks that evaluation sees: the final ones, or those that would be final now."""

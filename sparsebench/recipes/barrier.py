@@ -26,7 +26,7 @@ def barrier(
 
     ``max over t of loss((1 - t) one + t two) - ((1 - t) loss(one) + t loss(two))``. With batch norm, the loss should
     recalibrate the statistics at every point, or it measures these.
-    Source: Frankle et al. 2020 (arXiv 1912.05671), section 2, with the line in the place of the mean of the ends.
+    Source: Frankle et al. 2020 (arXiv 1912.05671), with the line in the place of the mean of the ends.
 
     Args:
         loss: weights -> loss, or error.

@@ -16,7 +16,7 @@ _PATIENCE = 2.0
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, quiet: bool = False) -> Iterator[None]:
     """Hold a lock file for the duration, and wait as long as another living process holds it.
 
     The lock is an advisory one of the system (``flock``): it vanishes with the process that holds it, also after a
@@ -24,10 +24,11 @@ def lock(path: Path) -> Iterator[None]:
 
     Args:
         path: the file; removed at the end.
+        quiet: wait without a word.
     """
     began, told = time.monotonic(), False
     while (handle := _take(path)) is None:
-        if not told and time.monotonic() - began > _PATIENCE and not os.environ.get("SPARSEBENCH_HELPER"):
+        if not quiet and not told and time.monotonic() - began > _PATIENCE:
             print(f"sparsebench: waiting for {path.stem}, at work in {holder(path)}", file=sys.stderr, flush=True)
             told = True
         time.sleep(_POLL)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 BINS = 15
-"""Bins of the calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599, section 2)."""
+"""Bins of the calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)."""
 
 
 class Ensemble(nn.Module):

@@ -16,7 +16,7 @@ def recalibrate_(module: nn.Module, batches: Iterable[Any]) -> int:
     """Replace running statistics by the cumulative mean over one pass of data.
 
     They are reset first, so that nothing of the old ones remains. Only norms run in training mode: dropout stays off.
-    Source: Izmailov et al. 2018 (arXiv 1803.05407), section 3.2.
+    Source: Izmailov et al. 2018 (arXiv 1803.05407).
 
     Args:
         module: changed in place; its forward takes images.

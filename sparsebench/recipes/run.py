@@ -48,6 +48,7 @@ class Run:
         save_seconds: least time between two checkpoints.
         save_steps: checkpoint after this many steps too.
         prefix: stands before the names of all stages, where a recipe is part of another.
+        shared: other processes work on the same run, and waiting for them is nothing to speak of.
 
     Attributes:
         fits: facts about every fit so far, in order.
@@ -72,6 +73,7 @@ class Run:
     save_seconds: float = 60.0
     save_steps: int | None = None
     prefix: str = ""
+    shared: bool = False
     fits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     cycles: list[State] = field(default_factory=list)
     upto: list[int] = field(default_factory=list)
@@ -137,7 +139,7 @@ class Run:
             state = make()
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with lock(self.path(name, "lock")):
+            with lock(self.path(name, "lock"), quiet=self.shared):
                 if done.exists():
                     return State.load(done)
                 state = make()

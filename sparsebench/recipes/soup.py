@@ -21,7 +21,7 @@ def soup(
     """Prune the mean of the phase before, retrain members from it, average them uniformly, and repeat.
 
     Nothing is rewound but the learning rate: the mean is carried over. Shares are equal and meet the target exactly.
-    Members share their masks and differ in the order of the data. Source: arXiv 2306.16788, algorithm 1.
+    Members share their masks and differ in the order of the data. Source: arXiv 2306.16788.
 
     Args:
         run: what to train with; its method says density and distribution.

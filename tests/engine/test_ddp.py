@@ -65,7 +65,7 @@ def test_ranks_see_disjoint_data_and_all_of_it(ranks, tmp_path):
     run.progress = lambda: [rows]
     run.fit("single")
     first, second = (told["static"]["rows"] for told in ranks)
-    assert len(first) == len(second) == len(rows.seen) == 8
+    assert len(first) == len(second) == len(rows.seen) == 16
     for own, other, whole in zip(first, second, rows.seen, strict=True):
         assert len(own) == len(other) == 16
         assert sorted(own + other) == sorted(whole)
@@ -93,13 +93,14 @@ def test_a_rank_that_goes_astray_stops_training(tmp_path):
 def test_the_command_line_trains_on_two_ranks(tmp_path):
     arguments = [
         "model=mlp", "model.hidden=[16]", "dataset.limit=128", "dataset.batch_size=32", "sparsity=0.5", "every=2",
-        "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none",
+        "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=lines",
     ]  # fmt: skip
     done = command("train", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("epoch 2/2  loss") == 1, "one rank speaks"
     (result,) = (tmp_path / "outputs").rglob("result.json")
     told = json.loads(result.read_text())
     assert told["steps"] == 8
     assert told["sparsity"] == pytest.approx(0.5)
     assert (result.parent / "DONE").exists()
-    assert (result.parent / "metrics.csv").read_text().count("\n") == 3
+    assert (result.parent / "metrics.csv").read_text().count("\n") == 4  # header, start, two epochs

@@ -24,14 +24,14 @@ from sparsebench.sparse import digest
 
 SETTINGS = [
     "model=mlp", "model.hidden=[24]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=32", "sparsity=0.5",
-    "dataset.augment=false", "every=2", "trainer.max_epochs=2", "trainer.accelerator=cpu", "progress=none",
+    "dataset.augment=false", "every=2", "trainer.max_epochs=4", "trainer.accelerator=cpu", "progress=none",
     "logger=none",
 ]  # fmt: skip
 DDP = ["trainer.strategy=ddp", "trainer.devices=2"]
 
 
 def run_of(method: str, folder: Path, *settings: str) -> Run:
-    """Build a run of eight steps."""
+    """Build a run of sixteen steps."""
     folder.mkdir(parents=True, exist_ok=True)
     return build_run(compose_config([f"method={method}", *SETTINGS, *settings]), folder)
 
