@@ -32,11 +32,13 @@ class GridSweeper(BasicSweeper):
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(overrides, None)
 
-        def launch(batch: Any) -> None:
+        def launch(batch: Any) -> list[Any]:
             nonlocal started
+            returned: list[Any] = []
             for chunk in self.split_overrides_to_chunks([list(job) for job in batch], self.max_batch_size):
                 number, started = started, started + len(chunk)
-                launcher.launch(chunk, initial_job_idx=number)
+                returned += launcher.launch(chunk, initial_job_idx=number)
+            return returned
 
         cells = compose_cells(self.hydra_context, self.config, jobs)
         finish_grid(cells, launch, place=Path(self.config.hydra.sweep.dir))

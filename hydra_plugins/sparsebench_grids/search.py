@@ -55,10 +55,10 @@ class SearchSweeper(Sweeper):
         fixed = {o.get_key_element(): o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
         started = 0
 
-        def launch(batch: Sequence[Sequence[str]]) -> None:
+        def launch(batch: Sequence[Sequence[str]]) -> Sequence[Any]:
             nonlocal started
             number, started = started, started + len(batch)
-            self.launcher.launch([list(job) for job in batch], initial_job_idx=number)
+            return self.launcher.launch([list(job) for job in batch], initial_job_idx=number)
 
         seeds = self.options.pop("seeds", None)
         Search(

@@ -17,6 +17,7 @@ from sparsebench.engine import Classifier
 from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.engine.progress import progress_callbacks
+from sparsebench.methods import Method, narrowed
 from sparsebench.optim import regularized_groups
 from sparsebench.recipes import Run, State
 from sparsebench.sparse import Prunable
@@ -68,7 +69,7 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
             label_smoothing=ours["label_smoothing"],
             channels_last=ours["channels_last"],
         ),
-        method=build(config["method"]),
+        method=_method(config),
         trainer=partial(_trainer, **trainer),
         prunable=prunable,
         loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
@@ -88,6 +89,14 @@ def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bia
         return None
     options = {key: optimizer[key] for key in ("regularizer", "weight_decay")}
     return lambda net: regularized_groups(net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias)
+
+
+def _method(config: Mapping[str, Any]) -> Method:
+    """Build the method; one that has no way of its own to run small networks is given one where that is asked for."""
+    method = build(config["method"])
+    if config.get("execution") is None or "execution" in config["method"]:
+        return method
+    return narrowed(method, config["execution"])
 
 
 def _trainer(**arguments: Any) -> L.Trainer:

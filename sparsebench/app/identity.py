@@ -30,6 +30,9 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in _OUTSIDE_DATASET:
         kept["dataset"].pop(key, None)
     kept["recipe"].pop("workers", None)
+    execution = kept.pop("execution", None)
+    if execution is not None and "execution" not in kept["method"]:
+        kept["execution"] = execution
     if kept["on_collapse"] != "floor":  # warnings change nothing
         del kept["on_collapse"]
     return kept

@@ -12,6 +12,7 @@ VERBS = {
     "list": "list methods, models, datasets, experiments, ...",
     "status": "show how far the runs of a folder are, live with --watch",
     "report": "tabulate the runs of a folder",
+    "export": "write the final network of a run without its dead channels, for plain PyTorch",
     "bench": "measure ratios of step times on this machine",
     "completion": "print the shell code for tab completion",
 }

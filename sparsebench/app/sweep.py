@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ from sparsebench.app.train import GridFailed, one_line, sentence
 _TRIES = 2  # a cell whose process dies without a word gets one more
 _POLL = 0.5
 
-Launch = Callable[[Sequence[Sequence[str]]], Any]
-"""Overrides of each job -> whatever the launcher returns."""
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[Any]]
+"""Overrides of each job -> what Hydra's launcher returns for each."""
 
 
 @dataclass(frozen=True)
@@ -111,23 +112,30 @@ def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
         if not is_busy(cell.folder):
             for name in ("failed.txt", "stopped.txt"):
                 (cell.folder / name).unlink(missing_ok=True)
-    tries, lost, trouble = dict.fromkeys((cell.folder for cell in cells), 0), {}, ""
+    tries: Counter[Path] = Counter()
+    lost: dict[Path, str] = {}
     while pending := [cell for cell in cells if not (_is_settled(cell.folder) or cell.folder in lost)]:
         free = [cell for cell in pending if not is_busy(cell.folder)]
         if not free:
             _await(pending)
             continue
+        said = _launch(free, launch)
         for cell in free:
             tries[cell.folder] += 1
-        try:
-            launch([(*cell.overrides, "rerun=false") for cell in free])  # whatever had to be cleared is cleared
-        except Exception as error:  # a launcher that loses a process may lose its head
-            trouble = one_line(error)
-            print(f"sparsebench: the launcher stopped: {trouble}", file=sys.stderr, flush=True)
-        for cell in free:
             if tries[cell.folder] >= _TRIES and not _is_settled(cell.folder) and not is_busy(cell.folder):
-                lost[cell.folder] = trouble or "its process died without a word"
+                lost[cell.folder] = said.get(cell.folder, "its process died without a word")
     return lost
+
+
+def _launch(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
+    """Launch cells and return what the launcher says of those that came to grief."""
+    try:
+        returned = launch([(*cell.overrides, "rerun=false") for cell in cells])  # what had to be cleared is cleared
+    except Exception as error:  # a launcher that loses a process may lose its head
+        print(f"sparsebench: the launcher stopped: {one_line(error)}", file=sys.stderr, flush=True)
+        return dict.fromkeys((cell.folder for cell in cells), one_line(error))
+    wrong = {cell.folder: getattr(job, "_return_value", None) for cell, job in zip(cells, returned, strict=False)}
+    return {folder: one_line(error) for folder, error in wrong.items() if isinstance(error, Exception)}
 
 
 def write_manifest(place: Path, cells: Sequence[Cell]) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torchmetrics import Metric
 
 from sparsebench.engine.steps import Step, evaluating, loss_of, samples_in, silenced
@@ -113,7 +114,7 @@ def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
 
 
 def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
-    """Return the first training batches of rank 0, on every rank; the loader's position does not move.
+    """Return the first training batches, whole on every rank; the loader's position does not move.
 
     Raises:
         ValueError: when the data hold fewer batches.
@@ -126,8 +127,24 @@ def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
         loader.load_state_dict(position)
     if len(batches) < number:
         raise ValueError(f"{number} batches are needed for scoring, the training data hold {len(batches)}: ask fewer")
-    batches = trainer.strategy.broadcast(batches, src=0)
+    if trainer.world_size > 1:
+        shares: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(shares, tree_map(_to_host, batches))
+        batches = tree_map(_joined, *shares)
     return [trainer.strategy.batch_to_device(batch) for batch in batches]
+
+
+def _to_host(leaf: Any) -> Any:
+    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
+
+
+def _joined(*shares: Any) -> Any:
+    """Join the shares of all ranks to the batch that one rank would have: rank r has every sample r modulo ranks."""
+    if not isinstance(shares[0], Tensor) or shares[0].dim() == 0:
+        return shares[0]
+    if len({len(share) for share in shares}) > 1:
+        return torch.cat(shares)
+    return torch.stack(shares, dim=1).flatten(0, 1)
 
 
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:

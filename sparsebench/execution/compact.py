@@ -83,10 +83,11 @@ class ChannelNetwork(ChannelStructure):
         return pieces
 
     def _index(self, live: Tensor | None) -> Tensor | None:
-        return None if live is None or bool(live.all()) else live.nonzero().reshape(-1).to(self._device)
+        return None if live is None or bool(live.all()) else live.nonzero().reshape(-1).to(self.device)
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the network lives."""
         return next(self.module.parameters()).device
 
     @contextlib.contextmanager
@@ -109,7 +110,7 @@ class ChannelNetwork(ChannelStructure):
             total: Any = next(live for live in (both, one, two) if live is not None)
             among = torch.ones_like(total) if both is None else total
             node: Any = twin.get_submodule(f"_{name}")
-            node.places = (_places(one, among, self._device), _places(two, among, self._device))
+            node.places = (places(one, among, self.device), places(two, among, self.device))
             node.size = int(among.sum())
 
 
@@ -122,7 +123,8 @@ def _swap(stack: contextlib.ExitStack, own: dict[str, Any], name: str, value: An
     own[name] = value
 
 
-def _places(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
+def places(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
+    """Return where live channels lie among others; None = they are all of them."""
     if live is None or torch.equal(live, among):
         return None
     return live[among].nonzero().reshape(-1).to(device)

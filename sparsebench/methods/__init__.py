@@ -9,6 +9,7 @@ from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
 from sparsebench.methods.initial import SNIP, GraSP, MagnitudeInit, Random, SynFlow
 from sparsebench.methods.mest import MEST, SoftMEST
+from sparsebench.methods.narrow import narrowed
 from sparsebench.methods.probabilistic import VRPGE, ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
@@ -54,4 +55,5 @@ __all__ = [
     "Static",
     "SynFlow",
     "TopKAST",
+    "narrowed",
 ]

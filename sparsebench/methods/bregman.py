@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
-from sparsebench.functional.distribution import counts, uniform
-from sparsebench.functional.select import random_mask
+from sparsebench.functional.distribution import uniform
 from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.lambda_control import LambdaControlled
+from sparsebench.methods.sparse_start import draw_positive_, draw_units
 from sparsebench.optim import Multilevel, ProxSGD
 from sparsebench.optim.base import DualOptimizer
 from sparsebench.optim.multilevel import Criterion, Phase
@@ -91,7 +89,7 @@ class Bregman(LambdaControlled):
         if self.init_density is None:
             self.mirror(net)
             return
-        masks, shares = self.choose(net, self.init_density)
+        masks, shares = draw_units(net, self.distribution(net.shapes, self.init_density), self.units)
         net.set_masks(masks)
         for name, parameter in net.params.items():
             gain = shares[name] ** -0.5 if self.init_gain == "auto" else float(self.init_gain)
@@ -100,19 +98,6 @@ class Bregman(LambdaControlled):
             bias = probe.parameters.get(f"{name.removesuffix('weight')}bias")
             if self.bias_init is not None and name.endswith("weight") and bias is not None:
                 draw_positive_(bias, parameter[0].numel(), net.generator("start", "bias", name))
-
-    def choose(self, net: SparseModel, density: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Draw masks of whole units with exact counts, without replacement; return the kept shares too."""
-        shapes = {name: unit_shape(shape, self.units) for name, shape in net.shapes.items()}
-        densities = self.distribution(net.shapes, density)
-        layers = densities if isinstance(densities, Mapping) else dict.fromkeys(shapes, densities)
-        kept = {name: max(1, count) for name, count in counts(shapes, layers, minimum=0).items()}
-        masks: dict[str, Tensor] = {}
-        for name, parameter in net.params.items():
-            shape = shapes[name]
-            drawn = random_mask(shape, kept[name], net.generator("start", name)).to(parameter.device)
-            masks[name] = drawn.reshape(shape + (1,) * (parameter.dim() - len(shape))).expand(parameter.shape)
-        return masks, {name: kept[name] / math.prod(shapes[name]) for name in kept}
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
@@ -250,15 +235,3 @@ def check_units(optimizer: Optimizer, units: str | None) -> None:
     if regularized != ({units} - {None}):
         found = ", ".join(map(repr, sorted(regularized))) or "None"
         raise ValueError(f"units {units!r} of the method and regularizer {found} of the optimizer must be equal")
-
-
-def unit_shape(shape: tuple[int, ...], units: str | None) -> tuple[int, ...]:
-    """Return how the units of a weight are counted: (out,) for rows and filters, (out, in) for kernels."""
-    check_regularizer(units, (torch.empty(shape, device="meta"),))
-    return {"rows": shape[:1], "filters": shape[:1], "kernels": shape[:2]}.get(units or "l1", shape)
-
-
-def draw_positive_(bias: Parameter, fan_in: int, generator: torch.Generator) -> None:
-    """Fill a bias uniformly from (0, 1 / sqrt(fan_in)]."""
-    drawn = 1.0 - torch.rand(bias.shape, generator=generator)
-    bias.copy_(drawn / math.sqrt(fan_in))

@@ -20,10 +20,9 @@ from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
 from sparsebench.methods.base import Clock, Method, Probe
-from sparsebench.methods.session import Network, Session, cpu, module_of, one_of, session_of
+from sparsebench.methods.session import Masks, Network, Session, cpu, module_of, one_of, session_of
 from sparsebench.sparse.model import SparseModel
 
-Masks = dict[str, Tensor]
 FinalMask = Literal["topk", "bernoulli", "best_of_n", "random", "uniform"]
 
 SCHEDULES = {"constant": constant, "cubic": cubic}
@@ -86,8 +85,6 @@ class DrawnMasks(Method):
             raise ValueError(f"K falls from {self.falls_from:g} until {self.falls_until:g}: 0 <= from < until <= 1")
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
-
-    # -- what is learned --------------------------------------------------------------------------------------------
 
     def build(self, net: SparseModel) -> Network:
         """Build the network that runs with masks."""

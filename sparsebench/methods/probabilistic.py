@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -17,11 +17,9 @@ from sparsebench.cost.passes import DENSE, SPARSE, Passes
 from sparsebench.execution import ChannelNetwork
 from sparsebench.functional.estimate import Form, policy_gradient
 from sparsebench.methods.base import Clock, Objective
-from sparsebench.methods.drawn import DrawnMasks, Masks
-from sparsebench.methods.session import Network, cpu, module_of, one_of
+from sparsebench.methods.drawn import DrawnMasks
+from sparsebench.methods.session import Execution, Masks, Network, cpu, module_of, one_of, run, runs_small
 from sparsebench.sparse.model import SparseModel
-
-Execution = Literal["compact", "masked", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,20 +125,11 @@ class VRPGE(DrawnMasks):
         return total
 
     def _run(self, net: SparseModel, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        network = self.network(net)
+        return run(net, self.session(net), objective, masks, execution=self._execution, statistics=statistics)
 
-        def run(small: bool) -> Tensor:
-            return network.run(objective, masks, small=small, statistics=statistics)
-
-        if self.level == "weight" or self.execution != "auto":
-            return run(self.execution == "compact")
-        if "execution" in net.memory:
-            return run(bool(net.memory["execution"]["small"]))
-        trial = self.session(net).trial
-        loss = trial.run(run, device=next(iter(net.params.values())).device)
-        if trial.choice is not None:
-            net.memory["execution"] = {"small": torch.tensor(trial.choice)}
-        return loss
+    @property
+    def _execution(self) -> Execution:
+        return "masked" if self.level == "weight" else self.execution
 
     @torch.no_grad()
     def _compare(self, net: SparseModel, objective: Objective) -> None:
@@ -155,9 +144,9 @@ class VRPGE(DrawnMasks):
     # -- cost ---------------------------------------------------------------------------------------------------------
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Two forward passes, and the backward passes of one network or of both."""
+        """Two forward passes, and the backward passes of one network or of both; one of each in the final network."""
         if self.fixed(net):
-            return SPARSE
+            return self._final(net, executed=False)
         costs = self.session(net).costs
         if not costs:  # nothing is drawn yet: the expectation
             scores = {name: cpu(score).double() for name, score in net.learned.items()}
@@ -167,16 +156,16 @@ class VRPGE(DrawnMasks):
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
         """Say what the small networks multiply; None where the network runs at full size."""
-        small = self.execution == "compact"
-        if self.execution == "auto" and "execution" in net.memory:
-            small = bool(net.memory["execution"]["small"])
-        if self.level == "weight" or not small:
+        if not runs_small(net, self._execution):
             return None
         if self.fixed(net):
-            shares = self.network(net).shares(self.shown(net), executed=True)
-            return Passes((shares,), (shares,), (shares,))
+            return self._final(net, executed=True)
         costs = self.session(net).costs
         return self._passes(costs[0][1], costs[1][1]) if costs else None
+
+    def _final(self, net: SparseModel, *, executed: bool) -> Passes:
+        shares = self.network(net).shares(self.shown(net), executed=executed)
+        return Passes((shares,), (shares,), (shares,))
 
     def _passes(self, one: Mapping[str, float], two: Mapping[str, float]) -> Passes:
         backward = (one,) if self.backward_samples == 1 else (one, two)

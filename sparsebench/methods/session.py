@@ -5,14 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from sparsebench.execution import ChannelNetwork, Trial, WeightNetwork
+from sparsebench.methods.base import Objective
 from sparsebench.sparse.model import SparseModel
 
+Masks = dict[str, Tensor]
 Network = ChannelNetwork | WeightNetwork
+Execution = Literal["compact", "masked", "auto"]
 
 
 @dataclass
@@ -24,12 +28,18 @@ class Session:
         trial: times two ways of running it.
         micro: micro-batches seen in this step.
         costs: of the last pair of draws: share of each weight, nominal and executed.
+        live: channels of the sparse model's own masks.
+        seen: version of these masks.
+        checked: whether the method's demands have been looked at.
     """
 
     network: Network
     trial: Trial = field(default_factory=Trial)
     micro: int = 0
     costs: tuple[tuple[dict[str, float], dict[str, float]], ...] = ()
+    live: Masks = field(default_factory=dict[str, Tensor])
+    seen: int = -1
+    checked: bool = False
 
 
 _SESSIONS: weakref.WeakKeyDictionary[SparseModel, Session] = weakref.WeakKeyDictionary()
@@ -40,6 +50,44 @@ def session_of(net: SparseModel, build: Callable[[SparseModel], Network]) -> Ses
     if net not in _SESSIONS:
         _SESSIONS[net] = Session(build(net))
     return _SESSIONS[net]
+
+
+def runs_small(net: SparseModel, execution: Execution) -> bool:
+    """Tell whether a network runs small; ``auto`` answers once its trial has decided."""
+    if execution == "auto":
+        return bool(net.memory["execution"]["small"]) if "execution" in net.memory else False
+    return execution == "compact"
+
+
+def run(
+    net: SparseModel,
+    session: Session,
+    objective: Objective,
+    masks: Masks,
+    *,
+    execution: Execution,
+    statistics: bool = True,
+) -> Tensor:
+    """Return the loss of the network of these masks, run as ``execution`` says.
+
+    Args:
+        net: the sparse model, which remembers the choice of ``auto``.
+        session: its session.
+        objective: weights -> loss.
+        masks: by unit.
+        execution: ``compact``: small; ``masked``: at full size; ``auto``: the faster, timed on the first calls.
+        statistics: whether running statistics learn.
+    """
+
+    def way(small: bool) -> Tensor:
+        return session.network.run(objective, masks, small=small, statistics=statistics)
+
+    if execution != "auto" or "execution" in net.memory:
+        return way(runs_small(net, execution))
+    loss = session.trial.run(way, device=next(iter(net.params.values())).device)
+    if session.trial.choice is not None:
+        net.memory["execution"] = {"small": torch.tensor(session.trial.choice)}
+    return loss
 
 
 def module_of(net: SparseModel) -> nn.Module:

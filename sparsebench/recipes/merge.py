@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,8 @@ class Eyes:
             return dict(weights)
         module, size = self.module(weights), self.run.data.batch_size
         settings = {"order_seed": self.run.seed, "augment": self.look.augment, "device": self.device}
-        recalibrate_(module, TrainLoader(self.training, batch_size=size, **settings))
+        loader = TrainLoader(self.training, batch_size=size, **settings)
+        recalibrate_(module, some(loader, self.run.limits[0]))
         return {name: value.detach().cpu() for name, value in module.net.state_dict().items()}
 
     def qualities(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
@@ -140,7 +142,7 @@ class Eyes:
         if self.validation is None:
             return {}
         loader = EvalLoader(self.validation, batch_size=self.run.data.eval_batch_size, device=self.device)
-        return qualities(*predict(self.module(weights), loader))
+        return qualities(*predict(self.module(weights), some(loader, self.run.limits[1])))
 
     def barrier(
         self, name: str, one: Mapping[str, Tensor], two: Mapping[str, Tensor], ends: Sequence[float]
@@ -165,3 +167,9 @@ class Eyes:
             generator=generator(self.run.seed, "hessian"),
             masks=masks,
         )
+
+
+def some(loader: TrainLoader | EvalLoader, limit: int | float) -> Iterator[Any]:
+    """Iterate over as many batches as the trainer would use, at least one."""
+    whole = len(loader)
+    return itertools.islice(iter(loader), max(1, min(whole, limit) if isinstance(limit, int) else int(whole * limit)))

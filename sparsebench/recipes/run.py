@@ -221,6 +221,12 @@ class Run:
         return self.trainer(**quiet, default_root_dir=self.folder, **budget)
 
     @property
+    def limits(self) -> tuple[int | float, int | float]:
+        """How many batches of training and of validation are used: numbers, or shares as floats."""
+        trainer = self._trainer()
+        return trainer.limit_train_batches, trainer.limit_val_batches  # type: ignore[return-value]
+
+    @property
     def device(self) -> torch.device:
         """Where this process computes."""
         return self._trainer().strategy.root_device

@@ -155,6 +155,7 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:no weight is left")  # said before the optimizer refuses
 def test_a_network_that_starts_at_all_zeros_is_refused(tmp_path):
     quieten()
     run = build_run(compose_config([*SETTINGS, "method=linbreg", "method.init_density=null"]), tmp_path)
