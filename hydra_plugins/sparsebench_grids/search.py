@@ -76,16 +76,11 @@ def distribution(override: Override) -> Any:
 
     value: Any = override.value()
     logarithmic = "log" in value.tags
-    whole = getattr(value, "start", None) is not None and all(
-        isinstance(number, int) for number in (value.start, getattr(value, "stop", getattr(value, "end", None)))
-    )
     if override.is_interval_sweep():
-        kind = IntDistribution if whole and "float" not in value.tags else FloatDistribution
+        kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
         return kind(value.start, value.end, log=logarithmic)
-    if override.is_range_sweep() and whole and isinstance(value.step, int):
-        return IntDistribution(value.start, value.stop - 1, step=value.step, log=logarithmic)
-    return CategoricalDistribution([_plain(text) for text in override.sweep_string_iterator()])
-
-
-def _plain(text: str) -> str:
-    return text.strip()
+    if override.is_range_sweep() and all(isinstance(n, int) for n in (value.start, value.stop, value.step)):
+        numbers = range(value.start, value.stop, value.step)
+        if value.step > 0 and numbers:
+            return IntDistribution(numbers[0], numbers[-1], step=value.step, log=logarithmic)
+    return CategoricalDistribution([text.strip() for text in override.sweep_string_iterator()])

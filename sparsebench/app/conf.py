@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 
@@ -37,3 +39,14 @@ def search_path(arguments: list[str]) -> list[Path]:
         elif argument.startswith("--config-dir="):
             folders.append(Path(argument.partition("=")[2]))
     return folders
+
+
+def make_importable(folders: list[Path]) -> None:
+    """Let Python find modules that lie in these folders: in this process, and in all that it starts.
+
+    They come first, as the folder of a script does; ``PYTHONPATH`` carries them to ranks, pools and clusters.
+    """
+    for folder in [str(folder.resolve()) for folder in reversed(folders) if folder.is_dir()]:
+        inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, *inherited])
+        sys.path[:] = [folder, *(part for part in sys.path if part != folder)]

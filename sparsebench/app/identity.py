@@ -33,8 +33,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     execution = kept.pop("execution", None)
     if execution is not None and "execution" not in kept["method"]:
         kept["execution"] = execution
-    if kept["on_collapse"] != "floor":  # warnings change nothing
-        del kept["on_collapse"]
+    if kept.get("on_collapse") != "floor":  # warnings change nothing; older runs have no such key
+        kept.pop("on_collapse", None)
     return kept
 
 

@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 
+from sparsebench.app.conf import make_importable, search_path
+
 VERBS = {
     "train": "train a network, or a grid with -m; the same command again continues or skips",
     "plan": "show what would be masked and what it would cost, without training",
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         from sparsebench.app.errors import near, stop
 
         stop(f"unknown verb {verb!r}{near(verb, VERBS)}; verbs are {', '.join(VERBS)}")
+    make_importable(search_path(rest)[1:])
     module = importlib.import_module(f"sparsebench.app.{'listing' if verb == 'list' else verb}")
     try:
         module.main(rest)

@@ -8,15 +8,22 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sparsebench.app.errors import stop
 from sparsebench.app.identity import identity
+from sparsebench.app.watch import watch
 from sparsebench.results.collect import Collected, Finished, collect
-from sparsebench.results.layout import grid, records
+from sparsebench.results.layout import grid, records, sources
 from sparsebench.results.render import FORMATS, csv_text, json_text, latex, markdown, terminal
 from sparsebench.results.table import Row, tabulate
+
+FILES = ("html", "parquet")
+"""Formats that are no text for a terminal."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,29 +31,72 @@ class _Parser(argparse.ArgumentParser):
         stop(f"report: {message}; see sparsebench report --help")
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a folder holds, ready to be written.
+
+    Attributes:
+        root: the folder.
+        found: runs, and what is not one.
+        rows: of the table.
+        notes: remarks on runs, one line each.
+    """
+
+    root: Path
+    found: Collected
+    rows: list[Row]
+    notes: list[str]
+
+
 def main(arguments: list[str]) -> None:
-    """Read, group, compare, print."""
+    """Read, group, compare, write; again and again with ``--watch``."""
     given = _parse(arguments)
     root = Path(given.folder)
     if not root.is_dir():
         stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+    if given.watch:
+        watch(root, lambda: _produce(given, root), every=given.every)
+        return
+    said = _produce(given, root)
+    if said:
+        stop(said)
+
+
+def read(root: Path, by: Sequence[str] = ()) -> Report:
+    """Read the runs below a folder.
+
+    Raises:
+        ValueError: nothing is finished, or ``by`` names a key that no run has.
+    """
     found = collect(root, variant_of=variant)
     if not found.runs:
-        stop(_nothing(root, found))
+        raise ValueError(_nothing(root, found))
+    rows, remarks = tabulate(found.runs, by)
+    return Report(root, found, rows, [*remarks, *version_notes(found.runs), *left_out(root, found)])
+
+
+def _produce(given: argparse.Namespace, root: Path) -> str:
+    """Write what is asked for; return why nothing could be written, or an empty text."""
     by = tuple(key for key in given.by.split(",") if key)
     try:
-        rows, remarks = tabulate(found.runs, by)
+        report = read(root, by)
+        if given.plots:
+            _draw(report, Path(given.plots))
+        if given.format in FILES:
+            _write_file(report, given.format, Path(given.output or root / f"report.{given.format}"))
+            return ""
+        if given.plots and given.output is None and given.format == "terminal":
+            return ""
+        text = _render(given, report, by)
     except ValueError as error:
-        stop(str(error))
-    notes = [*remarks, *version_notes(found.runs), *left_out(root, found)]
-    text = _render(given, rows, notes, by, root=root, found=found)
+        return str(error)
     if given.output is None:
         sys.stdout.write(text)
     else:
         _write(Path(given.output), text)
     if given.format == "csv":  # a table for programs has no room for remarks
-        for note in notes:
-            print(f"sparsebench: {note}", file=sys.stderr)
+        _remark(report.notes)
+    return ""
 
 
 def variant(config: Mapping[str, Any]) -> str:
@@ -82,8 +132,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("folder", nargs="?", default="outputs", help="folder that holds runs (outputs)")
-    parser.add_argument("--format", choices=FORMATS, default="terminal", help="how the table is written (terminal)")
-    parser.add_argument("--output", metavar="FILE", help="write the table to a file")
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, *FILES),
+        default="terminal",
+        help="how the table is written (terminal); html, a page with charts, and parquet go to a file",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write to a file (html and parquet: report.html, report.parquet in the folder)"
+    )
+    parser.add_argument("--plots", metavar="FOLDER", help="write the charts there, as SVG and PNG")
+    parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
     parser.add_argument(
         "--by",
         default="",
@@ -91,12 +151,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="columns that come first and order the rows: dataset, model, recipe, method, sparsity_target, epochs, "
         "or a configuration key such as optimizer.lr",
     )
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.every <= 0:
+        stop(f"--every {given.every:g} is impossible: give seconds above 0")
+    return given
 
 
-def _render(
-    given: argparse.Namespace, rows: list[Row], notes: list[str], by: Sequence[str], *, root: Path, found: Collected
-) -> str:
+def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:
+    rows, notes, found, root = report.rows, report.notes, report.found, report.root
     if given.format == "csv":
         return csv_text(records(rows))
     if given.format == "json":
@@ -116,18 +178,50 @@ def _render(
     return terminal(table, notes, width=shutil.get_terminal_size().columns if shown else None, colour=colour)
 
 
+def _write_file(report: Report, form: str, path: Path) -> None:
+    """Write what is no text for a terminal: a page, or a table for programs."""
+    if form == "parquet":
+        from sparsebench.results.parquet import parquet
+
+        _write(path, parquet(records(report.rows)))
+        _remark(report.notes)
+        return
+    from sparsebench.results.html import page
+    from sparsebench.results.series import picture
+
+    shown, damaged = picture(report.rows, base=path.parent)
+    made = f"Written by sparsebench {version('sparsebench')} on {datetime.now():%Y-%m-%d at %H:%M}."
+    title = report.root.resolve().name
+    _write(path, page(shown, title=title, notes=[*report.notes, *damaged], sources=sources(report.rows), made=made))
+
+
+def _draw(report: Report, folder: Path) -> None:
+    from sparsebench.results.plots import draw
+    from sparsebench.results.series import picture
+
+    shown, damaged = picture(report.rows, base=folder)
+    for path in draw(shown, folder):
+        print(f"sparsebench: {path} is written")
+    _remark([*report.notes, *damaged])
+
+
+def _remark(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"sparsebench: {note}", file=sys.stderr)
+
+
 def _nothing(root: Path, found: Collected) -> str:
     rest = left_out(root, found)
     more = f"; {'; '.join(rest)}" if rest else ": sparsebench train ... writes runs to outputs"
     return f"{root} holds no finished run{more}"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     if path.is_dir():
         stop(f"--output {path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(partial, path)
     print(f"sparsebench: {path} is written")
 

@@ -75,6 +75,12 @@ class Classifier(L.LightningModule):
         """Return logits [B, classes]."""
         return self.net(images.to(memory_format=self.layout))
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Count each epoch anew: a checkpoint of an epoch's end still holds what that epoch had counted."""
+        if batch_idx == 0:
+            self.train_loss.reset()
+            self.train_accuracy.reset()
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss, reduced in float32."""
         images, labels = batch

@@ -30,7 +30,8 @@ class MetricsFile(Logger):
         self._rows: dict[int, dict[str, Any]] = {}
         if path.exists():
             with path.open(newline="") as file:
-                self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file)}
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+            self._rows = {int(row["step"]): row for row in rows}
 
     @property
     def name(self) -> str:
@@ -125,14 +126,16 @@ def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any],
         group=config["name"],
         id=folder.name.rpartition("--")[2] or folder.name,
         resume="allow",
-        save_dir=str(folder),
+        save_dir=str(folder.resolve()),
         offline=offline,
         config=dict(config),
-        settings=_silent(),
+        settings=_silent(offline),
     )
 
 
-def _silent() -> Any:
+def _silent(offline: bool) -> Any:
     import wandb
 
-    return wandb.Settings(silent=True, console="off")
+    settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
+    wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+    return settings

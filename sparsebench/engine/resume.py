@@ -17,7 +17,8 @@ class Continuation(L.Callback):
     """Save a checkpoint at epoch ends and in between, from which the same command continues bit for bit.
 
     Saved is always a moment between two optimizer steps, never one in the middle of an accumulation. The file is
-    written beside its place and then moved, so that a kill leaves the old one or the new one, never half of one.
+    written beside its place and then moved, so that a kill leaves the old one or the new one, never half of one. That
+    of an epoch's end is moved once the epoch is logged, or else a kill in between would lose its row.
 
     Args:
         path: where the checkpoint lies.
@@ -31,7 +32,13 @@ class Continuation(L.Callback):
         self.steps = steps
         self._saved_at = time.monotonic()
         self._seen = 0
+        self._written = False
         self._random: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove what a kill has left."""
+        if trainer.is_global_zero:
+            self._partial.unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -41,12 +48,21 @@ class Continuation(L.Callback):
         stepped = trainer.global_step > self._seen
         self._seen = trainer.global_step
         if stepped and not progress.is_last_batch and self._is_time(trainer):
-            self._save(trainer)
+            self._write(trainer)
+            self._commit(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save once the epoch, validation included, is over."""
         if self.steps is not None or self._is_time(trainer):
-            self._save(trainer)
+            self._write(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the checkpoint of the last epoch's end count."""
+        self._commit(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the checkpoint of the last epoch's end count."""
+        self._commit(trainer)
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:
@@ -54,12 +70,18 @@ class Continuation(L.Callback):
         late = time.monotonic() - self._saved_at >= self.seconds
         return bool(trainer.strategy.broadcast(late, src=0)) if trainer.world_size > 1 else late
 
-    def _save(self, trainer: L.Trainer) -> None:
-        partial = self.path.with_name(self.path.name + ".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
-        self._saved_at = time.monotonic()
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(self.path.name + ".partial")
+
+    def _write(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self._partial)
+        self._written, self._saved_at = True, time.monotonic()
+
+    def _commit(self, trainer: L.Trainer) -> None:
+        if self._written and trainer.is_global_zero:
+            os.replace(self._partial, self.path)
+        self._written = False
 
     # -- random state ---------------------------------------------------------------------------------------------
 

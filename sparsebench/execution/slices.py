@@ -58,10 +58,16 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, places: Tensor, size: int) -> Tensor:
         ctx.save_for_backward(places)
-        shape = (part.shape[0], size, *part.shape[2:])
-        full = torch.zeros(shape, dtype=part.dtype, device=part.device).contiguous(memory_format=_layout(part))
-        full[:, places] = part
-        return full
+        if _layout(part) == torch.channels_last:
+            shape, layout = (part.shape[0], size, *part.shape[2:]), torch.channels_last
+            full = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=layout).zero_()
+            return full.index_copy_(1, places, part)
+        # a selection copies whole planes, and a channel of zeros in the end gives what is missing
+        source = torch.full((size,), part.shape[1], device=part.device).index_copy_(
+            0, places, torch.arange(part.shape[1], device=part.device)
+        )
+        zero = torch.zeros_like(part[:, :1])
+        return torch.cat([part, zero], dim=1).index_select(1, source)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:

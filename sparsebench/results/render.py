@@ -119,14 +119,15 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
 
 def json_text(records: Sequence[dict[str, Any]], **more: Any) -> str:
     """Return one JSON document: ``rows`` and what is passed besides; numbers that JSON has no name for are null."""
-    return json.dumps(_finite({"rows": list(records), **more}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite({"rows": list(records), **more}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Replace numbers that JSON has no name for by None, at any depth."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -42,8 +42,10 @@ def outputs(tmp_path) -> Path:
     return tmp_path / "outputs"
 
 
-TINY = ["model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16", "sparsity=0.5",
-        "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3"]  # fmt: skip
+TINY = [
+    "model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16", "sparsity=0.5",
+    "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3",
+]  # fmt: skip
 """A run of 16 steps, in half a second."""
 
 

@@ -1,10 +1,9 @@
-"""A run on disk: finished runs are not repeated, interrupted ones continue bit for bit, grids outlive a failing cell."""
+"""A run on disk: finished runs are not repeated, interrupted ones continue bit for bit, grids outlive failing cells."""
 
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +89,14 @@ def cli_again(cli, tiny, folder, monkeypatch, *extra):
     return cli("train", *tiny, "trainer.save_steps=3", *extra).code
 
 
+def stop_before_row(last):
+    def log_metrics(self, metrics, step=None):
+        if step == last and "train_loss" in metrics:
+            raise FloatingPointError("stopped by the test")
+
+    return log_metrics
+
+
 def stop_at(step):
     def on_train_batch_end(self, trainer, *rest):
         if trainer.global_step == step:
@@ -98,12 +105,17 @@ def stop_at(step):
     return on_train_batch_end
 
 
+@pytest.mark.parametrize("stopped", ["mid-epoch", "after an epoch", "before an epoch is logged"])
 @pytest.mark.parametrize("method", ["rigl", "dst_ee"])
-def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outputs, monkeypatch, method):
-    command = ["train", *tiny, f"method={method}", "trainer.save_steps=3"]
+def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outputs, monkeypatch, method, stopped):
+    steps = 3 if stopped == "mid-epoch" else 100  # epochs end at 8 and 16
+    command = ["train", *tiny, f"method={method}", f"trainer.save_steps={steps}"]
     assert cli(*command, "name=whole").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("sparsebench.engine.monitors.LossGuard.on_train_batch_end", stop_at(11))
+        if stopped == "before an epoch is logged":
+            patch.setattr("sparsebench.engine.loggers.MetricsFile.log_metrics", stop_before_row(7))
+        else:
+            patch.setattr("sparsebench.engine.monitors.LossGuard.on_train_batch_end", stop_at(11))
         answer = cli(*command, "name=broken")
     assert answer.code == 2
     assert "stopped by the test" in answer.err
@@ -115,20 +127,31 @@ def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outp
     assert (whole / "metrics.csv").read_bytes() == (broken / "metrics.csv").read_bytes()
 
 
+KILLED_AT_STEP_77 = """
+import os, signal
+from sparsebench.app.main import main
+from sparsebench.engine.monitors import LossGuard
+
+def kill(self, trainer, *rest):
+    if trainer.global_step == 77:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+LossGuard.on_train_batch_end = kill
+main()
+"""
+
+
 def test_killed_in_mid_epoch_and_launched_again_equals_uninterrupted(cli, tiny, tmp_path, outputs):
-    command = ["train", *tiny, "method=rigl", "trainer.max_epochs=25", "trainer.save_steps=7"]
+    command = ["train", *tiny, "method=rigl", "trainer.max_epochs=12", "trainer.save_steps=15"]
     assert cli(*command, "name=whole").code == 0
 
-    with subprocess.Popen(
-        [sys.executable, "-m", "sparsebench", *command, "name=killed"],
-        cwd=tmp_path, env=environment_of(SPARSEBENCH_DATA=str(tmp_path)), stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        end = time.monotonic() + 90
-        while not list(outputs.glob("killed/*/single.ckpt")) and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    assert not list(outputs.glob("killed/*/DONE")), "the run ended before it could be killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_STEP_77, *command, "name=killed"],
+        cwd=tmp_path, env=environment_of(SPARSEBENCH_DATA=str(tmp_path)), capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(outputs.glob("killed/*/single.ckpt"))
+    assert not list(outputs.glob("killed/*/DONE"))
 
     assert cli(*command, "name=killed").code == 0
     whole, killed = (the_run(outputs / name) for name in ("whole", "killed"))

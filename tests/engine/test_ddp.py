@@ -71,7 +71,9 @@ def test_ranks_see_disjoint_data_and_all_of_it(ranks, tmp_path):
         assert sorted(own + other) == sorted(whole)
 
 
-@pytest.mark.parametrize("method", [m for m in ("static", "set", "rigl", "dst_ee", "gmp", "snip", "grasp") if m in METHODS])
+@pytest.mark.parametrize(
+    "method", [m for m in ("static", "set", "rigl", "dst_ee", "gmp", "snip", "grasp") if m in METHODS]
+)
 def test_one_rank_makes_the_same_masks_as_two(ranks, method, tmp_path):
     quieten()
     run = run_of(method, tmp_path / method)

@@ -57,3 +57,38 @@ def write_run(folder: Path, *, done=True, config=None, **changes) -> Path:
     if done:
         (folder / "DONE").touch()
     return folder
+
+
+LAYERS = [f"stage{stage}.block{block}.conv{conv}.weight" for stage in (1, 2, 3) for block in (1, 2, 3) for conv in (1, 2)]
+
+
+def write_metrics(folder: Path, *, epochs=100, steps=500, accuracy=0.75, layers=LAYERS, sparsity=0.9) -> None:
+    """Write a metrics.csv like that of a real run."""
+    names = ["sparsity", "val_loss", "val_accuracy", "train_loss", "lr", "explored", "mask_change", "train_flops_ratio"]
+    columns = ["step", "epoch", *names, *(f"density/{name}" for name in layers)]
+    lines = [",".join(columns), "0,,0" + "," * (len(columns) - 3)]
+    for epoch in range(epochs):
+        share = 1 - 0.9 ** (1 + 40 * epoch / epochs)
+        numbers = [sparsity, 2.3 - 2 * share, accuracy * share, 2.2 - 2.1 * share, 0.1 * (1 - epoch / epochs),
+                   1 - sparsity + 0.3 * share, 0.1 * (1 - share), 0.25]  # fmt: skip
+        cells = [steps * (epoch + 1) - 1, epoch, *(f"{number:.10g}" for number in numbers)]
+        lines.append(",".join(map(str, [*cells, *[f"{1 - sparsity:.10g}"] * len(layers)])))
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_grid(root: Path, *, count: int, epochs: int = 100) -> None:
+    """Write so many finished runs: a grid of methods, sparsities, learning rates and three seeds."""
+    methods = ("rigl", "set", "static", "gmp", "dst_ee", "snip")
+    for number in range(count):
+        seed, cell = number % 3, number // 3
+        method, cell = methods[cell % len(methods)], cell // len(methods)
+        sparsity, rate = (0.8, 0.9, 0.95, 0.98)[cell % 4], 0.1 / (1 + cell // 4)
+        accuracy = 0.76 - 0.3 * (sparsity - 0.7) ** 2 + 0.01 * (methods.index(method) % 3) + 0.002 * seed - 0.01 * (cell // 4)
+        text = f"{method},resnet50,imagenet,sparsity={sparsity},seed={seed}--{number:08x}"
+        folder = write_run(
+            root / text, config={"sparsity": sparsity, "optimizer": {"lr": rate}}, seed=seed, method=method,
+            sparsity_target=sparsity, sparsity=sparsity, test_accuracy=accuracy, config_hash=f"{number:08x}",
+            train_flops_ratio=1.1 - sparsity, steps=epochs * 500, epochs=epochs,
+            density_per_layer={name: 1 - sparsity for name in LAYERS},
+        )  # fmt: skip
+        write_metrics(folder, epochs=epochs, accuracy=accuracy, sparsity=sparsity)

@@ -39,7 +39,7 @@ class Bench:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def run(self, *arguments: str, timeout: float = 240, **environment: str) -> Answer:
+    def run(self, *arguments: str, timeout: float = 600, **environment: str) -> Answer:
         process = self.start(*arguments, **environment)
         try:
             out, err = process.communicate(timeout=timeout)

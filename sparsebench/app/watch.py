@@ -1,0 +1,54 @@
+"""Do something again whenever a run below a folder changes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_TELLING = ("DONE", "result.json", "failed.txt", "stopped.txt")
+
+
+def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | None = None) -> None:
+    """Call ``show`` now, and again whenever a run has ended, until Ctrl-C; a terminal is cleared before.
+
+    Args:
+        root: folder that holds the runs.
+        show: writes; returns why it could not, or an empty text. Runs may still come, so that is no error here.
+        every: seconds between two looks.
+        rounds: looks to take; no end by default.
+    """
+    seen: object = None
+    try:
+        while rounds is None or rounds > 0:
+            now = state(root)
+            if now != seen:
+                seen = now
+                if sys.stdout.isatty():
+                    print("\x1b[H\x1b[2J\x1b[3J", end="")
+                said = show()
+                if said:
+                    print(f"sparsebench: {said}")
+                sys.stdout.flush()
+            if rounds is not None:
+                rounds -= 1
+            if rounds != 0:
+                time.sleep(every)
+    except KeyboardInterrupt:
+        return
+
+
+def state(root: Path) -> dict[str, tuple[int, int]]:
+    """Return what tells one moment of the runs from another: time and size of the files that end a run."""
+    found: dict[str, tuple[int, int]] = {}
+    for folder, _, names in os.walk(root):
+        for name in set(names).intersection(_TELLING):
+            path = os.path.join(folder, name)
+            try:
+                about = os.stat(path)
+            except FileNotFoundError:  # replaced at this moment
+                continue
+            found[path] = (about.st_mtime_ns, about.st_size)
+    return found
