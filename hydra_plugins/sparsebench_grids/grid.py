@@ -22,7 +22,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             GridFailed: some cells failed; all others are finished.
         """
-        from sparsebench.app.sweep import compose_cells, finish_grid
+        from sparsebench.app.cells import compose_cells
+        from sparsebench.app.sweep import finish_grid
 
         assert self.config is not None
         assert self.hydra_context is not None

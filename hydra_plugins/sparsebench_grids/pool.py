@@ -32,8 +32,8 @@ class PoolLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that fails, or whose process dies, takes no other with it."""
+        from sparsebench.app.cells import varying
         from sparsebench.app.pool import Job, Pool, places
-        from sparsebench.app.sweep import varying
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,9 @@ class SearchSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher."""
-        self.config, self.hydra_context = config, hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.config: Any = config
+        self.hydra_context: Any = hydra_context
+        self.launcher: Any = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -40,8 +41,8 @@ class SearchSweeper(Sweeper):
             ValueError: nothing to search for, or Optuna is missing.
             GridFailed: some trials failed.
         """
+        from sparsebench.app.cells import compose_cells
         from sparsebench.app.search import Options, Search
-        from sparsebench.app.sweep import compose_cells
 
         try:
             import optuna  # noqa: F401

@@ -17,8 +17,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.cell import failure_of, is_finished, result_of, write_atomically
+from sparsebench.app.cells import Cell
 from sparsebench.app.lock import STOP, hold
-from sparsebench.app.sweep import Cell, Launch, bring_to_end
+from sparsebench.app.sweep import Launch, bring_to_end
 from sparsebench.app.train import GridFailed
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Attempt:
             if not self.pruned and self.trial.should_prune():
                 self.pruned = True
                 for cell in self.cells:
-                    write_atomically(cell.folder / STOP, f"trial {self.trial.number} is hopeless after {epoch + 1} epochs")
+                    write_atomically(
+                        cell.folder / STOP, f"trial {self.trial.number} is hopeless after {epoch + 1} epochs"
+                    )
 
 
 @dataclass

@@ -16,7 +16,7 @@ from sparsebench.app.standing import STATES, Standing, counts, is_launched, stan
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_COLOURS = dict(zip(STATES, ("cyan", "red", "magenta", "yellow", "dim", "green"), strict=True))
+_COLOURS: dict[str, str] = dict(zip(STATES, ("cyan", "red", "magenta", "yellow", "dim", "green"), strict=True))
 _ROWS = 40
 
 

@@ -13,63 +13,21 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.cell import check_folder, clear, failure_of, is_finished, result_of, write_atomically
-from sparsebench.app.check import check_config
-from sparsebench.app.identity import identity, run_folder
+from sparsebench.app.cell import clear, failure_of, is_finished, result_of, write_atomically
+from sparsebench.app.cells import Cell
 from sparsebench.app.lock import STOP, Busy, hold, holder, is_busy
 from sparsebench.app.train import GridFailed, one_line, sentence
 
-_TRIES = 2  # a cell whose process dies without a word gets one more
+_TRIES = 2  # a cell that leaves no result gets one more
 _POLL = 0.5
+_SILENT = "it left no result: its process died, or files of the configuration have changed meanwhile"
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[Any]]
 """Overrides of each job -> what Hydra's launcher returns for each."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a grid.
-
-    Attributes:
-        overrides: what distinguishes it, as Hydra's command line has it.
-        config: its frozen configuration.
-        error: why it cannot even begin; empty where it can.
-    """
-
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    error: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies."""
-        return run_folder(self.config)
-
-
-def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> list[Cell]:
-    """Compose, freeze and check every job of a grid.
-
-    Args:
-        context: Hydra's context, which has the loader of configurations.
-        master: the configuration of the grid.
-        jobs: overrides of each.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    before = HydraConfig.instance().cfg
-    cells: list[Cell] = []
-    try:
-        for overrides in jobs:
-            composed = context.config_loader.load_sweep_config(master, list(overrides))
-            cells.append(_frozen(composed, tuple(overrides)))
-    finally:
-        HydraConfig.instance().cfg = before
-    return _checked(cells)
 
 
 def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
@@ -93,9 +51,8 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     for cell in first:
         if cell not in open_cells:
             _say_finished(cell)
-    print(
-        f"sparsebench: {len(first)} runs: {len(first) - len(open_cells)} finished, {len(open_cells)} to do", flush=True
-    )
+    done = len(first) - len(open_cells)
+    print(f"sparsebench: {len(first)} runs: {done} finished, {len(open_cells)} to do", flush=True)
     lost = bring_to_end(open_cells, launch)
     for cell in able:
         if cell not in first and is_finished(cell.folder):
@@ -104,7 +61,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
 
 
 def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
-    """Launch cells until each is finished or has failed; return those whose process died without a word, and why.
+    """Launch cells until each is finished or has failed; return those that left no result, and why.
 
     Cells that another launch is at work on are left to it, and taken over should it die.
     """
@@ -123,7 +80,7 @@ def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
         for cell in free:
             tries[cell.folder] += 1
             if tries[cell.folder] >= _TRIES and not _is_settled(cell.folder) and not is_busy(cell.folder):
-                lost[cell.folder] = said.get(cell.folder, "its process died without a word")
+                lost[cell.folder] = said.get(cell.folder, _SILENT)
     return lost
 
 
@@ -152,56 +109,6 @@ def write_manifest(place: Path, cells: Sequence[Cell]) -> Path:
     path = place / f"grid-{name}.json"
     write_atomically(path, json.dumps(content, indent=1) + "\n")
     return path
-
-
-def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
-    """Name each job by the overrides in which it differs from others, for people; a lonely one by its number."""
-    shared = set.intersection(*map(set, jobs))
-    named = [[part for part in job if part not in shared and not part.startswith("hydra.")] for job in jobs]
-    parts = [" ".join(part.removeprefix("+") for part in own) for own in named]
-    return [name or f"run {first + number}" for number, name in enumerate(parts)]
-
-
-def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from sparsebench.app.compose import freeze
-
-    HydraConfig.instance().set_config(composed)
-    own = composed.copy()
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    config = freeze(own)
-    try:
-        check_config(config)
-    except ValueError as error:
-        return Cell(overrides, config, one_line(error))
-    return Cell(overrides, config)
-
-
-def _checked(cells: list[Cell]) -> list[Cell]:
-    """Refuse cells whose folder holds another run, or is that of another cell of the grid."""
-    owner: dict[Path, str] = {}
-    checked: list[Cell] = []
-    for cell in cells:
-        error = cell.error
-        if not error and cell.config["run_dir"] is not None:  # else the hash is part of the name
-            mine = identity(cell.config)
-            if owner.setdefault(cell.folder, mine) != mine:
-                error = f"ValueError: run_dir={cell.folder} is that of another cell: leave it out in grids"
-            else:
-                error = _collision(cell)
-        checked.append(Cell(cell.overrides, cell.config, error))
-    return checked
-
-
-def _collision(cell: Cell) -> str:
-    try:
-        check_folder(cell.folder, cell.config)
-    except ValueError as error:
-        return one_line(error)
-    return ""
 
 
 def _clear(cell: Cell) -> bool:

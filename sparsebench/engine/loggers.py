@@ -58,7 +58,9 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the file atomically."""
+        """Write the file atomically, once there is something to write."""
+        if not self._rows:
+            return
         columns = list(dict.fromkeys(["step", "epoch", *(key for row in self._rows.values() for key in row)]))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -75,7 +77,7 @@ def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[
     Args:
         folder: the run's folder.
         settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
-            ``tags`` and ``offline`` (None: offline unless a key is set).
+            ``tags``, ``artifacts`` and ``offline`` (None: offline unless a key is set).
         config: the resolved configuration, shown by loggers that can.
         label: name of the run for people.
 
@@ -98,10 +100,8 @@ def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[
 def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
     """Close every logger; a W&B run is marked failed where the run failed."""
     for logger in loggers:
-        if type(logger).__name__ == "WandbLogger" and rank_zero_only.rank == 0:
-            plain = {k: v for k, v in (summary or {}).items() if isinstance(v, int | float | str)}
-            logger.experiment.summary.update(plain)  # type: ignore[attr-defined]
-            logger.experiment.finish(exit_code=int(failed))  # type: ignore[attr-defined]
+        if hasattr(logger, "close"):
+            logger.close(failed=failed, summary=summary or {})  # type: ignore[attr-defined]
         else:
             logger.finalize("failed" if failed else "success")
 
@@ -115,16 +115,22 @@ def _tensorboard(folder: Path) -> Logger:
 
 
 def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> Logger:
-    from lightning.pytorch.loggers import WandbLogger
+    from sparsebench.engine.wandb_run import WandbRun, identity_of
 
     offline = settings["offline"] if settings["offline"] is not None else not os.environ.get("WANDB_API_KEY")
-    return WandbLogger(
+    run, stage = identity_of(folder)
+    choices = config.get("choices") or {}
+    names = [str(choices[key]) for key in ("method", "model", "dataset", "recipe") if choices.get(key)]
+    return WandbRun(
+        folder=folder,
+        artifacts=bool(settings.get("artifacts")),
         project=settings["project"],
         entity=settings["entity"],
-        tags=list(settings["tags"]),
-        name=label,
+        tags=list(dict.fromkeys([*settings["tags"], *names])),
+        name=label if stage is None else f"{label} {stage}",
         group=config["name"],
-        id=folder.name.rpartition("--")[2] or folder.name,
+        job_type="train" if stage is None else "stage",
+        id=run,
         resume="allow",
         save_dir=str(folder.resolve()),
         offline=offline,
@@ -137,5 +143,6 @@ def _silent(offline: bool) -> Any:
     import wandb
 
     settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
-    wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+    if rank_zero_only.rank == 0:
+        wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
     return settings

@@ -176,7 +176,9 @@ class Run:
         return self._open
 
     def close_loggers(self, *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
-        """Close the loggers, marked failed where the run failed."""
+        """Close the loggers, marked failed where the run failed; a recipe of several fits opens its own for the end."""
+        if summary is not None:
+            self.open_loggers()
         close_loggers(self._open or [], failed=failed, summary=summary)
         self._open = None
 

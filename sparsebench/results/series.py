@@ -118,6 +118,22 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
+def is_dense(row: Mapping[str, Any]) -> bool:
+    """Tell dense training from all else."""
+    return row["method"] == "dense" and row["recipe"] == "single"
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return what has a colour of its own: the method, or the method within its recipe."""
+    plain = row["recipe"] in ("single", row["method"])
+    return row["method"] if plain else f"{row['method']}, {row['recipe']}"
+
+
+def line_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what rows of one line have in common: all but sparsity."""
+    return kind_of(row), row["epochs"], row["settings"]
+
+
 def link(folder: Path, base: Path) -> str:
     """Return a link from a page in ``base`` to a folder: relative where both lie on one drive."""
     try:

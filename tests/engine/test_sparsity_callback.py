@@ -266,6 +266,11 @@ def test_averages_of_weights_keep_the_zeros_of_the_mask(method, average, order):
     assert seen == [True, True], "validation sees the average, projected onto the mask"
     assert zeros_hold(sparsity)
 
+    unvalidated, averaging = Sparsity(method), average()
+    callbacks = [averaging, unvalidated] if order == "before" else [unvalidated, averaging]
+    silent_trainer(callbacks=callbacks, max_epochs=2).fit(Foreign(), batches(8))
+    assert zeros_hold(unvalidated)
+
 
 def test_deep_copy_in_mid_training_is_independent():
     copies = []

@@ -59,7 +59,9 @@ def write_run(folder: Path, *, done=True, config=None, **changes) -> Path:
     return folder
 
 
-LAYERS = [f"stage{stage}.block{block}.conv{conv}.weight" for stage in (1, 2, 3) for block in (1, 2, 3) for conv in (1, 2)]
+LAYERS = [
+    f"stage{stage}.block{block}.conv{conv}.weight" for stage in (1, 2, 3) for block in (1, 2, 3) for conv in (1, 2)
+]
 
 
 def write_metrics(folder: Path, *, epochs=100, steps=500, accuracy=0.75, layers=LAYERS, sparsity=0.9) -> None:
@@ -83,7 +85,9 @@ def write_grid(root: Path, *, count: int, epochs: int = 100) -> None:
         seed, cell = number % 3, number // 3
         method, cell = methods[cell % len(methods)], cell // len(methods)
         sparsity, rate = (0.8, 0.9, 0.95, 0.98)[cell % 4], 0.1 / (1 + cell // 4)
-        accuracy = 0.76 - 0.3 * (sparsity - 0.7) ** 2 + 0.01 * (methods.index(method) % 3) + 0.002 * seed - 0.01 * (cell // 4)
+        accuracy = (
+            0.76 - 0.3 * (sparsity - 0.7) ** 2 + 0.01 * (methods.index(method) % 3) + 0.002 * seed - 0.01 * (cell // 4)
+        )
         text = f"{method},resnet50,imagenet,sparsity={sparsity},seed={seed}--{number:08x}"
         folder = write_run(
             root / text, config={"sparsity": sparsity, "optimizer": {"lr": rate}}, seed=seed, method=method,

@@ -9,7 +9,7 @@ from sparsebench.app.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from grids import GRID, Answer, Bench  # noqa: E402
+from grids import GRID, Answer, Bench
 
 
 @pytest.fixture

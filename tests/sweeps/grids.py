@@ -11,8 +11,8 @@ from pathlib import Path
 
 from support import environment_of
 
-TINY = ["model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16", "sparsity=0.5",
-        "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3"]  # fmt: skip
+TINY = ["model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16",
+        "trainer.accelerator=cpu", "trainer.max_epochs=2", "sparsity=0.5", "progress=none", "every=3"]  # fmt: skip
 GRID = ["method=rigl,static", "seed=0,1"]
 """Four cells of half a second."""
 

@@ -83,7 +83,10 @@ def test_failed_cells_are_named_and_tried_again(cli, bench, monkeypatch):
     answer = cli(*command)
     assert answer.code == 1
     (failed,) = bench.outputs.rglob("failed.txt")
-    assert f"sparsebench: failed: {failed.parent.relative_to(bench.folder)}: FloatingPointError: the training" in answer.err
+    assert (
+        f"sparsebench: failed: {failed.parent.relative_to(bench.folder)}: FloatingPointError: the training"
+        in answer.err
+    )
     assert answer.err.count("sparsebench: failed:") == 1
     assert "1 of the runs failed: FloatingPointError" in answer.err
     assert len(bench.results()) == 2
@@ -128,7 +131,9 @@ def test_rerun_repeats_the_grid(cli, bench):
 
 
 def test_a_grid_may_come_in_batches_and_from_its_presets(cli, bench):
-    answer = cli("train", "-m", *TINY, "method=static", "+hydra.sweeper.params.seed='0,1,2'", "hydra.sweeper.max_batch_size=2")
+    answer = cli(
+        "train", "-m", *TINY, "method=static", "+hydra.sweeper.params.seed='0,1,2'", "hydra.sweeper.max_batch_size=2"
+    )
     assert answer.code == 0, answer.err
     assert len(bench.results()) == 3
 

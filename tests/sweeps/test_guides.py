@@ -15,7 +15,9 @@ GUIDES = REPOSITORY / "docs" / "guides"
 
 def test_the_sweep_of_weights_and_biases_composes():
     sweep = yaml.safe_load((GUIDES / "wandb_sweep.yaml").read_text())
-    ends = {name: given.get("values", [given.get("min"), given.get("max")]) for name, given in sweep["parameters"].items()}
+    ends = {
+        name: given.get("values", [given.get("min"), given.get("max")]) for name, given in sweep["parameters"].items()
+    }
     head, verb, *rest = sweep["command"][1:]
     assert (head, verb, rest[-1]) == ("${program}", "train", "${args_no_hyphens}")
     for side in (0, -1):
@@ -38,7 +40,10 @@ def commands():
 @pytest.mark.parametrize("arguments", list(commands()))
 def test_commands_of_guides_compose(arguments):
     check_overrides(arguments)
-    firsts = [part.split(",")[0] if "(" not in part else re.sub(r"=.*\((?:\w+,)?([\w.]+).*", r"=\1", part) for part in arguments]
+    firsts = [
+        part.split(",")[0] if "(" not in part else re.sub(r"=.*\((?:\w+,)?([\w.]+).*", r"=\1", part)
+        for part in arguments
+    ]
     kept = [part for part in firsts if part != "-m" and not part.startswith(("hydra", "+hydra"))]
     check_config(compose_config(kept))
 

@@ -8,12 +8,14 @@ import pytest
 from grids import GRID, TINY
 
 from sparsebench.app import pool
+from sparsebench.app.cells import varying
 from sparsebench.app.prefix import Prefixed
-from sparsebench.app.sweep import varying
 
 
 def test_the_same_digits_as_one_after_another(bench, reference):
-    answer = bench.train(*GRID, "hydra/launcher=pool", "hydra.launcher.workers=2", "hydra.launcher.threads=1", "progress=auto")
+    answer = bench.train(
+        *GRID, "hydra/launcher=pool", "hydra.launcher.workers=2", "hydra.launcher.threads=1", "progress=auto"
+    )
     assert answer.code == 0, answer.err
     assert bench.results() == reference
     assert "2 processes of 1 thread each" in answer.out

@@ -41,7 +41,12 @@ def test_a_search_ends_and_goes_on_where_it_stopped(cli, bench):
 
 def test_a_hopeless_trial_is_stopped(cli, bench):
     space = "optimizer.lr=choice(0.1,0.1000001,1e-9,1.1e-9,1.2e-9,1.3e-9)"
-    more = ["trainer.max_epochs=40", "hydra.sweeper.startup=1", "hydra.sweeper.sampler=random", "hydra.sweeper.trials=6"]
+    more = [
+        "trainer.max_epochs=40",
+        "hydra.sweeper.startup=1",
+        "hydra.sweeper.sampler=random",
+        "hydra.sweeper.trials=6",
+    ]
     answer = cli(*search(space, "method=static", *more))
     assert answer.code == 0, answer.err
     states = [trial.state.name for trial in study(bench).trials]
@@ -82,7 +87,9 @@ def test_a_trial_is_the_mean_over_seeds_and_a_failing_one_is_told(cli, bench):
     assert len(found) == 2
     assert trial.value == pytest.approx(sum(found) / 2)
 
-    answer = cli(*search("optimizer.lr=choice(1e30)", "method=static", "hydra.sweeper.trials=1", "hydra.sweeper.study=bad"))
+    answer = cli(
+        *search("optimizer.lr=choice(1e30)", "method=static", "hydra.sweeper.trials=1", "hydra.sweeper.study=bad")
+    )
     assert answer.code == 1
     assert "1 of the runs failed: FloatingPointError" in answer.err
 

@@ -134,7 +134,11 @@ def test_nothing_heavy_is_imported_and_thousands_of_runs_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nowhere"], "nowhere is no folder"), (["."], "holds no run"), ([".", "--every", "0"], "--every 0 is impossible")],
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["."], "holds no run"),
+        ([".", "--every", "0"], "--every 0 is impossible"),
+    ],
 )
 def test_wrong_words(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)

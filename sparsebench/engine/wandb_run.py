@@ -1,0 +1,78 @@
+"""One W&B run for one training run: whole rows, closed with its outcome."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+ARTIFACTS = ("final.pt", "masks.pt", "members.pt", "config.yaml", "result.json")
+"""Files of a finished run that are uploaded where that is asked for."""
+
+
+class WandbRun(WandbLogger):
+    """Log to W&B one row per optimizer step, so that a panel can draw any metric against any other.
+
+    Lightning logs validation and training metrics of one step apart; W&B joins only what is logged at once. The last
+    row waits until the next step, or the end, is there.
+
+    Args:
+        folder: the run's folder, from which artifacts are taken.
+        artifacts: upload final weights, masks and configuration of a run that ended well.
+        settings: of ``WandbLogger``.
+    """
+
+    def __init__(self, *, folder: Path, artifacts: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.folder, self.artifacts = folder, artifacts
+        self._row: dict[str, float] = {}
+        self._row_step: int | None = None
+        self.closed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of a step."""
+        if step != self._row_step:
+            self.flush()
+        self._row_step = step
+        self._row.update(metrics)
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Send the row that waits."""
+        if self._row:
+            super().log_metrics(self._row, self._row_step)
+            self._row = {}
+
+    @rank_zero_only
+    def close(self, *, failed: bool, summary: Mapping[str, Any]) -> None:
+        """End the run, marked failed where it failed, with the numbers of its result as summary."""
+        if self.closed:
+            return
+        self.flush()
+        self.experiment.summary.update({k: v for k, v in summary.items() if isinstance(v, int | float | str)})
+        if self.artifacts and not failed and summary:
+            self._upload()
+        self.experiment.finish(exit_code=int(failed))
+        self.closed = True
+
+    def _upload(self) -> None:
+        import wandb
+
+        files = [self.folder / name for name in ARTIFACTS if (self.folder / name).exists()]
+        artifact = wandb.Artifact(f"run-{self.experiment.id}", type="model")
+        for path in files:
+            artifact.add_file(str(path))
+        self.experiment.log_artifact(artifact)
+
+
+def identity_of(folder: Path) -> tuple[str, str | None]:
+    """Return the id of a run, the same whenever it is continued, and the stage of a recipe it is, if any."""
+    stage = folder.name if folder.parent.name == "stages" else None
+    top = folder if stage is None else folder.parent.parent
+    name = top.name.rpartition("--")[2] or top.name
+    return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}"), stage

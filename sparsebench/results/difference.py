@@ -1,0 +1,119 @@
+"""What tells two runs apart: configuration, numbers, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparsebench.results.table import dotted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NUMBERS = {
+    "test_accuracy": "test accuracy",
+    "val_accuracy": "validation accuracy",
+    "test_loss": "test loss",
+    "sparsity": "sparsity",
+    "train_flops_ratio": "training FLOPs, of dense",
+    "test_flops_ratio": "inference FLOPs, of dense",
+    "exploration_rate": "explored",
+    "dead_units": "dead units",
+    "epochs": "epochs",
+    "steps": "steps",
+    "seconds": "seconds",
+    "images_per_second": "images/s",
+    "peak_memory_mb": "peak memory, MB",
+}
+"""Keys of ``result.json`` that are compared, and their names for people."""
+
+# What says where a run lies and who watches it, not what it is.
+_OUTSIDE = ("run_dir", "output_root", "data_root", "rerun", "progress")
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two masks of one layer.
+
+    Attributes:
+        layer: name of the parameter.
+        first: density of the first.
+        second: density of the second.
+        jaccard: active in both, over active in either; 1 where both are empty; None where the shapes differ.
+        chance: what is expected of independent random masks of these densities.
+    """
+
+    layer: str
+    first: float
+    second: float
+    jaccard: float | None
+    chance: float | None
+
+
+def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted keys whose values differ, with both; ``-`` stands for a key that is not there."""
+    one, two = (dotted({k: v for k, v in config.items() if k not in _OUTSIDE}) for config in (first, second))
+    keys = dict.fromkeys([*one, *two])
+    return {key: (one.get(key, MISSING), two.get(key, MISSING)) for key in keys if _differ(one, two, key)}
+
+
+def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Return the numbers of both results; a number that neither has is left out."""
+    pairs = {key: (_number(first.get(key)), _number(second.get(key))) for key in NUMBERS}
+    return {key: pair for key, pair in pairs.items() if pair != (None, None)}
+
+
+def mask_overlaps(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[Overlap]:
+    """Compare the masks of two runs layer by layer; a layer with a mask in one run alone is dense in the other.
+
+    Args:
+        first: bool, by parameter name; no entry means dense.
+        second: the same of the other run.
+    """
+    return [_overlap(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
+
+
+def total_overlap(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float | None:
+    """Return the Jaccard index over all layers of equal shape together, or None without any."""
+    both = either = 0
+    for name in dict.fromkeys([*first, *second]):
+        one, two = _pair(first.get(name), second.get(name))
+        if one.shape == two.shape:
+            both, either = both + int((one & two).sum()), either + int((one | two).sum())
+    return both / either if either else None
+
+
+def expected_jaccard(first: float, second: float) -> float:
+    """Return the Jaccard index of large independent random masks of two densities."""
+    both = first * second
+    return both / (first + second - both) if both else 0.0
+
+
+def _overlap(name: str, first: Tensor | None, second: Tensor | None) -> Overlap:
+    one, two = _pair(first, second)
+    densities = tuple(int(mask.sum()) / max(1, mask.numel()) for mask in (one, two))
+    if one.shape != two.shape:
+        return Overlap(name, *densities, jaccard=None, chance=None)
+    either = int((one | two).sum())
+    jaccard = int((one & two).sum()) / either if either else 1.0
+    return Overlap(name, *densities, jaccard=jaccard, chance=expected_jaccard(*densities))
+
+
+def _pair(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Fill in a mask of ones for a run in which the layer is dense."""
+    import torch
+
+    known = first if first is not None else second
+    assert known is not None, "one of them has the layer"
+    ones = torch.ones(known.shape, dtype=torch.bool)
+    return (ones if first is None else first.bool()), (ones if second is None else second.bool())
+
+
+def _differ(one: Mapping[str, Any], two: Mapping[str, Any], key: str) -> bool:
+    return (key in one) != (key in two) or one.get(key) != two.get(key)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
