@@ -34,7 +34,12 @@ def build(config: Mapping[str, Any]) -> Any:
         if isinstance(error.__cause__, ValueError | FileNotFoundError):
             raise error.__cause__ from None
         target = config.get("_target_", "?")
-        raise ValueError(f"{target} cannot be built: {str(error.__cause__ or error).splitlines()[0]}") from error
+        raise ValueError(f"{target} cannot be built: {_last_line(error.__cause__ or error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the line that says what is wrong: Hydra puts the cause last."""
+    return [line for line in str(error).splitlines() if line.strip()][-1]
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:

@@ -6,6 +6,7 @@ SET grows at random, RigL by gradient magnitude, DST-EE by a score that also rew
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -70,6 +71,12 @@ class SET(Static):
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Rewire instead of the step, or take the dense gradient for the update after it; then mask gradients."""
+        if clock.step == 0 and clock.steps(self.every) > min(self.until * clock.total, clock.total - 1):
+            warnings.warn(
+                f"no mask update falls into {clock.total} steps with every={self.every:g} and until={self.until:g}: "
+                f"masks stay as drawn; set every= to a smaller number of steps, or to a fraction of the budget",
+                stacklevel=2,
+            )
         if self.needs_gradient and self._collects(clock):
             self._collect(net)
         if self.replaces_step and self._due(clock):
@@ -87,7 +94,8 @@ class SET(Static):
         return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
 
     def _due(self, clock: Clock) -> bool:
-        return clock.due(self.every, stop=self.until)
+        # what grows after the last step would never train
+        return clock.step < clock.total and clock.due(self.every, stop=self.until)
 
     def _collects(self, clock: Clock) -> bool:
         now = clock if self.replaces_step else clock.after

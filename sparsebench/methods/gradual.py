@@ -27,7 +27,7 @@ class GMP(Masked):
         until: moment at which the budget is reached exactly, as a fraction of the budget.
     """
 
-    paper: ClassVar[str] = "gmp"
+    paper: ClassVar[str] = "zhu_gupta"
     budget_holds: ClassVar[str] = "end"
 
     every: float = 100

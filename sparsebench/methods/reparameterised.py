@@ -153,7 +153,7 @@ class SRSTE(Masked):
         every: steps between masks (a fraction of the budget when below 1).
     """
 
-    paper: ClassVar[str] = "sr_ste"
+    paper: ClassVar[str] = "nm_sparsity"
     budget_holds: ClassVar[str] = "always"
     zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {

@@ -20,7 +20,8 @@ class CHT(SET):
 
     A layer is a bipartite network of inputs and outputs; a convolution is read as (out, in * kernel height * kernel
     width). The score of a missing link is the node-based CH2-L3 of its paths of length three; links that no path
-    predicts come last, at random, and so are ties broken. Source: Zhang et al. 2024 (arXiv 2501.19107, appendix C).
+    predicts come last, at random, and so are ties broken. Source: Zhang et al. (ICLR 2024); the formula as in
+    their successor paper (arXiv 2501.19107, appendix C).
     Soft sampling, correlated initialisation and the removal of idle neurons are left out.
     """
 

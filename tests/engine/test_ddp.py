@@ -17,7 +17,10 @@ from sparsebench.app.worker import quieten
 sys.path.insert(0, str(Path(__file__).parent))
 from two_ranks import Rows, run_of, start_of
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot be distributed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot be distributed"),
+]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 METHODS = [
     path.stem
