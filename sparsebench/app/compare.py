@@ -52,8 +52,8 @@ def compare(first: Finished, second: Finished) -> dict[str, Any]:
     notes = version_notes([first, second])
     notes += [f"{run.folder}: no readable config.yaml" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
-    masks = [_masks(run.folder, notes) for run in (first, second)]
-    known = masks[0] is not None and masks[1] is not None
+    masks = [found for run in (first, second) if (found := _masks(run.folder, notes)) is not None]
+    known = len(masks) == 2
     return {
         "runs": [str(first.folder), str(second.folder)],
         "config": config_changes(first.config, second.config) if both_configs else {},

@@ -130,8 +130,8 @@ class Sparsity(L.Callback):
             route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
         if self._net.learned and hasattr(pl_module, "extra_groups"):
             own = self._learned_optimizer()
-            pl_module.extra_optimizers = [] if own is None else [own]
-            pl_module.extra_groups = [self._learned_group()] if own is None else []
+            groups = [self._learned_group()] if own is None else []
+            vars(pl_module).update(extra_optimizers=[] if own is None else [own], extra_groups=groups)
 
     def _loss(self, objective: Objective) -> Tensor:
         return self.method.loss(self.net, objective)

@@ -80,7 +80,7 @@ class Probe:
 
     objectives: Callable[[int], Sequence[Objective]]
     output: Objective
-    parameters: Mapping[str, Parameter] = field(default_factory=dict, kw_only=True)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter], kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class Method:
     budget_holds: ClassVar[str] = "never"
     """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
     zeros: ClassVar[str] = "stored"
-    """``stored``: weights outside the masks are zero; ``computed``: they are not set to zero, since the forward pass, or
-    the optimizer itself, makes the zeros."""
+    """``stored``: weights outside the masks are zero; ``computed``: nobody sets them to zero, since the forward pass,
+    or the optimizer itself, makes the zeros."""
 
     exceptions: ClassVar[Mapping[str, str]] = {}
     """Promises that this method cannot keep, each with its reason.

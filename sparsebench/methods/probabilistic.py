@@ -51,7 +51,7 @@ class VRPGE(DrawnMasks):
     backward_samples: int = 1
     residual: str = "union"
     execution: Execution = "compact"
-    multiple: int = 1
+    multiple: int = 16
     shuffle: bool = False
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ _COLOURS = ("#1f5fd0", "#cf4520", "#0d8a5f", "#8b46c4", "#0a84a0", "#b36b00", "#
 _MARKERS = ("o", "s", "^", "v", "X", "P", "h")
 _DASHES = ("-", "--", ":", "-.")
 _DENSE = "#47566a"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.figsize": (4.2, 3.0),
     "figure.dpi": 200,
     "savefig.bbox": "tight",
@@ -140,11 +140,11 @@ def _density_layers(
 ) -> bool:
     sparse = [row for row in rows if not is_dense(row) and any(run["layers"] is not None for run in row["runs"])]
     dash = _dashes(sparse)
-    names: list[Sequence[str]] = []
+    names: list[list[str]] = []
     for row in sparse:
         runs = [run for run in row["runs"] if run["layers"] is not None]
         runs = [run for run in runs if run["layers"] == runs[0]["layers"]]
-        names.append(layers[runs[0]["layers"]])
+        names.append(list(layers[runs[0]["layers"]]))
         heights = [statistics.fmean(run["densities"][i] for run in runs) for i in range(len(names[-1]))]
         axes.plot(heights, color=style[kind_of(row)][0], linestyle=dash[row["sparsity_target"]], label=kind_of(row))
     _logarithmic(axes, "y")

@@ -125,6 +125,6 @@ def test_unfired_first():
         explored.append(int(net.memory["fired"]["w"].sum()))
     assert explored == [min(200, 40 + 20 * update) for update in range(1, 13)]
     before = net.digest()
-    method.rewire(net, Clock(11, 12), None)
+    method.rewire(net, Clock(12, 12), None)
     assert net.digest() != before, "then growth is random"
     assert torch.equal(net.memory["fired"]["w"], torch.ones(10, 20).bool())

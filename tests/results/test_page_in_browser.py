@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from browser import CHROMIUM, Browser
 from written_runs import LAYERS, write_grid, write_metrics, write_run
 

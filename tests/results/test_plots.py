@@ -17,7 +17,8 @@ def shown(tmp_path):
     for method, sparsity in (("rigl", 0.8), ("rigl", 0.95), ("set", 0.8), ("dense", 0.0)):
         folder = write_run(
             tmp_path / f"{method}{sparsity}", method=method, sparsity=sparsity, sparsity_target=sparsity or None,
-            train_flops_ratio=1.01 - sparsity, test_accuracy=0.8 - 0.1 * sparsity, density_per_layer=dict.fromkeys(LAYERS, 1 - sparsity), steps=1000,
+            train_flops_ratio=1.01 - sparsity, test_accuracy=0.8 - 0.1 * sparsity,
+            density_per_layer=dict.fromkeys(LAYERS, 1 - sparsity), steps=1000,
             config_hash=f"{method}{sparsity}", config={"sparsity": sparsity},
         )  # fmt: skip
         write_metrics(folder, epochs=4, sparsity=sparsity)

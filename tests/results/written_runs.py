@@ -93,6 +93,6 @@ def write_grid(root: Path, *, count: int, epochs: int = 100) -> None:
             root / text, config={"sparsity": sparsity, "optimizer": {"lr": rate}}, seed=seed, method=method,
             sparsity_target=sparsity, sparsity=sparsity, test_accuracy=accuracy, config_hash=f"{number:08x}",
             train_flops_ratio=1.1 - sparsity, steps=epochs * 500, epochs=epochs,
-            density_per_layer={name: 1 - sparsity for name in LAYERS},
+            density_per_layer=dict.fromkeys(LAYERS, 1 - sparsity),
         )  # fmt: skip
         write_metrics(folder, epochs=epochs, accuracy=accuracy, sparsity=sparsity)

@@ -1,0 +1,153 @@
+"""W&B, offline: one run per training run, whole rows, grouped, tagged, closed and marked, with artifacts on demand."""
+
+import json
+
+import pytest
+
+wandb = pytest.importorskip("wandb")
+
+from wandb_log import told  # noqa: E402
+
+from sparsebench.engine.loggers import build_loggers, close_loggers  # noqa: E402
+from sparsebench.engine.wandb_run import WandbRun, identity_of  # noqa: E402
+from sparsebench.results.panels import STEP, specification  # noqa: E402
+
+SETTINGS = {"kind": "wandb", "project": "p", "entity": None, "tags": ["mine"], "offline": True}
+CONFIG = {"name": "study", "choices": {"method": "rigl", "model": "mlp", "dataset": "digits", "recipe": "single"}}
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def name_of(item):
+    return item.key or ".".join(item.nested_key)
+
+
+def history(records):
+    return [{name_of(item): json.loads(item.value_json) for item in r.history.item} for r in records["history"]]
+
+
+def build(folder, **settings):
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_loggers(folder, settings={**SETTINGS, **settings}, config=CONFIG, label="rigl,seed=0")
+
+
+def test_what_one_step_logs_is_one_row(tmp_path):
+    folder = tmp_path / "rigl--0123abcd"
+    loggers = build(folder)
+    for logger in loggers:
+        logger.log_metrics({"val_accuracy": 0.5}, step=9)
+        logger.log_metrics({"train_flops": 1e9}, step=9)
+        logger.log_metrics({"val_accuracy": 0.75}, step=19)
+    close_loggers(loggers, summary={"test_accuracy": 0.7, "density_per_layer": {"a": 1}})
+    close_loggers(loggers, failed=True)  # nothing happens to what is closed
+    records = told(folder)
+    rows = [{key: row[key] for key in row if not key.startswith("_")} for row in history(records)]
+    assert rows == [
+        {"val_accuracy": 0.5, "train_flops": 1e9, STEP: 9},
+        {"val_accuracy": 0.75, STEP: 19},
+    ]
+    run = records["run"][0].run
+    assert (run.run_id, run.run_group, run.job_type, run.project) == ("0123abcd", "study", "train", "p")
+    assert list(run.tags) == ["mine", "rigl", "mlp", "digits", "single"]
+    summary = {name_of(item): item.value_json for r in records["summary"] for item in r.summary.update}
+    assert json.loads(summary["test_accuracy"]) == 0.7
+    assert "density_per_layer" not in summary
+    assert records["exit"][0].exit.exit_code == 0
+
+
+def test_the_id_is_that_of_the_folder_and_stages_have_their_own(tmp_path):
+    assert identity_of(tmp_path / "a,seed=0--0123abcd") == ("0123abcd", None)
+    assert identity_of(tmp_path / "a--0123abcd" / "stages" / "level 1") == ("0123abcd-level-1", "level 1")
+    assert identity_of(tmp_path / "my run") == ("my-run", None)
+
+
+def test_artifacts_of_a_run_that_ended_well(tmp_path):
+    for name, failed, wanted in (
+        ("a--00000001", False, True),
+        ("b--00000002", True, True),
+        ("c--00000003", False, False),
+    ):
+        loggers = build(tmp_path / name, artifacts=wanted)
+        for file in ("final.pt", "masks.pt", "config.yaml"):
+            (tmp_path / name / file).write_text(file)
+        close_loggers(loggers, failed=failed, summary=None if failed else {"test_accuracy": 0.5})
+        records = told(tmp_path / name)
+        found = [
+            entry.path
+            for r in records.get("request", [])
+            for entry in r.request.log_artifact.artifact.manifest.contents
+        ]
+        found += [entry.path for r in records.get("artifact", []) for entry in r.artifact.manifest.contents]
+        assert sorted(found) == (["config.yaml", "final.pt", "masks.pt"] if wanted and not failed else [])
+        assert records["exit"][0].exit.exit_code == int(failed)
+
+
+def test_only_the_first_rank_talks(tmp_path, monkeypatch):
+    from lightning.pytorch.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    loggers = build(tmp_path / "a--00000009")
+    for logger in loggers:
+        logger.log_metrics({"a": 1.0}, step=1)
+    close_loggers(loggers, failed=True)
+    assert not list(tmp_path.rglob("*.wandb"))
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_online_where_a_key_is_set_and_offline_otherwise(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("sparsebench.engine.loggers._silent", lambda offline: made.append(offline))
+    monkeypatch.setattr(WandbRun, "__init__", lambda self, **settings: made.append(settings["offline"]))
+    build(tmp_path / "a", offline=None)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    build(tmp_path / "b", offline=None)
+    build(tmp_path / "c", offline=True)
+    assert made == [True, True, False, False, True, True]
+
+
+def test_a_grid_is_one_run_each_also_behind_one_that_fails(cli, tiny, outputs):
+    answer = cli("train", "-m", *tiny, "logger=wandb", "logger.artifacts=true", "optimizer.lr=1e30,0.1", "name=study")
+    assert answer.code == 1
+    folders = [path for path in (outputs / "study").iterdir() if path.is_dir()]
+    states = {}
+    for folder in folders:
+        records = told(folder)
+        run = records["run"][0].run
+        assert run.run_group == "study"
+        assert folder.name.endswith(run.run_id)
+        states[(folder / "DONE").exists()] = records["exit"][0].exit.exit_code
+    assert states == {True: 0, False: 1}
+
+
+def test_every_metric_of_the_dashboard_is_logged(cli, tiny, outputs):
+    assert cli("train", *tiny, "logger=wandb", "method=rigl").code == 0
+    (result,) = outputs.rglob("result.json")
+    rows = history(told(result.parent))
+    logged = set().union(*rows)
+    for section in specification("p")["sections"]:
+        for panel in section["panels"]:
+            if panel["kind"] == "line":
+                wanted = {panel["x"], *panel.get("y", ())}
+                assert wanted <= logged, panel
+                assert "y" not in panel or any(wanted - {"train_accuracy"} <= set(row) for row in rows), panel
+            else:
+                keys = panel.get("metrics") or [panel["x"], panel["y"]]
+                assert set(keys) <= set(json.loads(result.read_text()))
+    last = rows[-1]
+    assert last["sparsity_target"] == last["sparsity"] == pytest.approx(0.5)
+    assert last["drop_fraction"] == 0.0, "no update is due any more"
+    assert 0 < next(row["drop_fraction"] for row in rows if "drop_fraction" in row) <= 0.3
+
+
+def test_a_recipe_of_several_fits_is_one_run_and_its_stages(cli, tiny, outputs):
+    assert cli("train", *tiny, "logger=wandb", "recipe=prune_finetune", "method=given").code == 0
+    (result,) = outputs.rglob("result.json")
+    stages = sorted(path for path in (result.parent / "stages").iterdir())
+    assert len(stages) >= 2
+    assert {told(stage)["run"][0].run.job_type for stage in stages} == {"stage"}
+    (whole,) = (result.parent / "wandb").rglob("*.wandb")
+    assert whole
+    assert not (result.parent / "metrics.csv").exists()

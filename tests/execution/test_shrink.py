@@ -1,0 +1,86 @@
+"""The final network without its dead channels: the same function, plain layers, plain keys."""
+
+import copy
+import json
+
+import pytest
+import torch
+from support import command
+from torch import nn
+
+from sparsebench.execution import ChannelNetwork, removable, shrink
+from sparsebench.models import build
+
+NETWORKS = [("vgg11", {}), ("resnet20", {}), ("resnet20", {"shortcut": "pad"}), ("resnet50", {}), ("wrn22_2", {})]
+
+
+def dead(name, options):
+    """A trained-looking network whose dead channels are stored zeros."""
+    torch.manual_seed(0)
+    net = build(name, classes=10, shape=(3, 32, 32), **options).double().eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.bias)
+            nn.init.normal_(layer.running_mean)
+    network = ChannelNetwork.of(net, dict(net.named_parameters()))
+    masks = {n: torch.rand(width) < 0.4 for n, width in network.units.items()}
+    for mask in masks.values():
+        mask[0] = True
+    with torch.no_grad():
+        named = dict(net.named_parameters())
+        for key, tensor in network.masked(masks).tensors.items():
+            if key in named:
+                named[key].copy_(tensor)
+    return net, network, masks
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda v: str(v))
+def test_a_shrunk_network_is_the_same_function(name, options):
+    net, network, masks = dead(name, options)
+    found = removable(network)
+    assert all(torch.equal(found[unit], mask) for unit, mask in masks.items())
+    small = shrink(network, found).eval()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(small(images), net(images), rtol=1e-8, atol=1e-10)
+    assert small.state_dict().keys() == net.state_dict().keys()
+    assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(p.numel() for p in net.parameters())
+    first = small.get_submodule(next(iter(masks)))
+    assert first.out_channels == first.weight.shape[0] == int(next(iter(masks.values())).sum())
+    assert "".join(small.state_dict()) == "".join(copy.deepcopy(net).state_dict())
+    if name == "vgg11":
+        assert type(small) is type(net)
+
+
+def test_channels_that_norms_turn_into_constants_stay():
+    net = build("vgg11", classes=10, shape=(3, 32, 32))
+    with torch.no_grad():
+        net.features.conv3.weight[5:] = 0
+        net.features.bn3.bias.fill_(0.5)
+    network = ChannelNetwork.of(net, dict(net.named_parameters()))
+    assert all(mask.all() for mask in removable(network).values())
+    with torch.no_grad():
+        net.features.bn3.bias[5:] = 0
+        net.features.bn3.weight[5:] = 0
+    assert int(removable(network)["features.conv3"].sum()) == 5
+
+
+def test_the_command_writes_a_network_that_plain_torch_runs(tmp_path):
+    settings = ["model=resnet20", "dataset=digits", "sparsity=0.6", "dataset.limit=64", "trainer.max_epochs=1"]
+    done = command("train", "method=vr_pge", *settings, "run_dir=run", "progress=none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = command("export", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run/small/channels.json").read_text())
+    assert report["after"]["macs"] < 0.5 * report["before"]["macs"]
+    program = torch.export.load(tmp_path / "run/small/small.pt2").module()
+    full = build("resnet20", classes=10, shape=(1, 8, 8))
+    full.load_state_dict(torch.load(tmp_path / "run/final.pt", weights_only=True))
+    images = torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(program(images), full.eval()(images), rtol=1e-3, atol=1e-4)
+    state = torch.load(tmp_path / "run/small/small.pt", weights_only=True)
+    assert state.keys() == full.state_dict().keys()
+    refused = command("export", "nowhere", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "holds no final.pt" in refused.stderr
