@@ -1,14 +1,27 @@
 """Read what W&B has written offline."""
 
 import struct
+import time
 from pathlib import Path
 
 
 def told(folder: Path) -> dict[str, list]:
-    """Return the records of the one W&B run in a folder, by kind."""
+    """Return the records of the one W&B run in a folder, by kind, once its last one is on the disk.
+
+    The process that writes them does so behind the back of the one that has closed the run.
+    """
+    (path,) = (folder / "wandb").rglob("*.wandb")
+    for _ in range(200):
+        found = _records(path)
+        if "exit" in found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{path} has no end")
+
+
+def _records(path: Path) -> dict[str, list]:
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = (folder / "wandb").rglob("*.wandb")
     found: dict[str, list] = {}
     for data in chunks(path.read_bytes()):
         record = wandb_internal_pb2.Record()

@@ -62,7 +62,7 @@ def draw(picture: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def _charts(rows: Rows, papers: Rows, layers: Sequence[Sequence[str]]) -> dict[str, Callable[[Any], bool]]:
+def _charts(rows: Rows, papers: Rows, layers: Sequence[list[str]]) -> dict[str, Callable[[Any], bool]]:
     """Return the charts by file name; each draws on axes and says whether there was anything to draw."""
     style = _styles(rows)
     charts: dict[str, Callable[[Any], bool]] = {
@@ -136,7 +136,7 @@ def _accuracy_flops(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tup
 
 
 def _density_layers(
-    axes: Any, rows: Rows, layers: Sequence[Sequence[str]], style: Mapping[str, tuple[str, str]]
+    axes: Any, rows: Rows, layers: Sequence[list[str]], style: Mapping[str, tuple[str, str]]
 ) -> bool:
     sparse = [row for row in rows if not is_dense(row) and any(run["layers"] is not None for run in row["runs"])]
     dash = _dashes(sparse)
@@ -144,7 +144,7 @@ def _density_layers(
     for row in sparse:
         runs = [run for run in row["runs"] if run["layers"] is not None]
         runs = [run for run in runs if run["layers"] == runs[0]["layers"]]
-        names.append(list(layers[runs[0]["layers"]]))
+        names.append(layers[runs[0]["layers"]])
         heights = [statistics.fmean(run["densities"][i] for run in runs) for i in range(len(names[-1]))]
         axes.plot(heights, color=style[kind_of(row)][0], linestyle=dash[row["sparsity_target"]], label=kind_of(row))
     _logarithmic(axes, "y")

@@ -196,7 +196,8 @@ def test_depthwise_layers_follow_their_inputs():
         return randomised(
             nn.Sequential(
                 nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, padding=1, groups=8),
-                nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+                nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                nn.Linear(4, 10),
             )
         )  # fmt: skip
 
@@ -260,7 +261,7 @@ def test_refuses_empty_layers_compiled_networks_and_bad_settings():
     with pytest.raises(ValueError, match="no layer may lose channels"):
         ChannelNetwork.of(net, [])
     net.compile()
-    with pytest.raises(ValueError, match="trainer.compile=false"):
+    with pytest.raises(ValueError, match=r"trainer\.compile=false"):
         network.run(lambda t: None, {"0": torch.ones(8, dtype=torch.bool)})
 
 
