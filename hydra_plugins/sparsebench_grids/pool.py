@@ -33,10 +33,12 @@ class PoolLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; one that fails, or whose process dies, takes no other with it."""
         from sparsebench.app.cells import varying
-        from sparsebench.app.pool import Job, Pool, places
+        from sparsebench.app.places import places
+        from sparsebench.app.pool import Job, Pool, warm_up
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        warm_up(places(**self.options)[0])
         composed = [self._compose(job, initial_job_idx + number) for number, job in enumerate(job_overrides)]
         devices = max(_devices(config) for config in composed)
         divided = places(**self.options, devices=devices)

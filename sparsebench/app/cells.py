@@ -12,6 +12,8 @@ from sparsebench.app.check import check_config
 from sparsebench.app.identity import identity, run_folder
 from sparsebench.app.train import one_line
 
+WITHIN = ("given", "single")
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -48,7 +50,16 @@ def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> l
             cells.append(_frozen(composed, tuple(overrides)))
     finally:
         HydraConfig.instance().cfg = before
-    return _checked(cells)
+    return _checked(_alone(cells))
+
+
+def _alone(cells: list[Cell]) -> list[Cell]:
+    """Leave out of a grid of methods the one that lives within recipes only: ``method=glob(*)`` names it too."""
+    able = [cell for cell in cells if (cell.config["choices"]["method"], cell.config["choices"]["recipe"]) != WITHIN]
+    if not able or len(able) == len(cells):
+        return cells
+    print(f"sparsebench: method={WITHIN[0]} is left out: its masks come from a recipe (imp, swamp, ...)", flush=True)
+    return able
 
 
 def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:

@@ -17,23 +17,10 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+from sparsebench.app.places import Place
+
 _WARM = ["sparsebench.app.build", "sparsebench.app.outcome", "sparsebench.app.worker", "sparsebench.app.helpers"]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Place:
-    """What one worker may use.
-
-    Attributes:
-        threads: of each of its operations.
-        cores: to which it is bound; none leaves it to the system.
-        gpus: that it sees, as ``CUDA_VISIBLE_DEVICES`` has them; None leaves it as it is.
-    """
-
-    threads: int
-    cores: tuple[int, ...] = ()
-    gpus: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,47 +31,13 @@ class Job:
     arguments: Mapping[str, Any]
 
 
-def places(
-    *, workers: int | None = None, threads: int | None = None, per_gpu: int = 1, devices: int = 1, bind: bool = False
-) -> list[Place]:
-    """Divide this machine among workers.
+def warm_up(place: Place) -> None:
+    """Start the server from which workers are forked; it imports while this process does something else."""
+    from multiprocessing.forkserver import ensure_running
 
-    Args:
-        workers: how many; as many as fit by default.
-        threads: threads of each; by default one, or with ``workers`` an equal share of the cores.
-        per_gpu: workers on each GPU, where there are GPUs.
-        devices: devices, or processes, of each cell.
-        bind: bind each worker to cores of its own.
-
-    Raises:
-        ValueError: a number below 1.
-    """
-    for name, value in (("workers", workers), ("threads", threads), ("per_gpu", per_gpu), ("devices", devices)):
-        if value is not None and value < 1:
-            raise ValueError(f"hydra.launcher.{name}={value} is impossible: give at least 1, or null where it is")
-    cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
-    if gpus:
-        groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
-        seen: list[str | None] = [*(groups or [",".join(gpus)])] * per_gpu
-        seen = seen[:workers] if workers else seen
-        each = threads or max(1, len(cores) // len(seen))
-    else:
-        each = threads or (max(1, len(cores) // (workers * devices)) if workers else 1)
-        seen = [None] * (workers or max(1, len(cores) // (each * devices)))
-    width = max(1, len(cores) // len(seen))
-    bound = [tuple(cores[i * width : (i + 1) * width]) if bind else () for i in range(len(seen))]
-    return [Place(each, own, gpu) for own, gpu in zip(bound, seen, strict=True)]
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs that may be used, without waking them: a process that has done so cannot be forked any more."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
-    with contextlib.suppress(OSError):
-        names = sorted(name for name in os.listdir("/proc/driver/nvidia/gpus"))
-        return [str(number) for number in range(len(names))]
-    return []
+    with _environment(place):
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_WARM)
+        ensure_running()
 
 
 class Pool:
@@ -123,11 +76,9 @@ class _Worker:
     def __init__(self, place: Place) -> None:
         self.place, self.number, self.lives = place, None, True
         self.pipe, theirs = multiprocessing.Pipe()
-        with _environment(place):
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(_WARM)
-            self.process = context.Process(target=_serve, args=(theirs, place), daemon=False)
-            self.process.start()
+        warm_up(place)
+        self.process = multiprocessing.get_context("forkserver").Process(target=_serve, args=(theirs, place))
+        self.process.start()
         theirs.close()
         self.number: int | None
 

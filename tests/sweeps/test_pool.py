@@ -7,8 +7,9 @@ import time
 import pytest
 from grids import GRID, TINY
 
-from sparsebench.app import pool
+from sparsebench.app import places as module
 from sparsebench.app.cells import varying
+from sparsebench.app.places import places
 from sparsebench.app.prefix import Prefixed
 
 
@@ -49,18 +50,18 @@ def test_ctrl_c_leaves_every_run_ready_to_continue(bench):
 
 def test_how_a_machine_is_divided(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(pool, "visible_gpus", list)
-    assert [(p.threads, p.gpus) for p in pool.places()] == [(1, None)] * 16
-    assert [p.threads for p in pool.places(threads=4)] == [4] * 4
-    assert [p.threads for p in pool.places(workers=2)] == [8] * 2
-    assert [p.threads for p in pool.places(devices=2)] == [1] * 8
-    assert [p.cores for p in pool.places(threads=8, bind=True)] == [tuple(range(8)), tuple(range(8, 16))]
-    monkeypatch.setattr(pool, "visible_gpus", lambda: ["0", "1", "2", "3"])
-    assert [(p.threads, p.gpus) for p in pool.places()] == [(4, "0"), (4, "1"), (4, "2"), (4, "3")]
-    assert [p.gpus for p in pool.places(per_gpu=2)] == ["0", "1", "2", "3"] * 2
-    assert [p.gpus for p in pool.places(devices=2)] == ["0,1", "2,3"]
+    monkeypatch.setattr(module, "visible_gpus", list)
+    assert [(p.threads, p.gpus) for p in places()] == [(1, None)] * 16
+    assert [p.threads for p in places(threads=4)] == [4] * 4
+    assert [p.threads for p in places(workers=2)] == [8] * 2
+    assert [p.threads for p in places(devices=2)] == [1] * 8
+    assert [p.cores for p in places(threads=8, bind=True)] == [tuple(range(8)), tuple(range(8, 16))]
+    monkeypatch.setattr(module, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    assert [(p.threads, p.gpus) for p in places()] == [(4, "0"), (4, "1"), (4, "2"), (4, "3")]
+    assert [p.gpus for p in places(per_gpu=2)] == ["0", "1", "2", "3"] * 2
+    assert [p.gpus for p in places(devices=2)] == ["0,1", "2,3"]
     with pytest.raises(ValueError, match=r"hydra\.launcher\.workers=0 is impossible"):
-        pool.places(workers=0)
+        places(workers=0)
 
 
 def test_names_of_cells_are_what_differs():

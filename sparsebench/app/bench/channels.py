@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from sparsebench.models import build
 from sparsebench.sparse import SparseModel
 
 MODELS = ("vgg11", "vgg16", "vgg19", "resnet20", "resnet32", "resnet18", "resnet50")
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> None:
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     bench = Bench.of(options)
-    rows = [bench.measure(keep, rounds=options.rounds) for keep in options.keep]
+    rows = [bench.measure(keep, rounds=options.rounds, clock=CLOCKS[options.clock]) for keep in options.keep]
     print(_head(bench, options))
     print(table(rows))
     if options.json:
@@ -49,8 +51,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--multiple", type=int, default=1, help="widths are rounded up to a multiple of this")
+    parser.add_argument("--multiple", type=int, default=16, help="widths are rounded up to a multiple of this")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", help="file for the numbers")
     return parser.parse_args(arguments)
@@ -90,7 +93,7 @@ class Bench:
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         shape = (3, options.size, options.size)
         wider = {"width": options.width} if options.width != 1 else {}
-        net = build(options.model, classes=10, shape=shape, **wider).to(device, memory_format=layout)
+        net = build(options.model, classes=10, shape=shape, **wider).to(device).to(memory_format=layout)
         images = torch.randn(options.batch, *shape, device=device).contiguous(memory_format=layout)
         labels = torch.randint(0, 10, (options.batch,), device=device)
         low = torch.bfloat16 if options.dtype == "bfloat16" else None
@@ -156,7 +159,7 @@ class Bench:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def measure(self, keep: float, *, rounds: int) -> dict[str, Any]:
+    def measure(self, keep: float, *, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
         """Measure all cases at one share of channels.
 
         Returns:
@@ -176,7 +179,7 @@ class Bench:
             "VR-PGE": self.steps(keep),
             "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
         }
-        seconds = interleave(cases, rounds=rounds, device=self.device)
+        seconds = interleave(cases, rounds=rounds, device=self.device, clock=clock)
         memory = {
             name: peak_bytes(cases[name], device=self.device) for name in ("dense", "masked", "compact", "VR-PGE")
         }
@@ -236,6 +239,6 @@ def _head(bench: Bench, options: argparse.Namespace) -> str:
     layout = "channels-last" if options.channels_last else "contiguous"
     return (
         f"{options.model}, {options.size} px, batch {options.batch}, {options.dtype}, {layout}, widths rounded to "
-        f"{options.multiple}; {where}, {options.threads} thread(s), {machine['cpu_capability']}, torch {machine['torch']}; "
-        f"medians of {options.rounds} rounds (range); dense passes forward and backward, VR-PGE with both optimizers\n"
+        f"{options.multiple}; {where}, {options.threads} thread(s), {machine['cpu_capability']}, "
+        f"torch {machine['torch']}; {options.clock} clock, medians of {options.rounds} rounds (range)\n"
     )

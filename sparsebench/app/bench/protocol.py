@@ -28,7 +28,12 @@ class Ratio:
 
 
 def interleave(
-    cases: Mapping[str, Callable[[], Any]], *, rounds: int, warmups: int = 2, device: torch.device
+    cases: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    warmups: int = 2,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Run all cases in turn, round after round.
 
@@ -37,6 +42,7 @@ def interleave(
         rounds: that count.
         warmups: rounds before them.
         device: waited for, where it runs behind the program.
+        clock: ``time.perf_counter``, or ``time.process_time`` for one thread on a machine that others use too.
 
     Returns:
         Seconds by case and round.
@@ -46,9 +52,11 @@ def interleave(
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(-warmups, rounds):
         for name, case in cases.items():
-            began = _now(device)
+            _wait(device)
+            began = clock()
             case()
-            taken = _now(device) - began
+            _wait(device)
+            taken = clock() - began
             if number >= 0:
                 seconds[name].append(taken)
     return seconds
@@ -60,10 +68,9 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(each), min(each), max(each))
 
 
-def _now(device: torch.device) -> float:
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 class Allocations(TorchDispatchMode):
