@@ -135,9 +135,7 @@ def _accuracy_flops(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tup
     return bool(usable)
 
 
-def _density_layers(
-    axes: Any, rows: Rows, layers: Sequence[list[str]], style: Mapping[str, tuple[str, str]]
-) -> bool:
+def _density_layers(axes: Any, rows: Rows, layers: Sequence[list[str]], style: Mapping[str, tuple[str, str]]) -> bool:
     sparse = [row for row in rows if not is_dense(row) and any(run["layers"] is not None for run in row["runs"])]
     dash = _dashes(sparse)
     names: list[list[str]] = []

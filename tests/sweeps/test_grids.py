@@ -69,7 +69,7 @@ def test_a_cell_is_taken_over_from_a_launch_that_dies(bench, cli):
     process = bench.start(*command, "seed=0", "trainer.save_steps=3")
     bench.wait_for("single.ckpt")
     os.killpg(process.pid, signal.SIGSTOP)  # it is at work, and comes no further
-    killer = threading.Timer(6, lambda: os.killpg(process.pid, signal.SIGKILL))
+    killer = threading.Timer(4, lambda: os.killpg(process.pid, signal.SIGKILL))
     killer.start()
     answer = cli(*command, "seed=0,1")
     killer.join()
