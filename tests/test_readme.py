@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -40,6 +41,10 @@ class YourModule(L.LightningModule):
         return torch.optim.Adam(self.parameters())
 
 
+SHORT = pytest.mark.filterwarnings("ignore:no mask update falls into")  # a few steps, so that tests are fast
+
+
+@SHORT
 def test_the_lightning_example_trains_a_sparse_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -51,6 +56,7 @@ def test_the_lightning_example_trains_a_sparse_network(tmp_path, monkeypatch):
     assert abs(zeros - 0.9) < 1e-3
 
 
+@SHORT
 def test_the_bare_loop_trains_a_sparse_network():
     model = build("digits_cnn", classes=10, shape=(1, 8, 8))
     names = {

@@ -88,8 +88,10 @@ class Attempt:
     def report(self) -> None:
         """Tell the study of epochs that all its runs have reached, and stop them when it is hopeless."""
         curves = [curve(cell.folder) for cell in self.cells]
+        known = self.trial.study.trials[self.trial.number].intermediate_values  # of an attempt that was interrupted
         for epoch in range(self.reported, min(map(len, curves))):
-            self.trial.report(fmean(each[epoch] for each in curves), epoch)
+            if epoch not in known:
+                self.trial.report(fmean(each[epoch] for each in curves), epoch)
             self.reported = epoch + 1
             if not self.pruned and self.trial.should_prune():
                 self.pruned = True
