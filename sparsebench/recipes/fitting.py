@@ -164,6 +164,7 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
         "dense_flops": ledger.dense_flops,
         "executed_flops": ledger.executed_flops,
         "start_flops": ledger.start_flops,
+        "mask_change": float(net.change),
         "gradient_flow": _gradient_flow(trainer),
         "exploration_rate": exploration_rate(net),
         "collapsed_layers": collapsed_layers(net),
