@@ -19,6 +19,7 @@ from two_ranks import Rows, run_of, start_of
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.ranks,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot be distributed"),
 ]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
