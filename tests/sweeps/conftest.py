@@ -13,8 +13,10 @@ from grids import GRID, Answer, Bench
 
 
 @pytest.fixture
-def bench(tmp_path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.end()
 
 
 @pytest.fixture

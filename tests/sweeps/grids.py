@@ -24,20 +24,35 @@ class Answer:
     err: str
 
 
+def _hear_ctrl_c() -> None:
+    """Hear Ctrl-C as in a terminal: what a shell starts in the background inherits that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Bench:
     """The command line in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.outputs = folder / "outputs"
+        self.started: list[subprocess.Popen] = []
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         """Start a process group of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "sparsebench", *arguments],
             cwd=self.folder, env=environment_of(SPARSEBENCH_DATA=str(self.folder), **environment), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End what a failed test has left behind."""
+        for process in self.started:
+            if process.poll() is None:
+                kill(process)
 
     def run(self, *arguments: str, timeout: float = 600, **environment: str) -> Answer:
         process = self.start(*arguments, **environment)
