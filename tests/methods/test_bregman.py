@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +148,7 @@ class LeastSquares(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
         self.matrix = torch.randn(100, 200, generator=generator) / 10
         self.truth = torch.zeros(200)
@@ -183,6 +186,20 @@ def test_recovers_a_sparse_solution(coarse_steps):
     assert support[problem.truth != 0].all()
     assert support.sum() <= (100 if coarse_steps == 0 else 25)
     assert ledger.train_flops_ratio < (0.7 if coarse_steps == 0 else 0.15)
+
+
+def test_the_figure_of_the_card_levels_recover_the_support_exactly_where_linbreg_keeps_more():
+    solve_as_drawn = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "sparse_recovery.py"))["solve"]
+    torch.set_default_dtype(torch.float64)
+    try:
+        (linbreg, _, _), (levels, ledger, _) = solve_as_drawn(0, 0), solve_as_drawn(0, 9)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for problem in (linbreg, levels):
+        assert (problem.found - problem.truth).abs().max() < 1e-9
+    assert torch.equal(levels.found != 0, levels.truth != 0)
+    assert linbreg.found.count_nonzero() >= 20
+    assert ledger.train_flops_ratio < 0.1
 
 
 def test_the_dense_solution_is_not_the_sparse_one():
