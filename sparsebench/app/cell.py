@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -75,6 +76,15 @@ def failure_of(folder: Path) -> str:
         return ""
     except IndexError:
         return "it does not say why"
+
+
+def curve(folder: Path) -> list[float]:
+    """Return the validation accuracy of each epoch so far."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
+    except OSError:
+        return []
 
 
 def clear(folder: Path) -> None:

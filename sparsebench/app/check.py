@@ -10,6 +10,9 @@ from typing import Any
 from sparsebench.app.conf import groups, options, search_path
 from sparsebench.app.errors import near
 
+CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich", "lines", "none")}
+"""Keys with few possible values."""
+
 
 def normalise(arguments: list[str]) -> list[str]:
     """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, since other frameworks say density."""
@@ -73,12 +76,12 @@ def check_config(config: Mapping[str, Any]) -> None:
     if pattern not in (None, "unstructured") and "density" in method and "pattern" not in method:
         name = config["choices"]["method"]
         raise ValueError(f"method {name} takes no pattern, pattern={pattern} was given: leave it out for this method")
-    if config["on_collapse"] not in ("warn", "error", "floor"):
-        raise ValueError(f"on_collapse={config['on_collapse']} is unknown: choose warn, error or floor")
+    for key, allowed in CHOICES.items():
+        if config[key] not in allowed:
+            *others, last = allowed
+            raise ValueError(f"{key}={config[key]} is unknown: choose {', '.join(others)} or {last}")
     if config["on_collapse"] == "floor" and pattern not in (None, "unstructured"):
         raise ValueError(f"on_collapse=floor keeps single weights and breaks pattern={pattern}: choose warn or error")
-    if config["progress"] not in ("auto", "rich", "lines", "none"):
-        raise ValueError(f"progress={config['progress']} is unknown: choose auto, rich, lines or none")
 
 
 def _number(key: str, value: Any) -> float:

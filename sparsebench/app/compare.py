@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.app.report import left_out, variant, version_notes
 from sparsebench.results.collect import Finished, collect
@@ -22,29 +22,28 @@ from sparsebench.results.difference import (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        stop(f"compare: {message}; see sparsebench compare --help")
-
-
 def main(arguments: list[str]) -> None:
     """Read both runs, and say in what they differ."""
-    parser = _Parser(
-        prog="sparsebench compare",
-        description="Show in what two finished runs differ: configuration, numbers, and the overlap of their masks "
-        "layer by layer (Jaccard index: active in both, over active in either).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("first", metavar="RUN", help="folder of a run")
-    parser.add_argument("second", metavar="RUN", help="folder of another")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(arguments)
-    runs = (_read(Path(given.first)), _read(Path(given.second)))
+    given = parser().parse_args(arguments)
+    runs = (_read(given.first), _read(given.second))
     found = compare(*runs)
     if given.json:
         print(json.dumps(found | {"masks": [asdict(overlap) for overlap in found["masks"]]}, indent=1, default=str))
     else:
         _show(runs, found)
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "compare",
+        "Show in what two finished runs differ: configuration, numbers, and the overlap of their masks layer by layer "
+        "(Jaccard index: active in both, over active in either).",
+    )
+    parser.add_argument("first", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("second", type=Path, metavar="RUN", help="folder of another")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
 
 
 def compare(first: Finished, second: Finished) -> dict[str, Any]:

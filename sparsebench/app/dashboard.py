@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
+from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.results.panels import specification
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        stop(f"dashboard: {message}; see sparsebench dashboard --help")
-
-
 def main(arguments: list[str]) -> None:
     """Print the specification, or make the workspace."""
-    parser = _Parser(
-        prog="sparsebench dashboard",
-        description="Make a Weights & Biases workspace with the panels of sparse training: accuracy, sparsity, density "
-        "per layer, drop fraction, exploration, mask change, FLOPs.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--project", default="sparsebench", help="W&B project of the runs (sparsebench)")
-    parser.add_argument("--entity", help="user or team (that of the account)")
-    parser.add_argument("--name", default="sparsebench", help="name of the workspace (sparsebench)")
-    parser.add_argument("--dry-run", action="store_true", help="print the specification as JSON, without a network")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     wanted = specification(given.project, given.entity, name=given.name)
     if given.dry_run:
         print(json.dumps(wanted, indent=1))
@@ -37,6 +22,20 @@ def main(arguments: list[str]) -> None:
     if importlib.util.find_spec("wandb_workspaces") is None:
         stop("dashboard needs the package wandb-workspaces: install sparsebench[dashboard], or look with --dry-run")
     print(f"sparsebench: {_publish(wanted)} is written")
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "dashboard",
+        "Make a Weights & Biases workspace with the panels of sparse training: accuracy, sparsity, density per layer, "
+        "drop fraction, exploration, mask change, FLOPs.",
+    )
+    parser.add_argument("--project", default="sparsebench", help="W&B project of the runs (sparsebench)")
+    parser.add_argument("--entity", help="user or team (that of the account)")
+    parser.add_argument("--name", default="sparsebench", help="name of the workspace (sparsebench)")
+    parser.add_argument("--dry-run", action="store_true", help="print the specification as JSON, without a network")
+    return parser
 
 
 def workspace(wanted: Mapping[str, Any], entity: str) -> Any:

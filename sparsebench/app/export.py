@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
 
 
 def main(arguments: list[str]) -> None:
     """Write the small network beside the run."""
-    parser = argparse.ArgumentParser(
-        prog="sparsebench export",
-        description="Write RUN/small/: small.pt (state_dict of plain small layers), small.pt2 (the whole network, for "
-        "torch.export.load, any batch size), channels.json (widths, parameters, MACs before and after).",
-    )
-    parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("--output", type=Path, help="another folder for the files")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         report = export(options.run, options.output or options.run / "small")
     except (ValueError, FileNotFoundError) as error:
@@ -31,6 +24,18 @@ def main(arguments: list[str]) -> None:
         f"{report['folder']}: {after['parameters']:,} of {before['parameters']:,} parameters, "
         f"{after['macs']:,} of {before['macs']:,} MACs, outputs differ by at most {report['difference']:.1e}"
     )
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "export",
+        "Write RUN/small/: small.pt (state_dict of plain small layers), small.pt2 (the whole network, for "
+        "torch.export.load, any batch size), channels.json (widths, parameters, MACs before and after).",
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--output", type=Path, help="another folder for the files")
+    return parser
 
 
 def export(run: Path, folder: Path) -> dict[str, Any]:

@@ -6,18 +6,18 @@ Nothing heavy is imported here, so that ``sparsebench status`` answers at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebench import filelock
+from sparsebench.filelock import Held
+
 LOCK, RUNNING, STOP = "run.lock", "running.json", "stop"
-_PROBES, _POLL = 4, 0.02  # whoever only looks holds the lock for an instant, which must not pass for a holder
 _STALE = 180.0  # seconds without a sign of life, after which a run on another machine counts as dead
 
 
@@ -25,25 +25,9 @@ class Busy(RuntimeError):
     """Another process is at work in the folder."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """A lock that this process holds.
-
-    Attributes:
-        handle: the open file; a child process that inherits it holds the lock as well.
-        first: nobody else is at work in the folder.
-    """
-
-    handle: int
-    first: bool
-
-
 @contextlib.contextmanager
 def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0.2) -> Iterator[Held]:
-    """Hold the lock of a run folder, an advisory one of the system (``flock``).
-
-    It vanishes with the last process that holds it, also after a ``kill -9``: a file left behind is no lock. Process
-    id and host stand in the file for people.
+    """Hold the lock of a run folder; it vanishes with the last process that holds it.
 
     Args:
         folder: the run folder; made if needed.
@@ -55,8 +39,8 @@ def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0
         Busy: somebody else holds it, and ``wait`` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, told = folder / LOCK, False
-    while (held := _take(path, join=join)) is None:
+    told = False
+    while (held := _take(folder, join=join)) is None:
         if not wait:
             raise Busy(f"{folder} is at work in {holder(folder)}")
         if not told:
@@ -66,28 +50,17 @@ def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0
     try:
         yield held
     finally:
-        if _lock(held.handle, fcntl.LOCK_EX):
-            path.unlink(missing_ok=True)  # while locked: whoever waits sees that the file is another one
-        os.close(held.handle)
+        held.release()
 
 
 def is_busy(folder: Path) -> bool:
     """Tell whether a living process is at work in a run folder."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
-    except (FileNotFoundError, NotADirectoryError):
-        return _lives_elsewhere(folder)
-    try:
-        return not _lock(handle, fcntl.LOCK_EX) or _lives_elsewhere(folder)
-    finally:
-        os.close(handle)
+    return filelock.is_taken(folder / LOCK) or _lives_elsewhere(folder)
 
 
 def holder(folder: Path) -> str:
     """Return who is at work in a folder, for people."""
-    with contextlib.suppress(OSError):
-        return (folder / LOCK).read_text().strip() or "a process"
-    return "a process"
+    return filelock.holder(folder / LOCK)
 
 
 def running(folder: Path) -> dict[str, Any]:
@@ -123,33 +96,5 @@ def _lives_elsewhere(folder: Path) -> bool:
     return elsewhere and time.time() - float(sign.get("updated", 0)) < _STALE
 
 
-def _take(path: Path, *, join: bool) -> Held | None:
-    if _lives_elsewhere(path.parent) and not join:
-        return None
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    first = _lock(handle, fcntl.LOCK_EX)
-    taken = first or (join and _lock(handle, fcntl.LOCK_SH))
-    try:
-        if taken and path.stat().st_ino != os.fstat(handle).st_ino:
-            taken = False  # the holder has just removed this file: its successor is the lock
-    except FileNotFoundError:
-        taken = False
-    if not taken:
-        os.close(handle)
-        return None
-    if first:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        if join:
-            _lock(handle, fcntl.LOCK_SH)
-    return Held(handle, first)
-
-
-def _lock(handle: int, kind: int) -> bool:
-    for _ in range(_PROBES):
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(_POLL)
-    return False
+def _take(folder: Path, *, join: bool) -> Held | None:
+    return None if _lives_elsewhere(folder) and not join else filelock.take(folder / LOCK, join=join)

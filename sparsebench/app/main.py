@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 
 from sparsebench.app.conf import make_importable, search_path
 
@@ -35,6 +36,11 @@ examples:
 """
 
 
+def module_of(verb: str) -> ModuleType:
+    """Import the module of a verb."""
+    return importlib.import_module(f"sparsebench.app.{'listing' if verb == 'list' else verb}")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Dispatch to a verb; exit with 2 and one clear line when the input is wrong."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -52,9 +58,8 @@ def main(argv: list[str] | None = None) -> None:
 
         stop(f"unknown verb {verb!r}{near(verb, VERBS)}; verbs are {', '.join(VERBS)}")
     make_importable(search_path(rest)[1:])
-    module = importlib.import_module(f"sparsebench.app.{'listing' if verb == 'list' else verb}")
     try:
-        module.main(rest)
+        module_of(verb).main(rest)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("sparsebench: interrupted; the same command continues", file=sys.stderr)

@@ -35,7 +35,7 @@ Overrides are those of train: sparsebench train --help lists them.
 """
 
 # Training images of sets whose files need not be there, or need not be read, to count them.
-_IMAGES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "Digits": 1_437}
+_IMAGES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "FashionMNIST": 60_000, "Digits": 1_437}
 _PUBLISHED = {"TinyImageNet": 100_000, "ImageFolder": 1_281_167}
 _ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.app.identity import identity
 from sparsebench.app.watch import watch
@@ -24,11 +25,6 @@ from sparsebench.results.table import Row, tabulate
 
 FILES = ("html", "parquet")
 """Formats that are no text for a terminal."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        stop(f"report: {message}; see sparsebench report --help")
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,10 @@ class Report:
 
 def main(arguments: list[str]) -> None:
     """Read, group, compare, write; again and again with ``--watch``."""
-    given = _parse(arguments)
-    root = Path(given.folder)
+    given = parser().parse_args(arguments)
+    if given.every <= 0:
+        stop(f"--every {given.every:g} is impossible: give seconds above 0")
+    root: Path = given.folder
     if not root.is_dir():
         stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
     if given.watch:
@@ -81,9 +79,9 @@ def _produce(given: argparse.Namespace, root: Path) -> str:
     try:
         report = read(root, by)
         if given.plots:
-            _draw(report, Path(given.plots))
+            _draw(report, given.plots)
         if given.format in FILES:
-            _write_file(report, given.format, Path(given.output or root / f"report.{given.format}"))
+            _write_file(report, given.format, given.output or root / f"report.{given.format}")
             return ""
         if given.plots and given.output is None and given.format == "terminal":
             return ""
@@ -93,7 +91,7 @@ def _produce(given: argparse.Namespace, root: Path) -> str:
     if given.output is None:
         sys.stdout.write(text)
     else:
-        _write(Path(given.output), text)
+        _write(given.output, text)
     if given.format == "csv":  # a table for programs has no room for remarks
         _remark(report.notes)
     return ""
@@ -124,14 +122,14 @@ def left_out(root: Path, found: Collected) -> list[str]:
     return [*unfinished, *(f"skipped: {_short(path, root)}: {reason}" for path, reason in found.skipped)]
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(
-        prog="sparsebench report",
-        description="Tabulate the finished runs below a folder: mean and standard deviation over seeds, FLOPs, "
-        "measured speed, and the published value beside each row.",
-        allow_abbrev=False,
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "report",
+        "Tabulate the finished runs below a folder: mean and standard deviation over seeds, FLOPs, measured speed, and "
+        "the published value beside each row.",
     )
-    parser.add_argument("folder", nargs="?", default="outputs", help="folder that holds runs (outputs)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
     parser.add_argument(
         "--format",
         choices=(*FORMATS, *FILES),
@@ -139,9 +137,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="how the table is written (terminal); html, a page with charts, and parquet go to a file",
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="write to a file (html and parquet: report.html, report.parquet in the folder)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to a file (html and parquet: report.html, report.parquet in the folder)",
     )
-    parser.add_argument("--plots", metavar="FOLDER", help="write the charts there, as SVG and PNG")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG and PNG")
     parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
     parser.add_argument(
@@ -151,10 +152,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="columns that come first and order the rows: dataset, model, recipe, method, sparsity_target, epochs, "
         "or a configuration key such as optimizer.lr",
     )
-    given = parser.parse_args(arguments)
-    if given.every <= 0:
-        stop(f"--every {given.every:g} is impossible: give seconds above 0")
-    return given
+    return parser
 
 
 def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ to stop through a file beside it.
 from __future__ import annotations
 
 import contextlib
-import csv
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.app.cell import failure_of, is_finished, result_of, write_atomically
+from sparsebench.app.cell import curve, failure_of, is_finished, result_of, write_atomically
 from sparsebench.app.cells import Cell
 from sparsebench.app.lock import STOP, hold
 from sparsebench.app.sweep import Launch, bring_to_end
@@ -221,15 +220,6 @@ class Search:
             print(f"  {settings}  validation accuracy {100 * (best.value or 0):.2f} %", flush=True)
         if self.failures:
             raise GridFailed(self.failures)
-
-
-def curve(folder: Path) -> list[float]:
-    """Return the validation accuracy of each epoch so far."""
-    try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
-    except OSError:
-        return []
 
 
 @contextlib.contextmanager

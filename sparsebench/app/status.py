@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.app.standing import STATES, Standing, counts, is_launched, standings, time_left
 
@@ -20,24 +20,10 @@ _COLOURS: dict[str, str] = dict(zip(STATES, ("cyan", "red", "magenta", "yellow",
 _ROWS = 40
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        stop(f"status: {message}; see sparsebench status --help")
-
-
 def main(arguments: list[str]) -> None:
     """Show the grid, once or until it is finished."""
-    parser = _Parser(
-        prog="sparsebench status",
-        description="Show the runs below a folder: done, running, failed, interrupted, and still to come.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("folder", nargs="?", default="outputs", help="folder that holds runs (outputs)")
-    parser.add_argument("--watch", action="store_true", help="show it live until nothing runs any more, or Ctrl-C")
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two looks (1)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(arguments)
-    root = Path(given.folder)
+    given = parser().parse_args(arguments)
+    root: Path = given.folder
     if not root.is_dir():
         stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
     if given.every <= 0:
@@ -49,6 +35,16 @@ def main(arguments: list[str]) -> None:
         _watch(root, given.every)
     else:
         _show(root)
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser("status", "Show the runs below a folder: done, running, failed, interrupted, and still to come.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
+    parser.add_argument("--watch", action="store_true", help="show it live until nothing runs any more, or Ctrl-C")
+    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
 
 
 def _show(root: Path) -> None:

@@ -34,16 +34,15 @@ from typing import Any
 
 import lightning as L
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.engine.agreement import average_gradients, check_agreement
+from sparsebench.engine.learned import adopt_learned, announce_learned, create_learned
 from sparsebench.engine.probe import CountingProbe, build_probe
-from sparsebench.engine.steps import restore_steps, route_steps, samples_in, will_skip
+from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, will_skip
 from sparsebench.methods.base import Clock, Method, Objective
-from sparsebench.optim.groups import Together
 from sparsebench.sparse import Prunable, SparseModel, digest
 
 ELEMENTWISE = {
@@ -124,23 +123,13 @@ class Sparsity(L.Callback):
         params = self.prunable.select(pl_module.get_submodule(self.module))
         if self._net is None or any(params.get(name) is not p for name, p in self._net.params.items()):
             self._net = SparseModel(params, seed=self.seed, module=pl_module.get_submodule(self.module))
-            learned = self.method.learned(self._net)
-            self._net.learned = {name: Parameter(value) for name, value in learned.items()}
+            create_learned(self._net, self.method)
         if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
             route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
-        if self._net.learned and hasattr(pl_module, "extra_groups"):
-            own = self._learned_optimizer()
-            groups = [self._learned_group()] if own is None else []
-            vars(pl_module).update(extra_optimizers=[] if own is None else [own], extra_groups=groups)
+        announce_learned(pl_module, self._net, self.method)
 
     def _loss(self, objective: Objective) -> Tensor:
         return self.method.loss(self.net, objective)
-
-    def _learned_group(self) -> dict[str, Any]:
-        return {"params": list(self.net.learned.values()), **self.method.learned_options()}
-
-    def _learned_optimizer(self) -> Optimizer | None:
-        return self.method.learned_optimizer(self._learned_group())
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the first masks, unless they were restored; start listening to the optimizer."""
@@ -149,10 +138,10 @@ class Sparsity(L.Callback):
                 f"one optimizer is needed, {len(trainer.optimizers)} are configured: combine them into one"
             )
         self.net.move_()
-        self._adopt_learned(trainer)
+        adopt_learned(trainer, self.net, self.method)
         optimizer = trainer.optimizers[0]
         if not self._restored:
-            self._ask_budget(trainer)
+            self.total_steps = self.total_steps or budget_of(trainer)
             if self.masks:
                 self.net.set_masks(self.masks)
             probe = build_probe(trainer, pl_module, self.module)
@@ -169,25 +158,7 @@ class Sparsity(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask for the budget after a resumption: asking earlier would make Lightning forget the loader's position."""
-        self._ask_budget(trainer)
-
-    def _ask_budget(self, trainer: L.Trainer) -> None:
-        if self.total_steps is None:
-            steps = trainer.estimated_stepping_batches
-            if steps == float("inf"):
-                raise ValueError("training has no end, schedules need one: set max_epochs or max_steps of the trainer")
-            self.total_steps = int(steps)
-
-    def _adopt_learned(self, trainer: L.Trainer) -> None:
-        optimizer = trainer.optimizers[0]
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if all(id(p) in held for p in self.net.learned.values()):
-            return
-        own = self._learned_optimizer()
-        if own is None:
-            optimizer.add_param_group(self._learned_group())
-        else:
-            trainer.optimizers = [Together([optimizer, own])]
+        self.total_steps = self.total_steps or budget_of(trainer)
 
     # -- one step -------------------------------------------------------------------------------------------------
 

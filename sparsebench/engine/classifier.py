@@ -71,6 +71,17 @@ class Classifier(L.LightningModule):
         for metric in (self.train_accuracy, self.train_loss):
             metric.persistent(True)  # an interrupted epoch goes on with what it had counted
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put down what all ranks have counted in this epoch: the rest of the state is that of rank 0."""
+        state, total = checkpoint["state_dict"], self.trainer.strategy.reduce
+        state.update({name: total(state[name].clone(), reduce_op="sum") for name in filter(_is_count, state)})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let rank 0 go on from it, and the others from nothing: an epoch's value comes from their sums."""
+        if self.global_rank > 0:
+            state = checkpoint["state_dict"]
+            state.update({name: torch.zeros_like(state[name]) for name in filter(_is_count, state)})
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes]."""
         return self.net(images.to(memory_format=self.layout))
@@ -130,3 +141,7 @@ class Classifier(L.LightningModule):
             return optimizer
         factor = LambdaLR(optimizer, lambda step: schedule(min(1.0, step / self.total_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+
+def _is_count(name: str) -> bool:
+    return name.startswith(("train_loss.", "train_accuracy."))

@@ -64,6 +64,18 @@ def restore_steps(module: L.LightningModule) -> None:
         vars(module).pop(step, None)
 
 
+def budget_of(trainer: L.Trainer) -> int:
+    """Return the optimizer steps that a trainer will take.
+
+    Raises:
+        ValueError: they have no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise ValueError("training has no end, schedules need one: set max_epochs or max_steps of the trainer")
+    return int(steps)
+
+
 def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
     """Tell whether a gradient scaler will skip this step: some gradient of the optimizer is not finite."""
     if getattr(trainer.precision_plugin, "scaler", None) is None:

@@ -29,6 +29,12 @@ def compete(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -
     return keep_top_global(means, int((prices[order].cumsum(0) <= budget).sum()))
 
 
+def portion(count: int, share: float, *, unit: int = 1, up: bool = False) -> int:
+    """Return a share of a count in whole units, rounded down, or up."""
+    exact = round(share * count / unit, 9)  # 0.3 * 10 is 3.0000000000000004 for floats: such dust must not count
+    return unit * (math.ceil(exact) if up else math.floor(exact))
+
+
 def whole_steps(shapes: Shapes, densities: Mapping[str, float], steps: Mapping[str, int]) -> dict[str, int]:
     """Round each layer down to whole steps, then raise the largest remainders while the total comes nearer.
 

@@ -4,6 +4,10 @@ Every function clamps the progress, and returns exactly ``start`` at 0 and exact
 """
 
 import math
+from collections.abc import Callable
+
+Schedule = Callable[[float, float, float], float]
+"""Start, end, progress -> value."""
 
 
 def constant(start: float, end: float, progress: float) -> float:

@@ -88,7 +88,7 @@ class Method:
     """Dense training. A subclass says what it does otherwise, and holds hyper-parameters only."""
 
     paper: ClassVar[str] = ""
-    """Citation key of ``results/published.yaml``, or a plain reference."""
+    """Key of its paper among those of ``results/published.yaml``; empty for what has none."""
     budget_holds: ClassVar[str] = "never"
     """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
     zeros: ClassVar[str] = "stored"
@@ -207,6 +207,12 @@ class Masked(Method):
         """Every pass multiplies by active weights only."""
         del net, clock
         return SPARSE
+
+
+def one_of(name: str, value: Any, allowed: Any) -> None:
+    """Refuse what is not allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(str(choice) for choice in allowed)}")
 
 
 def skip_step(optimizer: Optimizer) -> None:

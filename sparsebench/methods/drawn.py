@@ -19,8 +19,8 @@ from sparsebench.functional.estimate import bernoulli
 from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
-from sparsebench.methods.base import Clock, Method, Probe
-from sparsebench.methods.session import Masks, Network, Session, cpu, module_of, one_of, session_of
+from sparsebench.methods.base import Clock, Method, Probe, one_of
+from sparsebench.methods.session import Masks, Network, Session, cpu, module_of, session_of
 from sparsebench.sparse.model import SparseModel
 
 FinalMask = Literal["topk", "bernoulli", "best_of_n", "random", "uniform"]

@@ -5,9 +5,8 @@ SET grows at random, RigL by gradient magnitude, DST-EE by a score that also rew
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,13 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
-from sparsebench.functional.schedule import cosine
+from sparsebench.functional.ration import portion
+from sparsebench.functional.schedule import Schedule, cosine
 from sparsebench.functional.score import acquisition
-from sparsebench.methods.base import Clock, Probe, skip_step
+from sparsebench.methods.base import Clock, Probe, one_of, skip_step
 from sparsebench.methods.static import Static
 from sparsebench.sparse.model import SparseModel
-
-Schedule = Callable[[float, float, float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ class SET(Static):
             raise ValueError(f"every={self.every:g}, until={self.until:g}: every must be > 0 and until in (0, 1]")
         if self.score_batches < 1 or (self.every >= 1 and self.score_batches > self.every):
             raise ValueError(f"score_batches {self.score_batches} must lie between 1 and every={self.every:g}")
-        _check_choice("drop_count", self.drop_count, "floor", "ceil")
+        one_of("drop_count", self.drop_count, ("floor", "ceil"))
 
     # -- when -----------------------------------------------------------------------------------------------------
 
@@ -158,9 +156,7 @@ class SET(Static):
     def dropped(self, net: SparseModel, name: str, share: float) -> int:
         """Return how many weights a layer drops: whole units of the pattern, all replaceable."""
         unit, active = self.pattern.unit(net.shapes[name]), net.counts[name]
-        # 0.3 * 10 is 3.0000000000000004 for floats: round such dust away before taking floor or ceiling
-        exact = round(share * active / unit, 9)
-        count = unit * (math.floor(exact) if self.drop_count == "floor" else math.ceil(exact))
+        count = portion(active, share, unit=unit, up=self.drop_count == "ceil")
         return min(count, net.params[name].numel() - active) if self.exclude_dropped else count
 
 
@@ -221,9 +217,9 @@ class DSTEE(RigL):
         super().__post_init__()
         if self.c < 0 or self.eps <= 0:
             raise ValueError(f"dst_ee with c={self.c:g}, eps={self.eps:g}: c must be >= 0 and eps > 0")
-        _check_choice("time_unit", self.time_unit, "iteration", "update")
-        _check_choice("counter_init", self.counter_init, "initial_mask", "zeros")
-        _check_choice("counter_update", self.counter_update, "mask_update", "step")
+        one_of("time_unit", self.time_unit, ("iteration", "update"))
+        one_of("counter_init", self.counter_init, ("initial_mask", "zeros"))
+        one_of("counter_update", self.counter_update, ("mask_update", "step"))
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks and start the counters."""
@@ -251,8 +247,3 @@ class DSTEE(RigL):
     def _tally(self, net: SparseModel) -> None:
         for name, mask in net.masks.items():
             net.memory["active"][name] += mask
-
-
-def _check_choice(name: str, value: str, *allowed: str) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} {value!r} is unknown: allowed are {', '.join(allowed)}")

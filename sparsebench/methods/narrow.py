@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from sparsebench.cost.passes import Passes
 from sparsebench.execution import ChannelNetwork
 from sparsebench.functional.pattern import Channels
-from sparsebench.methods.base import Clock, Masked, Method, Objective
-from sparsebench.methods.session import Execution, Masks, Session, module_of, one_of, run, runs_small, session_of
+from sparsebench.methods.base import Clock, Masked, Method, Objective, one_of
+from sparsebench.methods.session import Execution, Masks, Session, module_of, run, runs_small, session_of
 from sparsebench.sparse.model import SparseModel
 
 

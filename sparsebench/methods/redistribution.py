@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
-from sparsebench.functional.schedule import constant
+from sparsebench.functional.schedule import Schedule, constant
 from sparsebench.methods.base import Clock, Probe
-from sparsebench.methods.dynamic import SET, Schedule
+from sparsebench.methods.dynamic import SET
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
 

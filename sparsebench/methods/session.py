@@ -5,13 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparsebench.execution import ChannelNetwork, Trial, WeightNetwork
 from sparsebench.methods.base import Objective
+from sparsebench.methods.base import one_of as one_of
 from sparsebench.sparse.model import SparseModel
 
 Masks = dict[str, Tensor]
@@ -104,9 +105,3 @@ def module_of(net: SparseModel) -> nn.Module:
 def cpu(score: Tensor) -> Tensor:
     """Return values on the CPU, where masks are drawn."""
     return score.detach().cpu()
-
-
-def one_of(name: str, value: Any, allowed: Any) -> None:
-    """Refuse what is not allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(str(choice) for choice in allowed)}")

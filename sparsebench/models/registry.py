@@ -16,6 +16,7 @@ from sparsebench.models.wide_resnet import WideResNet
 
 TIMM = "timm:"
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name -> class, what the name fixes
+    "cnn_fashion": (LeNet5, {"first": 64, "second": 64, "hidden": 128}),
     "digits_cnn": (DigitsCNN, {}),
     "lenet300": (LeNet300, {}),
     "lenet5": (LeNet5, {}),

@@ -50,25 +50,38 @@ class LeNet300(MLP):
 class LeNet5(nn.Module):
     """LeNet-5 in the 20-50-500 form of Caffe, with a ReLU after every hidden layer as in the pruning papers.
 
+    Two 5x5 convolutions, each with a max-pool behind it, and two linear layers. Widths of 64, 64 and 128 give the
+    network ``cnn_fashion`` of Bungert et al. 2022.
+
     Args:
         classes: outputs.
         shape: channels, height, width of one image; at least 16 x 16 pixels (made for 28 x 28).
+        first: channels of the first convolution.
+        second: channels of the second convolution.
+        hidden: units of the hidden linear layer.
+
+    Raises:
+        ValueError: for a width below 1.
     """
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, *, classes: int, shape: tuple[int, int, int], first: int = 20, second: int = 50, hidden: int = 500
+    ) -> None:
         super().__init__()
         check_image("lenet5", shape, least=16)
+        if min(first, second, hidden) < 1:
+            raise ValueError(f"widths must be whole numbers of at least 1, got {first}, {second} and {hidden}")
         height, width = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
-        self.conv1 = nn.Conv2d(shape[0], 20, kernel_size=5)
+        self.conv1 = nn.Conv2d(shape[0], first, kernel_size=5)
         self.relu1 = nn.ReLU()
         self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=5)
         self.relu2 = nn.ReLU()
         self.pool2 = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(50 * height * width, 500)
+        self.fc1 = nn.Linear(second * height * width, hidden)
         self.relu3 = nn.ReLU()
-        self.fc = nn.Linear(500, classes)
+        self.fc = nn.Linear(hidden, classes)
         initialise_(self)
         _initialise_linear_(self)
 

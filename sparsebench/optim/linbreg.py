@@ -24,7 +24,8 @@ class LinBreg(DualOptimizer):
         params: Parameters, or groups with keys of their own; biases and norms belong into one with regularizer None.
         lr: Step in the dual.
         regularizer: ``None``, ``"l1"`` (entries), ``"rows"`` (of a linear weight), ``"kernels"`` (one per output and
-            input channel of a convolution) or ``"filters"``; groups are weighted by the root of their size.
+            input channel; the entries of a linear weight) or ``"filters"``; groups are weighted by the root of their
+            size.
         lam: Strength of the regulariser; ``lambda_scale`` in a group multiplies it there.
         delta: Elasticity; scales the weights, not their support.
         momentum: Factor of the average, in [0, 1).

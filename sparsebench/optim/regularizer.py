@@ -2,6 +2,9 @@
 
 A unit is what is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of
 sqrt(unit size) times the Euclidean norm; every function here is for lambda = 1 or takes lambda.
+
+The kernels of a matrix are its entries, as in a 1x1 convolution: one name serves a whole network of convolutional and
+linear layers, as in Table 2 of Bungert et al. 2022.
 """
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from sparsebench.functional.prox import Groups, group_soft_threshold, soft_threshold
 
-LEAST_RANK = {"l1": 0, "rows": 2, "kernels": 3, "filters": 3}
+LEAST_RANK = {"l1": 0, "rows": 2, "kernels": 2, "filters": 3}
 ALLOWED = "None, " + ", ".join(repr(name) for name in LEAST_RANK)
 
 
@@ -40,7 +43,7 @@ def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
 
 def measure_units(tensor: Tensor, name: str) -> Tensor:
     """Measure every unit as multiple of the threshold that just removes it: norm / sqrt(size), kept broadcastable."""
-    if name == "l1":
+    if _has_entries(tensor, name):
         return tensor.abs()
     dims = _unit_dims(tensor, name)
     return _norm(tensor, dims) / math.sqrt(_unit_size(tensor, dims))
@@ -48,7 +51,7 @@ def measure_units(tensor: Tensor, name: str) -> Tensor:
 
 def find_support(primal: Tensor, name: str) -> Tensor:
     """Return which entries belong to a non-zero unit: bool, shape and strides of ``primal``."""
-    if name == "l1":
+    if _has_entries(primal, name):
         return primal != 0
     alive = (primal != 0).any(dim=_unit_dims(primal, name), keepdim=True)
     return torch.empty_like(primal, dtype=torch.bool).copy_(alive)
@@ -56,7 +59,7 @@ def find_support(primal: Tensor, name: str) -> Tensor:
 
 def find_subgradient(primal: Tensor, name: str) -> Tensor:
     """Return the sub-gradient of J at ``primal`` for lambda = 1 that is zero on zero units."""
-    if name == "l1":
+    if _has_entries(primal, name):
         return primal.sign()
     dims = _unit_dims(primal, name)
     norm = _norm(primal, dims)
@@ -66,7 +69,7 @@ def find_subgradient(primal: Tensor, name: str) -> Tensor:
 
 def limit_units(dual: Tensor, lam: float, name: str) -> Tensor:
     """Project on the sub-gradients of lambda J at zero: every unit measures at most lambda."""
-    if name == "l1":
+    if _has_entries(dual, name):
         return dual.clamp(-lam, lam)
     size = measure_units(dual, name)
     # A few roundings inside: a group put on the boundary itself may measure more than lambda when measured again.
@@ -78,7 +81,7 @@ def map_to_primal(dual: Tensor, lam: float, delta: float, name: str | None) -> T
     """Return prox_{delta lambda J}(delta v), which equals delta prox_{lambda J}(v) because J is homogeneous."""
     if name is None:
         return dual * delta
-    if name == "l1":
+    if _has_entries(dual, name):
         return soft_threshold(dual, lam) * delta
     return group_soft_threshold(dual, lam, groups=_groups(dual, name)) * delta
 
@@ -132,6 +135,10 @@ def quantile_lambda(duals: Sequence[Tensor], k: int) -> float:
     if not 0 <= k <= count:
         raise ValueError(f"k = {k} entries cannot survive among {count}; give a number from 0 to {count}")
     return 0.0 if k == count else float(values.kthvalue(count - k).values)
+
+
+def _has_entries(tensor: Tensor, name: str) -> bool:
+    return name == "l1" or (name == "kernels" and tensor.dim() == 2)
 
 
 def _groups(tensor: Tensor, name: str) -> Groups:

@@ -14,17 +14,18 @@ _SUMS = ("steps", "epochs", "train_flops", "dense_flops", "executed_flops", "sta
 
 
 def records(run: Run) -> list[dict[str, Any]]:
-    """Return what is known of each cycle, with its own cost and the cost so far."""
+    """Return what is known of each cycle, its own cost, the cost so far, and the steps of its stages in order."""
     found: list[dict[str, Any]] = []
     looked, before = 0.0, 0
     for state, upto in zip(run.cycles, run.upto, strict=True):
         fits, facts = list(run.fits.values()), dict(state.facts)
+        stages = {name: fit.get("steps", 0) for name, fit in list(run.fits.items())[before:upto]}
         looked += facts.pop("look_seconds", 0.0)
         own, so_far = sums(fits[before:upto]), sums(fits[:upto])
         so_far["seconds"] += looked
         density = facts.pop("density")
         cost = {f"{key}_so_far": so_far[key] for key in ("steps", "epochs", "train_flops", "seconds")}
-        found.append({**facts, "density": density, "sparsity": 1 - density, **own, **cost})
+        found.append({**facts, "density": density, "sparsity": 1 - density, **own, **cost, "stages": stages})
         before = upto
     return found
 

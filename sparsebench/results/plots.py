@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.series import CURVES, is_dense, kind_of, line_of, pareto
+from sparsebench.results.curves import CURVES
+from sparsebench.results.series import is_dense, kind_of, line_of, pareto
 
 _COLOURS = ("#1f5fd0", "#cf4520", "#0d8a5f", "#8b46c4", "#0a84a0", "#b36b00", "#c02d82", "#6d7a00", "#8a5638")
 _MARKERS = ("o", "s", "^", "v", "X", "P", "h")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,23 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from sparsebench.results.collect import Finished
+from sparsebench.results.curves import CURVES, curves_of, rounded
 from sparsebench.results.layout import records
 from sparsebench.results.registry import Published, citation, find, load_published
 from sparsebench.results.table import Row
-
-CURVES = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "train_accuracy": "training accuracy",
-    "train_loss": "training loss",
-    "sparsity": "sparsity",
-    "explored": "explored share of the weights",
-    "mask_change": "share of the mask that changed",
-    "train_flops_ratio": "training FLOPs so far, relative to dense",
-    "lr": "learning rate",
-    "lambda": "strength of the regulariser",
-}
-"""Columns of ``metrics.csv`` that are drawn, and what they mean."""
 
 _CELLS = 60_000
 _MOST, _LEAST = 120, 10
@@ -89,26 +74,6 @@ def source(entry: Published) -> str:
     return f"{citation(entry.paper)} ({place})"
 
 
-def read_curves(path: Path, points: int) -> dict[str, list[float | None]]:
-    """Read the drawn columns of a ``metrics.csv``, thinned to so many rows, the first and the last among them.
-
-    Raises:
-        ValueError: a cell is no number.
-    """
-    head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    if len(lines) > points:
-        lines = [lines[round(i * (len(lines) - 1) / (points - 1))] for i in range(points)]
-    names = next(csv.reader([head]), [])
-    if "step" not in names:
-        raise ValueError("no column step")
-    wanted = [(names.index(name), name) for name in ("step", *CURVES) if name in names]
-    curves: dict[str, list[float | None]] = {name: [] for _, name in wanted}
-    for cells in csv.reader(lines):
-        for place, name in wanted:
-            curves[name].append(_short(cells[place]) if place < len(cells) and cells[place] else None)
-    return {name: values for name, values in curves.items() if any(value is not None for value in values)}
-
-
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points that no other beats in both: cheaper (first number) and better (second), cheapest first."""
     front: list[tuple[float, float]] = []
@@ -148,29 +113,15 @@ def _run(
     result = run.result
     densities = result.get("density_per_layer")
     densities = densities if isinstance(densities, Mapping) else {}
-    curves: dict[str, list[float | None]] = {}
-    path = run.folder / "metrics.csv"
-    if path.exists():
-        try:
-            curves = read_curves(path, points)
-        except (ValueError, OSError) as error:
-            damaged.append(f"skipped: {path}: damaged ({' '.join(str(error).split())}); the result counts without it")
-    steps, epochs = result.get("steps"), result["epochs"]
-    pace = epochs / steps if isinstance(steps, int | float) and steps else None
-    at = curves.pop("step", [])
+    curves, unread = curves_of(run, points)
+    damaged += unread
     return {
         "seed": result["seed"],
-        "test_accuracy": _short(result["test_accuracy"], 6),
+        "test_accuracy": rounded(result["test_accuracy"], 6),
         "folder": link(run.folder, base),
         "name": run.folder.name,
-        "at": [None if step is None else _short(step * pace if pace else step) for step in at],
+        "at": curves.pop("at"),
         "curves": curves,
         "layers": layers.setdefault(tuple(densities), len(layers)) if densities else None,
-        "densities": [_short(value) for value in densities.values()],
+        "densities": [rounded(value) for value in densities.values()],
     }
-
-
-def _short(value: Any, digits: int = 4) -> float | None:
-    """Return a number with the digits that a picture can show, or None for what is not finite."""
-    number = float(value)
-    return float(f"{number:.{digits}g}") if math.isfinite(number) else None

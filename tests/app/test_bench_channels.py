@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from sparsebench.app.bench import channels, main
+from sparsebench.app.bench import main
 from sparsebench.app.bench.protocol import interleave, peak_bytes, ratio
 
 CPU = torch.device("cpu")
@@ -56,6 +56,7 @@ def test_wrong_arguments_are_refused(capsys):
         main(["chanels"])
     assert "did you mean 'channels'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        channels.main(["--keep", "1.5"])
+        main(["channels", "--keep", "1.5"])
+    assert "shares of channels must be above 0 and at most 1" in capsys.readouterr().err
     main([])
     assert "channels" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """completion: the answers, the speed, and bash itself."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 from support import environment_of
 
+from sparsebench.app.bench import SUBJECTS
+from sparsebench.app.bench.options import PARSERS
 from sparsebench.app.completion import SCRIPTS, complete
 from sparsebench.app.conf import groups, options
 from sparsebench.app.main import VERBS
+from sparsebench.app.overrides import FLAGS
 
 
 def test_verbs():
@@ -66,6 +70,60 @@ def test_flags_and_folders(tmp_path, monkeypatch):
     assert complete("sparsebench completion ") == sorted(SCRIPTS)
 
 
+PARSED = ("report", "compare", "dashboard", "status", "export", "bench channels")
+
+
+@pytest.mark.parametrize("verb", PARSED)
+def test_every_option_of_a_verb_is_offered_once(verb, cli):
+    helped = cli(*verb.split(), "--help").out
+    listed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", helped.partition("options:")[2]))
+    assert "--help" in listed
+    assert listed <= set(complete(f"sparsebench {verb} -"))
+    for option in listed:
+        assert option not in complete(f"sparsebench {verb} {option} -") + complete(f"sparsebench {verb} {option}=x --")
+
+
+def test_no_verb_is_forgotten():
+    verbs = {verb.split()[0] for verb in PARSED} | {"train", "plan", "list", "completion"}
+    assert verbs == set(VERBS)
+    assert complete("sparsebench bench ") == sorted(SUBJECTS) == sorted(PARSERS)
+    assert all("--help" in complete(f"sparsebench {verb} -") for verb in VERBS)
+    assert complete("sparsebench -") == ["--help", "--version"]
+
+
+def test_hydra_knows_the_flags_of_train():
+    from hydra._internal.utils import get_args_parser
+
+    known = {name for action in get_args_parser()._actions for name in action.option_strings}
+    assert set(FLAGS["train"]) <= known
+    assert set(FLAGS["plan"]) - known == {"--json"}
+
+
+def test_values_and_places_of_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    assert complete("sparsebench report outputs --format ht") == ["html"]
+    assert complete("sparsebench report --format=p") == ["--format=parquet"]
+    assert complete("sparsebench report --plots ") == ["outputs/"]
+    assert complete("sparsebench report --every ") == []
+    assert complete("sparsebench report outputs ") == []
+    assert complete("sparsebench report --watch ") == ["outputs/"]
+    assert complete("sparsebench compare outputs ") == ["outputs/"]
+    assert complete("sparsebench compare outputs outputs ") == []
+    assert complete("sparsebench export --output=o") == ["--output=outputs/"]
+    assert complete("sparsebench dashboard ") == []
+    assert complete("sparsebench bench channels --clock ") == ["cpu", "wall"]
+    assert complete("sparsebench report --nothing=") == []
+
+
+def test_launchers_and_sweepers_of_hydra():
+    assert complete("sparsebench train -m hydra/la") == ["hydra/launcher="]
+    assert "hydra/launcher=pool" in complete("sparsebench train -m hydra/launcher=")
+    assert "hydra.launcher.workers=" in complete("sparsebench train -m hydra/launcher=pool hydra.launcher.")
+    assert "hydra.launcher." not in complete("sparsebench train -m hydra.")
+    assert "hydra.sweeper.trials=" in complete("sparsebench train -m hydra/sweeper=optuna hydra.sweeper.")
+
+
 def test_a_folder_of_ones_own_is_completed_too(tmp_path):
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text("_target_: mine\nstrength: 3\n")
@@ -82,13 +140,14 @@ def test_open_quotes_are_survived():
 def test_it_answers_without_hydra_and_torch():
     code = """
 import sys
-from sparsebench.app.main import main
-main(["completion", "query", "sparsebench train trainer."])
+from sparsebench.app.main import VERBS, main
+for line in ("train trainer.", *(f"{verb} --" for verb in VERBS), "bench channels --"):
+    main(["completion", "query", f"sparsebench {line}"])
 assert not {"torch", "hydra", "omegaconf", "lightning", "numpy"} & set(sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment_of())
     assert found.returncode == 0, found.stderr
-    assert "trainer.max_epochs=" in found.stdout.splitlines()
+    assert {"trainer.max_epochs=", "--plots", "--dry-run", "--channels-last"} <= set(found.stdout.splitlines())
 
 
 def test_an_unknown_shell_is_one_line(cli):

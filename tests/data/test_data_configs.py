@@ -15,7 +15,16 @@ SEEDS = {"split_seed", "order_seed"}  # come from the run, not from the data set
 
 def test_all_are_there():
     names = [path.stem for path in CONFIGS]
-    assert names == ["cifar10", "cifar100", "digits", "imagefolder", "imagenet", "synthetic", "tiny_imagenet"]
+    assert names == [
+        "cifar10",
+        "cifar100",
+        "digits",
+        "fashion_mnist",
+        "imagefolder",
+        "imagenet",
+        "synthetic",
+        "tiny_imagenet",
+    ]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

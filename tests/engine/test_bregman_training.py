@@ -140,7 +140,7 @@ def test_no_budget_unless_asked():
         (["optimizer.delta=0"], "delta 0 must be a number, above 0"),
         (["optimizer.coarse_steps=-1"], "coarse_steps -1 must be a whole number"),
         (["optimizer.regularizer=rows", "prunable.include=['*.bias']"], "'rows' needs tensors of 2 or more dimensions"),
-        (["optimizer.regularizer=kernels"], "'kernels' needs tensors of 3 or more dimensions, but 'fc.weight'"),
+        (["optimizer.regularizer=filters"], "'filters' needs tensors of 3 or more dimensions, but 'fc.weight'"),
         (["optimizer.regularizer=l2"], "regularizer 'l2' is unknown"),
         (["method.init_density=0"], "never leaves zero"),
         (["method.control=often"], "control=often"),

@@ -96,6 +96,17 @@ def test_a_rank_that_goes_astray_stops_training(tmp_path):
     assert "something changed one rank alone" in done.stderr
 
 
+def test_an_interrupted_epoch_goes_on_with_what_all_ranks_had_counted(tmp_path):
+    done = two_ranks(tmp_path, "resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):
+        whole, resumed = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert resumed["weights"] == whole["weights"]
+        assert (len(whole["epochs"]), len(resumed["epochs"])) == (4, 3)
+        for told, expected in zip(resumed["epochs"], whole["epochs"][1:], strict=True):
+            assert told == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_command_line_trains_on_two_ranks(tmp_path):
     arguments = [
         "model=mlp", "model.hidden=[16]", "dataset.limit=128", "dataset.batch_size=32", "sparsity=0.5", "every=2",

@@ -1,12 +1,15 @@
 """Two gloo ranks on the CPU, started by Lightning, which runs this file once per rank: every method in one pair.
 
 ``python two_ranks.py FOLDER agree METHOD ...`` writes ``FOLDER/rank0.json`` and ``rank1.json``;
-``python two_ranks.py FOLDER diverge`` lets rank 1 go astray.
+``python two_ranks.py FOLDER diverge`` lets rank 1 go astray;
+``python two_ranks.py FOLDER resume`` writes what was measured in each epoch, from the beginning and once more from a
+checkpoint in the middle of the second epoch.
 """
 
 import hashlib
 import json
 import logging
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -67,6 +70,32 @@ class Astray(L.Callback):
                 module.net.fc.weight.mul_(-1.0)
 
 
+class Epochs(L.Callback):
+    """Note the training metrics of each epoch, and keep the checkpoint of step six for another run."""
+
+    def __init__(self, run: Run, other: Run) -> None:
+        self.run, self.other = run, other
+        self.seen: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 6 and trainer.is_global_zero and self.run is not self.other:
+            shutil.copy(self.run.path("single", "ckpt"), self.other.path("single", "ckpt"))
+
+    def on_train_epoch_end(self, trainer, module):
+        self.seen.append({name: float(trainer.callback_metrics[name]) for name in ("train_loss", "train_accuracy")})
+
+
+def resume(folder: Path) -> None:
+    runs = [run_of("rigl", folder / name, *DDP, "trainer.save_steps=2") for name in ("whole", "resumed")]
+    told = []
+    for run in runs:
+        epochs = Epochs(run, runs[1])
+        run.progress = lambda epochs=epochs: [epochs]
+        state = run.fit("single")
+        told.append({"epochs": epochs.seen, "weights": digest(state.weights)})
+    (folder / f"rank{get_rank()}.json").write_text(json.dumps(told))
+
+
 def agree(folder: Path, methods: list[str]) -> None:
     told = {}
     for method in methods:
@@ -94,4 +123,7 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     where, what, *names = sys.argv[1:]
-    agree(Path(where), names) if what == "agree" else diverge(Path(where))
+    if what == "agree":
+        agree(Path(where), names)
+    else:
+        {"diverge": diverge, "resume": resume}[what](Path(where))

@@ -452,7 +452,7 @@ def test_groups_of_the_optimizer():
     assert [group["weight_decay"] for group in groups] == [1e-3, 1e-3, 0.0]
     with pytest.raises(ValueError, match=r"'9\.weight' is no parameter"):
         regularized_groups(module, ["9.weight"])
-    with pytest.raises(ValueError, match=r"'kernels' needs tensors of 3 .* '5.weight' has shape \(5, 16\)"):
-        regularized_groups(module, names, regularizer="kernels")
+    with pytest.raises(ValueError, match=r"'filters' needs tensors of 3 .* '5.weight' has shape \(5, 16\)"):
+        regularized_groups(module, names, regularizer="filters")
     with pytest.raises(ValueError, match=r"'rows' needs tensors of 2 .* '1.bias' has shape \(8,\)"):
         regularized_groups(module, ["1.bias"], regularizer="rows")

@@ -442,10 +442,10 @@ def test_counters_may_follow_steps():
         (RigL, {"density": 0.0}, "sparsity 1"),
         (DSTEE, {"c": -1.0}, "c must be >= 0 and eps > 0"),
         (DSTEE, {"c": 0.0, "eps": 0.0}, "c must be >= 0 and eps > 0"),
-        (SET, {"drop_count": "round"}, "drop_count 'round'"),
-        (DSTEE, {"c": 1e-3, "time_unit": "updates"}, "time_unit 'updates'"),
-        (DSTEE, {"c": 1e-3, "counter_init": "ones"}, "counter_init 'ones'"),
-        (DSTEE, {"c": 1e-3, "counter_update": "epoch"}, "counter_update 'epoch'"),
+        (SET, {"drop_count": "round"}, "drop_count='round' must be one of floor, ceil"),
+        (DSTEE, {"c": 1e-3, "time_unit": "updates"}, "time_unit='updates'"),
+        (DSTEE, {"c": 1e-3, "counter_init": "ones"}, "counter_init='ones'"),
+        (DSTEE, {"c": 1e-3, "counter_update": "epoch"}, "counter_update='epoch'"),
     ],
 )
 def test_says_what_is_wrong(method, options, message):

@@ -59,6 +59,7 @@ def size(name: str, classes: int, side: int = 32, channels: int = 3, **options: 
     [
         ("vgg19", 10, {}, (20_024_000, 398_136_320)),
         ("vgg19", 100, {}, (20_070_080, 398_182_400)),
+        ("vgg16", 10, {"width": 0.5}, (3_680_608, 78_744_064)),
         ("resnet50", 10, {}, (23_467_712, 1_297_829_888)),
         ("resnet50", 100, {}, (23_652_032, 1_298_014_208)),
         ("resnet50", 1000, {"side": 224}, (25_502_912, 4_089_184_256)),
@@ -70,6 +71,7 @@ def size(name: str, classes: int, side: int = 32, channels: int = 3, **options: 
         ("resnet32", 10, {"width": 2, "shortcut": "everywhere"}, (1_942_624, 289_244_416)),
         ("lenet300", 10, {"side": 28, "channels": 1}, (266_200, 266_200)),
         ("lenet5", 10, {"side": 28, "channels": 1}, (430_500, 2_293_000)),
+        ("cnn_fashion", 10, {"side": 28, "channels": 1}, (236_352, 7_607_552)),
     ],
 )
 def test_weights_and_multiply_adds_are_those_of_the_reference(name, classes, options, expected):
@@ -241,7 +243,9 @@ def test_options_reach_the_network():
         ("zzz", {}, r"model 'zzz' is unknown: allowed are"),
         ("resnet20", {"widht": 2}, r"no option 'widht' \(did you mean 'width'\?\): allowed are width, shortcut"),
         ("resnet20", {"depth": 32}, "no option 'depth'"),
-        ("vgg19", {"width": 2}, "allowed are none"),
+        ("lenet300", {"width": 2}, "allowed are none"),
+        ("vgg19", {"depth": 16}, "allowed are width"),
+        ("vgg19", {"width": 0.001}, "at least 1/64"),
         ("resnet20", {"width": 0}, "at least 1/16"),
         ("resnet20", {"shortcut": "conv"}, "allowed are projection, pad, everywhere"),
         ("resnet50", {"stem": "tiny"}, "allowed are auto, cifar, imagenet"),

@@ -139,7 +139,7 @@ def test_schedulers_deepcopy_and_plain_groups(optimizer_class):
             {"regularizer": "rows"},
             r"'rows' needs tensors of 2 or more dimensions, but its group has one of shape \(3,\)",
         ),
-        ({"regularizer": "kernels"}, "needs tensors of 3 or more"),
+        ({"regularizer": "kernels"}, "needs tensors of 2 or more"),
         ({"regularizer": "filters"}, "needs tensors of 3 or more"),
         ({"lam": -0.1}, "lam -0.1 must be a number, 0 or more and finite"),
         ({"lam": float("nan")}, "lam nan"),

@@ -12,7 +12,7 @@ from sparsebench.optim import AdaBreg, LinBreg, MLAdaBreg, MLLinBreg
 SHAPES = {
     "l1": [(7,), (3, 4), (2, 3, 3, 3), (1, 1)],
     "rows": [(4, 3), (1, 6), (5, 1)],
-    "kernels": [(3, 2, 3, 3), (4, 3, 1, 1), (1, 5, 3, 3)],
+    "kernels": [(3, 2, 3, 3), (4, 3, 1, 1), (1, 5, 3, 3), (4, 6)],
     "filters": [(4, 2, 3, 3), (1, 3, 3, 3), (5, 2, 1, 1), (3, 2, 5)],
 }
 

@@ -30,6 +30,12 @@ def swamped(tmp_path_factory):
     return run, swamp(run, particles=3, average=average, look=Look(hessian=2), **QUICK)
 
 
+def timeless(state):
+    """What is known of the cycles, without times and the names of stages."""
+    cycles = [{k: v for k, v in cycle.items() if "seconds" not in k} for cycle in state.facts["cycles"]]
+    return [{**cycle, "stages": [*cycle["stages"].values()]} for cycle in cycles]
+
+
 def test_one_particle_and_one_sample_are_imp_bit_for_bit(tmp_path):
     once = Averaging(start=0.5, every=1000, rate=None)
     one = swamp(tiny_run(tmp_path / "swamp"), particles=1, average=once, **QUICK)
@@ -39,8 +45,7 @@ def test_one_particle_and_one_sample_are_imp_bit_for_bit(tmp_path):
     for cycle in range(3):
         assert same(swamps[f"cycle{cycle}-particle0"], imps[f"cycle{cycle}"])
         assert same(swamps[f"cycle{cycle}-measured"], imps[f"cycle{cycle}-measured"])
-    timeless = [{k: v for k, v in c.items() if "seconds" not in k} for c in one.facts["cycles"]]
-    assert timeless == [{k: v for k, v in c.items() if "seconds" not in k} for c in two.facts["cycles"]]
+    assert timeless(one) == timeless(two)
 
 
 def test_a_switch_at_zero_is_swamp_and_a_late_one_saves_particles(tmp_path, swamped):
@@ -154,6 +159,9 @@ def test_the_record_of_cycles_holds_quality_and_cost(swamped):
         assert "hessian_trace" in cycle
         assert cycle["steps"] == 36 + (3 if cycle["cycle"] == 0 else 0)
         assert len(cycle["val_accuracy_particles"]) == cycle["particles"] == 3
+        particles = {f"cycle{cycle['cycle']}-particle{number}": 12 for number in range(3)}
+        assert list(cycle["stages"].items()) == [*({} if cycle["cycle"] else {"ticket": 3}).items(), *particles.items()]
+        assert all((run.folder / "stages" / name).is_dir() for name in cycle["stages"])
     assert "barrier_previous" not in cycles[0]
     assert cycles[2]["barrier_previous"] >= 0
     assert cycles[-1]["train_flops_so_far"] == final.facts["train_flops"] == sum(c["train_flops"] for c in cycles)

@@ -6,6 +6,7 @@ import time
 import pytest
 import yaml
 
+from sparsebench import methods
 from sparsebench.results.registry import PUBLISHED, Published, citation, find, load_published, match
 
 ENTRIES = load_published()
@@ -48,6 +49,17 @@ def test_ids_are_unique_and_papers_are_known():
     assert len({one.id for one in ENTRIES}) == len(ENTRIES)
     assert {one.paper for one in ENTRIES} <= set(document["papers"])
     assert all({"title", "authors", "venue", "year", "arxiv", "code"} <= set(p) for p in document["papers"].values())
+
+
+METHODS = [cls for cls in vars(methods).values() if isinstance(cls, type) and issubclass(cls, methods.Method)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_names_a_paper_of_the_registry(method):
+    if method in (methods.Method, methods.Masked, methods.Dense):
+        assert method.paper == ""
+    else:
+        assert citation(method.paper).count(", ") >= 3
 
 
 @pytest.mark.parametrize("one", ENTRIES, ids=lambda one: one.id)

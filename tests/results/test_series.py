@@ -7,7 +7,8 @@ from written_runs import LAYERS, write_metrics, write_run
 
 from sparsebench.app.report import read, variant
 from sparsebench.results.collect import collect
-from sparsebench.results.series import link, pareto, picture, read_curves
+from sparsebench.results.curves import read_curves
+from sparsebench.results.series import link, pareto, picture
 from sparsebench.results.table import tabulate
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 
+from sparsebench.app.bench.options import PARSERS
+from sparsebench.app.errors import near, stop
+
 SUBJECTS = {"channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step"}
 
 USAGE = """usage: sparsebench bench SUBJECT [ARGUMENT ...]
@@ -17,15 +20,15 @@ the ratios within one round, with their range, beside a null ratio of a case wit
 
 def main(arguments: list[str]) -> None:
     """Dispatch to a benchmark."""
-    from sparsebench.app.errors import near, stop
-
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(subjects="\n".join(f"  {name:<12}{text}" for name, text in SUBJECTS.items())))
         return
     subject, *rest = arguments
     if subject not in SUBJECTS:
         stop(f"unknown benchmark {subject!r}{near(subject, SUBJECTS)}; there are {', '.join(SUBJECTS)}")
+    options = PARSERS[subject]().parse_args(rest)
     try:
-        importlib.import_module(f"sparsebench.app.bench.{subject}").main(rest)
+        module = importlib.import_module(f"sparsebench.app.bench.{subject}")
+        module.main(options, command=f"sparsebench bench {' '.join(arguments)}")
     except ValueError as error:
         stop(str(error))

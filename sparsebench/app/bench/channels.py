@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,46 +23,24 @@ from sparsebench.methods import VRPGE, Clock
 from sparsebench.models import build
 from sparsebench.sparse import SparseModel
 
-MODELS = ("vgg11", "vgg16", "vgg19", "resnet20", "resnet32", "resnet18", "resnet50")
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+_CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def main(arguments: list[str]) -> None:
-    """Measure and print a table of ratios."""
-    options = _parse(arguments)
+def main(options: argparse.Namespace, *, command: str) -> None:
+    """Measure and print a table of ratios.
+
+    Args:
+        options: what ``options.channels`` has parsed.
+        command: the command line, for the record.
+    """
     torch.set_num_threads(options.threads)
     bench = Bench.of(options)
-    rows = [bench.measure(keep, rounds=options.rounds, clock=CLOCKS[options.clock]) for keep in options.keep]
+    rows = [bench.measure(keep, rounds=options.rounds, clock=_CLOCKS[options.clock]) for keep in options.keep]
     print(_head(bench, options))
     print(table(rows))
     if options.json:
-        said = {"command": f"sparsebench bench channels {' '.join(arguments)}", "hardware": hardware(), "rows": rows}
-        Path(options.json).write_text(json.dumps(said, indent=2, default=vars) + "\n")
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="sparsebench bench channels", description=__doc__)
-    parser.add_argument("--model", choices=MODELS, default="vgg19")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the widths of resnet20 and resnet32")
-    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
-    parser.add_argument("--keep", type=_shares, default=[0.5, 0.3, 0.1], help="shares of channels, such as 0.5,0.3")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--multiple", type=int, default=16, help="widths are rounded up to a multiple of this")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", help="file for the numbers")
-    return parser.parse_args(arguments)
-
-
-def _shares(text: str) -> list[float]:
-    shares = [float(part) for part in text.split(",")]
-    if not all(0 < share <= 1 for share in shares):
-        raise argparse.ArgumentTypeError(f"{text}: shares of channels must be above 0 and at most 1")
-    return shares
+        said = {"command": command, "hardware": hardware(), "rows": rows}
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
 
 
 @dataclass(kw_only=True)
@@ -89,7 +66,7 @@ class Bench:
     def of(cls, options: argparse.Namespace) -> Bench:
         """Build what the options say."""
         torch.manual_seed(0)
-        device = torch.device(options.device)
+        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         shape = (3, options.size, options.size)
         wider = {"width": options.width} if options.width != 1 else {}

@@ -1,0 +1,47 @@
+"""What a method learns beside the network, scores or thresholds: with the weights' optimizer, or one of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from sparsebench.methods.base import Method
+from sparsebench.optim.groups import Together
+from sparsebench.sparse import SparseModel
+
+
+def create_learned(net: SparseModel, method: Method) -> None:
+    """Make parameters of the initial values."""
+    net.learned = {name: Parameter(value) for name, value in method.learned(net).items()}
+
+
+def announce_learned(module: L.LightningModule, net: SparseModel, method: Method) -> None:
+    """Tell a module that can optimize more than its own parameters what to take along."""
+    if net.learned and hasattr(module, "extra_groups"):
+        own = _own_optimizer(net, method)
+        groups = [_group(net, method)] if own is None else []
+        vars(module).update(extra_optimizers=[] if own is None else [own], extra_groups=groups)
+
+
+def adopt_learned(trainer: L.Trainer, net: SparseModel, method: Method) -> None:
+    """Add to the trainer's optimizer what the module has not taken along."""
+    optimizer = trainer.optimizers[0]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if all(id(p) in held for p in net.learned.values()):
+        return
+    own = _own_optimizer(net, method)
+    if own is None:
+        optimizer.add_param_group(_group(net, method))
+    else:
+        trainer.optimizers = [Together([optimizer, own])]
+
+
+def _group(net: SparseModel, method: Method) -> dict[str, Any]:
+    return {"params": list(net.learned.values()), **method.learned_options()}
+
+
+def _own_optimizer(net: SparseModel, method: Method) -> Optimizer | None:
+    return method.learned_optimizer(_group(net, method))
