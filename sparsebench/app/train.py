@@ -100,6 +100,10 @@ class Task:
             raise CellFailed(said) from None
 
 
+_EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
+"""Launcher -> the extra of this package that brings it."""
+
+
 class CellFailed(RuntimeError):
     """A cell of a grid failed in another process."""
 
@@ -193,6 +197,11 @@ def _short(error: Exception) -> str:
     import re
 
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
+    if plugin is not None and plugin[2] in _EXTRAS:
+        return (
+            f"hydra/{plugin[1]}={plugin[2]} needs packages that are missing: install sparsebench[{_EXTRAS[plugin[2]]}]"
+        )
     unknown = re.search(r"Could not override '([^']+)'", first)
     if unknown is None:
         return f"{first}; see sparsebench train --help"

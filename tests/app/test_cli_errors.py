@@ -1,5 +1,6 @@
 """Wrong input: one clear line on stderr, a code that is not zero, nothing half-written."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -79,6 +80,14 @@ def test_wrong_words(cli, tmp_path, arguments, message):
     assert message in answer.err
     assert answer.err.startswith("sparsebench: error: ")
     assert answer.err.count("\n") == 1
+    assert disk_of(tmp_path) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is not None, reason="Ray is installed")
+def test_a_launcher_that_is_not_installed(cli, tmp_path):
+    answer = cli("train", "-m", "seed=0,1", "hydra/launcher=ray")
+    assert answer.code == 2
+    assert "hydra/launcher=ray needs packages that are missing: install sparsebench[ray]" in answer.err
     assert disk_of(tmp_path) == []
 
 
