@@ -14,12 +14,10 @@ from typing import Any
 
 import yaml
 
+from sparsebench.app.atomic import write_atomically
 from sparsebench.app.identity import essence, identity, run_folder
 from sparsebench.app.lock import RUNNING, STOP, asked_to_stop, give_sign, hold
 from sparsebench.app.prefix import PREFIX, spoken_for
-
-USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
-"""Errors that say what is wrong in one line; all others keep their traceback."""
 
 
 def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
@@ -142,10 +140,6 @@ def _follow(folder: Path) -> dict[str, Any]:
     return result_of(folder)
 
 
-STOPPED = 3
-"""Exit code of a run in a process of its own that was asked to stop."""
-
-
 class Withdrawn(RuntimeError):
     """A run of a grid was asked to stop before it began."""
 
@@ -160,14 +154,6 @@ class WorkerFailed(RuntimeError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Allow it to travel from a worker process."""
         return WorkerFailed, (self.folder, self.code)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the place, then move: a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def check_folder(folder: Path, config: Mapping[str, Any]) -> None:

@@ -8,6 +8,12 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
+USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
+"""Errors that say what is wrong in one line; all others keep their traceback."""
+
+STOPPED = 3
+"""Exit code of a run in a process of its own that was asked to stop."""
+
 
 def stop(message: str, code: int = 2) -> NoReturn:
     """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows where it came from."""

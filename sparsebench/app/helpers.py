@@ -63,7 +63,7 @@ def help_out(folder: Path) -> None:
     import yaml
 
     from sparsebench.app.build import build_recipe, build_run
-    from sparsebench.app.worker import quieten
+    from sparsebench.app.prefix import quieten
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
     quieten()

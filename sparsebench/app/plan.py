@@ -80,8 +80,8 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from sparsebench.app.build import build_recipe, build_run
+    from sparsebench.app.prefix import quieten
     from sparsebench.app.rehearsal import Rehearsal, blindfold
-    from sparsebench.app.worker import quieten
     from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
     from sparsebench.cost.plan import plan_rows
 

@@ -1,13 +1,24 @@
-"""Say which run speaks, where several speak at once: a prefix before each line that a process prints."""
+"""What processes say: a prefix before each line where several speak at once, and nothing of what Lightning tells anyway."""
 
 from __future__ import annotations
 
 import io
+import logging
 import sys
+import warnings
 from typing import Any, TextIO
 
 PREFIX = "SPARSEBENCH_PREFIX"
 """Carries the prefix into the processes that a run starts."""
+
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*lr_scheduler.step.*before.*optimizer.step.*",  # a step that only rewires
+    ".*srun.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    ".*recommended to use `self.log.*sync_dist.*",  # what is logged of masks and cost is equal on all ranks
+)
 
 
 class Prefixed(io.TextIOBase):
@@ -54,3 +65,13 @@ def speak_for(prefix: str) -> None:
 def spoken_for() -> str:
     """Return the prefix of this process."""
     return sys.stdout.prefix if isinstance(sys.stdout, Prefixed) else ""
+
+
+def quieten() -> None:
+    """Silence what Lightning says of itself."""
+    import lightning.pytorch  # noqa: F401 (sets its own level when it is imported)
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in _NOISE:
+        warnings.filterwarnings("ignore", message=text)

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.app.cell import curve, failure_of, is_finished, result_of, write_atomically
+from sparsebench.app.atomic import write_atomically
+from sparsebench.app.cell import curve, failure_of, is_finished, result_of
 from sparsebench.app.cells import Cell
 from sparsebench.app.lock import STOP, hold
 from sparsebench.app.sweep import Launch, bring_to_end

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.cell import clear, failure_of, is_finished, result_of, write_atomically
+from sparsebench.app.atomic import write_atomically
+from sparsebench.app.cell import clear, failure_of, is_finished, result_of
 from sparsebench.app.cells import Cell
 from sparsebench.app.lock import STOP, Busy, hold, holder, is_busy
 from sparsebench.app.train import GridFailed, one_line, sentence

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.app.cell import STOPPED, USER_ERRORS, Withdrawn, WorkerFailed, run_cell
+from sparsebench.app.cell import Withdrawn, WorkerFailed, run_cell
 from sparsebench.app.check import check_config, check_overrides, normalise
 from sparsebench.app.conf import conf_dir
-from sparsebench.app.errors import near, stop
+from sparsebench.app.errors import STOPPED, USER_ERRORS, near, stop
 from sparsebench.app.lock import Busy
 
 if TYPE_CHECKING:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,19 +12,10 @@ from typing import Any
 
 import yaml
 
-from sparsebench.app.cell import STOPPED, USER_ERRORS, write_atomically
-from sparsebench.app.errors import stop
+from sparsebench.app.atomic import write_atomically
+from sparsebench.app.errors import STOPPED, USER_ERRORS, stop
 from sparsebench.app.lock import asked_to_stop, give_sign
-from sparsebench.app.prefix import PREFIX, speak_for
-
-_NOISE = (
-    ".*does not have many workers.*",
-    ".*lr_scheduler.step.*before.*optimizer.step.*",  # a step that only rewires
-    ".*srun.*",
-    ".*smaller than the logging interval.*",
-    ".*LeafSpec.*",
-    ".*recommended to use `self.log.*sync_dist.*",  # what is logged of masks and cost is equal on all ranks
-)
+from sparsebench.app.prefix import PREFIX, quieten, speak_for
 
 
 def work(folder: Path) -> None:
@@ -80,16 +69,6 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: Path) -> list[Any]:
 def rank() -> int:
     """Return the rank of this process, before and after Lightning has started the others."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0))))
-
-
-def quieten() -> None:
-    """Silence what Lightning says of itself."""
-    import lightning.pytorch  # noqa: F401 (sets its own level when it is imported)
-
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in _NOISE:
-        warnings.filterwarnings("ignore", message=text)
 
 
 def main(folder: Path) -> None:

@@ -13,7 +13,7 @@ from sparsebench.app.build import build_run
 from sparsebench.app.check import check_config
 from sparsebench.app.compose import compose_config
 from sparsebench.app.conf import conf_dir
-from sparsebench.app.worker import quieten
+from sparsebench.app.prefix import quieten
 from sparsebench.engine import Sparsity
 from sparsebench.sparse import digest
 

@@ -12,7 +12,7 @@ from support import command, environment_of
 
 from sparsebench.app.compose import compose_config
 from sparsebench.app.conf import conf_dir
-from sparsebench.app.worker import quieten
+from sparsebench.app.prefix import quieten
 
 sys.path.insert(0, str(Path(__file__).parent))
 from two_ranks import Rows, run_of, start_of

@@ -20,7 +20,7 @@ from torch.distributed import get_rank
 
 from sparsebench.app.build import build_run
 from sparsebench.app.compose import compose_config
-from sparsebench.app.worker import quieten
+from sparsebench.app.prefix import quieten
 from sparsebench.methods.given import Given
 from sparsebench.recipes import Run, State
 from sparsebench.sparse import digest

@@ -21,7 +21,7 @@ from support import optimizer_tensors
 from sparsebench.app.build import build_run
 from sparsebench.app.compose import compose_config
 from sparsebench.app.conf import conf_dir
-from sparsebench.app.worker import quieten
+from sparsebench.app.prefix import quieten
 from sparsebench.engine import Sparsity
 from sparsebench.functional.select import keep_top_global
 from sparsebench.methods import Method
