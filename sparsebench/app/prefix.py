@@ -1,4 +1,4 @@
-"""What processes say: a prefix before each line where several speak at once, and nothing of what Lightning tells anyway."""
+"""What processes say: a prefix before each line where several speak, and nothing that Lightning always says."""
 
 from __future__ import annotations
 
