@@ -7,7 +7,10 @@ from sparsebench.functional.random import generator
 
 
 def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
-    """Order all images so that every prefix holds each class in proportion, to within one image.
+    """Order all images so that every prefix holds each class in proportion.
+
+    To within one image where classes are of equal size, in general to within (1 + C n_c / n) / 2 images of a class that
+    has n_c of the n images of C classes.
 
     Within a class the order is random; the j-th of the n_c images of class c gets the key (j + 1/2) / n_c, and the
     images are sorted by key. Ties, the usual case for classes of equal size, fall at random too.
@@ -33,8 +36,8 @@ def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
 def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
     """Split a training set into what is trained on and what is held out for validation.
 
-    Exactly `round(share * n)` images are held out, each class in proportion to within one image. The remaining images
-    stay in a class-balanced order, so that their first n form a fair small training set.
+    Exactly `round(share * n)` images are held out, each class in proportion, as closely as `order_balanced` says. The
+    remaining images stay in a class-balanced order, so that their first n form a fair small training set.
 
     Args:
         labels: int64 [n], the classes.
