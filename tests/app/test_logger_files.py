@@ -2,9 +2,9 @@
 
 import importlib.util
 import json
-import struct
 
 import pytest
+from wandb_log import told
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="the package tensorboard is not installed"
@@ -25,34 +25,6 @@ def test_tensorboard_beside_the_csv(cli, tiny, outputs):
     assert (folder.parent / "metrics.csv").exists()
 
 
-def records(folder):
-    """Every record that W&B has written offline, by kind."""
-    from wandb.proto import wandb_internal_pb2
-
-    (path,) = folder.rglob("*.wandb")
-    found = {}
-    for data in chunks(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.setdefault(record.WhichOneof("record_type"), []).append(record)
-    return found
-
-
-def chunks(data, block=32768, head=7):
-    """Read a log in LevelDB's format: records that are split where blocks of 32 KiB end."""
-    position, parts = head, b""  # the file begins with a header of seven bytes
-    while position + head <= len(data):
-        if block - position % block < head:
-            position += block - position % block  # too little room for a header: filled up
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        parts += data[position + head : position + head + length]
-        position += head + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
-
-
 def keys_of(items):
     return {item.key or ".".join(item.nested_key) for item in items}
 
@@ -69,15 +41,15 @@ def test_wandb_offline(cli, tiny, outputs, monkeypatch, fails):
 
     (folder,) = outputs.rglob("wandb")
     assert list(folder.glob("offline-run-*")), "one offline folder per run"
-    told = records(folder)
-    run = told["run"][0].run
+    found = told(folder.parent)
+    run = found["run"][0].run
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["sparsity"] == 0.5
     assert config["method"]["_target_"] == "sparsebench.methods.RigL"
     assert folder.parent.name.endswith(run.run_id), "the same run again continues the same W&B run"
-    assert told["exit"][0].exit.exit_code == int(fails)
+    assert found["exit"][0].exit.exit_code == int(fails)
     if not fails:
-        logged = set().union(*(keys_of(record.history.item) for record in told["history"]))
+        logged = set().union(*(keys_of(record.history.item) for record in found["history"]))
         assert {"train_loss", "val_accuracy", "sparsity", "density/fc.weight"} <= logged
-        summary = set().union(*(keys_of(record.summary.update) for record in told["summary"]))
+        summary = set().union(*(keys_of(record.summary.update) for record in found["summary"]))
         assert {"test_accuracy", "mask_digest"} <= summary
