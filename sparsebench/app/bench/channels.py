@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsebench.app.bench.options import CLOCKS
 from sparsebench.app.bench.protocol import interleave, peak_bytes, ratio
 from sparsebench.cost.flops import active_macs, dense_macs, layer_costs
 from sparsebench.cost.speed import hardware
@@ -22,8 +22,6 @@ from sparsebench.functional.select import random_mask
 from sparsebench.methods import VRPGE, Clock
 from sparsebench.models import build
 from sparsebench.sparse import SparseModel
-
-_CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(options: argparse.Namespace, *, command: str) -> None:
@@ -35,7 +33,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """
     torch.set_num_threads(options.threads)
     bench = Bench.of(options)
-    rows = [bench.measure(keep, rounds=options.rounds, clock=_CLOCKS[options.clock]) for keep in options.keep]
+    rows = [bench.measure(keep, rounds=options.rounds, clock=CLOCKS[options.clock]) for keep in options.keep]
     print(_head(bench, options))
     print(table(rows))
     if options.json:
