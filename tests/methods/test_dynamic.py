@@ -358,7 +358,7 @@ def test_random_growth_is_a_function_of_seed_and_step():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(0.02, 1.0), st.floats(0, 0.95), st.integers(0, 1000), st.booleans())
+@given(st.floats(1 / 24, 1.0), st.floats(0, 0.95), st.integers(0, 1000), st.booleans())  # below, b keeps none: refused
 def test_any_update_keeps_the_budget(density, fraction, seed, exclude):
     torch.manual_seed(seed)
     net = SparseModel({"a": nn.Parameter(torch.randn(6, 10)), "b": nn.Parameter(torch.randn(4, 2, 3))}, seed=seed)
