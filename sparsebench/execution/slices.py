@@ -63,7 +63,7 @@ class _Spread(torch.autograd.Function):
             return part.new_zeros(part.shape[0], size, *part.shape[2:]).index_copy_(1, places, part)
         rows = _rows(part)
         if _exact(part):
-            return _image(rows @ _chosen(places, size, part), part)
+            return _image(_product(rows, _chosen(places, size, part)), part)
         return _image(rows.new_zeros(rows.shape[0], size).index_copy_(1, places, rows), part)
 
     @staticmethod
@@ -83,7 +83,7 @@ class _AddAt(torch.autograd.Function):
             return full.index_add(1, places, part)
         rows, added = _rows(full), _rows(part)
         if _exact(full):
-            return _image(torch.addmm(rows, added, _chosen(places, full.shape[1], part)), full)
+            return _image(_product(added, _chosen(places, full.shape[1], part), rows), full)
         return _image(rows.index_add(1, places, added), full)
 
     @staticmethod
@@ -111,7 +111,9 @@ def _gather(full: Tensor, places: Tensor) -> Tensor:
     if _layout(full) == torch.contiguous_format:
         return full.index_select(1, places)
     rows = _rows(full)
-    return _image(rows @ _chosen(places, full.shape[1], full).T if _exact(full) else rows.index_select(1, places), full)
+    if _exact(full):
+        return _image(_product(rows, _chosen(places, full.shape[1], full).T), full)
+    return _image(rows.index_select(1, places), full)
 
 
 # Where the channels of a pixel lie side by side, choosing among them is a product with a matrix of zeros and ones:
@@ -121,6 +123,12 @@ def _gather(full: Tensor, places: Tensor) -> Tensor:
 def _exact(tensor: Tensor) -> bool:
     """Tell whether a product with ones gives the very numbers: not where float32 may be rounded for speed."""
     return tensor.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+
+
+def _product(rows: Tensor, matrix: Tensor, to: Tensor | None = None) -> Tensor:
+    """Return ``rows @ matrix``, added to another tensor if there is one, in their own type whatever autocast says."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ matrix if to is None else torch.addmm(to, rows, matrix)
 
 
 def _chosen(places: Tensor, size: int, like: Tensor) -> Tensor:
