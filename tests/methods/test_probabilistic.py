@@ -345,3 +345,13 @@ def test_presets_are_what_they_say(net, control):
         fixed = {"_random": (0, "random", False), "_uniform": (0, "uniform", False), "_shuffled": (0.88, "topk", True)}
         assert (method["fix_at"], method["final_mask"], method["shuffle"]) == fixed.get(control, (0.88, "topk", False))
         assert method["density"] == 0.5
+
+
+@pytest.mark.parametrize("net", ["resnet32", "vgg19"])
+def test_short_presets_fix_the_masks_once_the_budget_has_fallen(net):
+    config = compose_config([f"experiment=vr_pge_2021/cifar10_{net}_short"])
+    method = config["method"]
+    assert (config["model"]["name"], config["sparsity"], method["density"]) == (net, 0.5, 0.5)
+    assert (method["schedule"], method["final_mask"], method["shuffle"]) == ("cubic", "topk", False)
+    assert method["falls_from"] < method["falls_until"] <= method["fix_at"] < 0.5
+    assert config["trainer"]["max_epochs"] * config["dataset"]["limit"] <= 64 * 5000
