@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
+import torch
 from torch import Tensor
 
 from sparsebench.functional import score
@@ -34,6 +35,8 @@ class PrunedAtStart(Masked):
             ranking to remove whole layers.
         shuffle: a control: permute the mask within each layer, so that only the layers' counts come from the scores
             (Frankle et al. 2021).
+        reinit: a control: draw the weights anew and keep the mask, so that it knows nothing of the values that it was
+            chosen for (Frankle et al. 2021).
     """
 
     budget_holds: ClassVar[str] = "always"
@@ -43,6 +46,7 @@ class PrunedAtStart(Masked):
     distribution: Distribution = whole
     floor: int = 0
     shuffle: bool = False
+    reinit: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +59,8 @@ class PrunedAtStart(Masked):
         if self.shuffle:
             counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})
             masks = self.pattern.keep(draw_scores(net, "shuffle"), counts)
+        if self.reinit:
+            redraw_(net)
         net.set_masks(masks)
 
     def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
@@ -187,6 +193,14 @@ class SynFlow(PrunedAtStart):
             masks = self.pattern.keep(protect(scores, self.floor, kept), kept)
             weights = {name: w * masks[name] for name, w in weights.items()}
         return masks
+
+
+@torch.no_grad()
+def redraw_(net: SparseModel) -> None:
+    """Permute the initial weights within each layer: a new draw from the layer's own law, whatever that is."""
+    for name, weight in net.params.items():
+        order = torch.randperm(weight.numel(), generator=net.generator("reinit", name)).to(weight.device)
+        weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
 
 
 class Tempered(Protocol):

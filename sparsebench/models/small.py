@@ -68,7 +68,7 @@ class LeNet5(nn.Module):
         self, *, classes: int, shape: tuple[int, int, int], first: int = 20, second: int = 50, hidden: int = 500
     ) -> None:
         super().__init__()
-        check_image("lenet5", shape, least=16)
+        check_image("LeNet-5 (lenet5, cnn_fashion)", shape, least=16)
         if min(first, second, hidden) < 1:
             raise ValueError(f"widths must be whole numbers of at least 1, got {first}, {second} and {hidden}")
         height, width = (((side - 4) // 2 - 4) // 2 for side in shape[1:])

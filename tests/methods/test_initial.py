@@ -94,6 +94,19 @@ def test_shuffling_permutes_within_layers(method):
     assert torch.equal(flat(again.masks), flat(shuffled.masks))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_reinit_keeps_the_masks_and_draws_the_weights_anew(method):
+    before = Toy().weights()
+    plain, anew = start(method(density=0.2)), start(method(density=0.2, reinit=True))
+    again = start(method(density=0.2, reinit=True))
+    for name, weight in anew.params.items():
+        assert torch.equal(plain.masks[name], anew.masks[name]), "the mask is that of the weights that were scored"
+        assert torch.equal(weight, again.params[name])
+        kept = weight.detach()[anew.masks[name]]
+        assert torch.isin(kept, before[name]).all(), "values are those of the layer's own initial law"
+    assert not torch.equal(flat(plain.params), flat(anew.params))
+
+
 def test_the_floor_keeps_every_layer_alive():
     toy = Toy()
     with torch.no_grad():
