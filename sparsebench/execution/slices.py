@@ -62,9 +62,9 @@ class _Spread(torch.autograd.Function):
         if ctx.layout == torch.contiguous_format:
             return part.new_zeros(part.shape[0], size, *part.shape[2:]).index_copy_(1, places, part)
         rows = _rows(part)
-        if _exact(part):
+        if _by_product(part, size):
             return _image(_product(rows, _chosen(places, size, part)), part)
-        return _image(rows.new_zeros(rows.shape[0], size).index_copy_(1, places, rows), part)
+        return _image(rows.new_zeros(rows.shape[0], size).scatter_(1, places.expand(rows.shape[0], -1), rows), part)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -82,7 +82,7 @@ class _AddAt(torch.autograd.Function):
         if ctx.layout == torch.contiguous_format:
             return full.index_add(1, places, part)
         rows, added = _rows(full), _rows(part)
-        if _exact(full):
+        if _by_product(full, full.shape[1]):
             return _image(_product(added, _chosen(places, full.shape[1], part), rows), full)
         return _image(rows.index_add(1, places, added), full)
 
@@ -111,18 +111,20 @@ def _gather(full: Tensor, places: Tensor) -> Tensor:
     if _layout(full) == torch.contiguous_format:
         return full.index_select(1, places)
     rows = _rows(full)
-    if _exact(full):
+    if _by_product(full, full.shape[1]):
         return _image(_product(rows, _chosen(places, full.shape[1], full).T), full)
     return _image(rows.index_select(1, places), full)
 
 
-# Where the channels of a pixel lie side by side, choosing among them is a product with a matrix of zeros and ones:
-# exact, and several times as fast as an index, whose result has planes side by side and slows all that follows.
+# Where the channels of a pixel lie side by side, an index over pixels is slow, and one over images gives planes, which
+# slow all that follows. Few channels are chosen faster by a product with a matrix of zeros and ones, and exactly.
 
 
-def _exact(tensor: Tensor) -> bool:
-    """Tell whether a product with ones gives the very numbers: not where float32 may be rounded for speed."""
-    return tensor.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+def _by_product(tensor: Tensor, channels: int) -> bool:
+    """Tell whether a product pays, and gives the very numbers: not where float32 may be rounded for speed."""
+    if tensor.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        return False
+    return channels <= (512 if tensor.element_size() == 2 else 64)  # measured on processors, with and without AMX
 
 
 def _product(rows: Tensor, matrix: Tensor, to: Tensor | None = None) -> Tensor:
