@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import lightning as L
 import torch
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from sparsebench.app.identity import label
 from sparsebench.engine import Classifier
@@ -29,12 +31,33 @@ _OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "
 def build(config: Mapping[str, Any]) -> Any:
     """Instantiate one part of the configuration; errors come out as the constructor raised them."""
     try:
+        check_words(get_object(config["_target_"]), config)
         return instantiate(dict(config), _convert_="all")
     except HydraException as error:
         if isinstance(error.__cause__, ValueError | FileNotFoundError):
             raise error.__cause__ from None
         target = config.get("_target_", "?")
         raise ValueError(f"{target} cannot be built: {_last_line(error.__cause__ or error)}") from error
+
+
+def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse a word where what is built wants a switch or a number, by its annotations: any word would be true.
+
+    Raises:
+        ValueError: the first such option.
+    """
+    try:
+        hints = get_type_hints(target.__init__ if isinstance(target, type) and not is_dataclass(target) else target)
+    except (NameError, TypeError):  # names that only type checkers know; no annotations at all
+        return
+    for key, value in options.items():
+        hint = hints.get(key)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if bool in kinds and all(kind in (bool, NoneType) for kind in kinds) and type(value) not in kinds:
+            raise ValueError(f"{key}={value!r} must be true or false")
+        plain = all(isinstance(kind, type) and kind is not str for kind in kinds)
+        if isinstance(value, str) and plain and (int in kinds or float in kinds):
+            raise ValueError(f"{key}={value!r} must be a number")
 
 
 def _last_line(error: BaseException) -> str:
@@ -56,6 +79,8 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
     """Build a run, without training anything."""
     trainer: dict[str, Any] = dict(config["trainer"])
     ours = {key: trainer.pop(key) for key in _OURS}
+    for target in (Classifier, Run):
+        check_words(target, ours)
     data = build_data(config)
     network = build(config["model"])
     prunable = build(config["prunable"])

@@ -68,6 +68,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ValueError(f"seed={config['seed']} is impossible: choose a whole number of at least 0")
     trainer, dataset = config["trainer"], config["dataset"]
+    for group, key in ((dataset, "batch_size"), (trainer, "max_epochs"), (trainer, "max_steps")):
+        if group.get(key) is not None:
+            _number(f"{'dataset' if group is dataset else 'trainer'}.{key}", group[key], "a whole number such as 64")
     if dataset.get("batch_size") is not None and dataset["batch_size"] < 1:
         raise ValueError(f"dataset.batch_size={dataset['batch_size']} is impossible: choose at least 1")
     if (trainer["max_epochs"] or -1) < 1 and (trainer["max_steps"] or -1) < 1:
@@ -84,8 +87,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(f"on_collapse=floor keeps single weights and breaks pattern={pattern}: choose warn or error")
 
 
-def _number(key: str, value: Any) -> float:
+def _number(key: str, value: Any, example: str = "a share such as 0.9") -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{key}={value} is no number: choose a share such as 0.9") from None
+        raise ValueError(f"{key}={value} is no number: choose {example}") from None

@@ -55,6 +55,7 @@ for arguments in {LIGHT!r}:
     [
         (["trian"], "unknown verb 'trian' (did you mean 'train'?)"),
         (["list", "modles"], "unknown group 'modles' (did you mean 'model'?)"),
+        (["train", "dataset.batch_size=many"], "dataset.batch_size=many is no number: choose a whole number"),
         (["train", "method=riggl"], "unknown method 'riggl' (did you mean 'rigl'?); available are"),
         (["train", "dataset=cifar"], "unknown dataset 'cifar' (did you mean 'cifar10'?)"),
         (["train", "-m", "method=rigl,sett"], "unknown method 'sett' (did you mean 'set'?)"),
@@ -107,6 +108,23 @@ def test_a_layer_that_would_be_empty(cli, tiny, outputs):
     answer = cli("train", *tiny, "distribution=uniform", "sparsity=0.9999")
     failed_run(answer, outputs)
     assert "would keep 0; use a sparsity of at most 0.99" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method=snip", "method.reinit=maybe"], "reinit='maybe' must be true or false"),
+        (["method=vr_pge", "method.shuffle=3"], "shuffle=3 must be true or false"),
+        (["trainer.channels_last=maybe"], "channels_last='maybe' must be true or false"),
+        (["dataset.augment=null"], "augment=None must be true or false"),
+        (["method=rigl", "method.until=soon"], "until='soon' must be a number"),
+        (["optimizer.lr=fast"], "lr='fast' must be a number"),
+    ],
+)
+def test_words_where_switches_and_numbers_belong(cli, tiny, outputs, arguments, message):
+    answer = cli("train", *tiny, *arguments)
+    failed_run(answer, outputs)
+    assert message in answer.err
 
 
 def test_missing_data(cli, tmp_path, outputs):
