@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from sparsebench.optim.fused import fuse
 from sparsebench.optim.groups import Together, decay_groups
 
 Groups = Callable[[nn.Module], list[dict[str, Any]]]
@@ -133,7 +134,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule over the network's parameters."""
-        optimizer = self.build_optimizer([*self.groups(self.net), *self.extra_groups])
+        optimizer = fuse(self.build_optimizer([*self.groups(self.net), *self.extra_groups]))
         if self.extra_optimizers:
             optimizer = Together([optimizer, *self.extra_optimizers])
         schedule = self.schedule

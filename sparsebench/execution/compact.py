@@ -39,10 +39,11 @@ class ChannelNetwork(ChannelStructure):
             ValueError: a layer has no live channel, or the network is compiled.
         """
         self._check(masks)
-        pieces = self.small(masks) if small else self.masked(masks)
+        wide = self.wide(masks) if small else None
+        pieces = self.masked(masks) if wide is None else self.small(masks, wide)
         if not statistics:
             pieces.tensors = copied_statistics(self.module) | pieces.tensors
-        with self._installed(masks, small):
+        with self._installed(wide):
             result = call(pieces.tensors)
         if statistics and self.module.training:
             pieces.settle()
@@ -57,15 +58,14 @@ class ChannelNetwork(ChannelStructure):
                 "widths change from step to step, and each would be compiled anew: set trainer.compile=false"
             )
 
-    def small(self, masks: Masks) -> Pieces:
-        """Gather the tensors of the small network."""
-        wide, live = self.spaces(self.rounded(masks)), self.spaces(masks)
-        pieces = Pieces()
+    def small(self, masks: Masks, wide: Spaces) -> Pieces:
+        """Gather the tensors of the small network, which has the channels ``wide``."""
+        live, pieces = self.spaces(masks), Pieces()
         for name, (out, inputs) in wide.layers.items():
             layer = self.modules[name]
             pieces.layer(name, layer, self._index(out), self._index(None if tied(layer) else inputs))
             alive = live.layers[name][0]
-            if alive is not None:
+            if alive is not None and name not in live.scaled:  # else the norm behind it makes dead channels zero
                 pieces.silence(name, alive, wide=out)
         for name, out in wide.norms.items():
             pieces.norm(name, self.modules[name], live.norms[name], wide=out)
@@ -91,17 +91,16 @@ class ChannelNetwork(ChannelStructure):
         return next(self.module.parameters()).device
 
     @contextlib.contextmanager
-    def _installed(self, masks: Masks, small: bool) -> Generator[None]:
+    def _installed(self, wide: Spaces | None) -> Generator[None]:
         """Let the module run through its twin, whose sums know where channels go, and depthwise layers be narrow."""
         with contextlib.ExitStack() as stack:
-            if small:
-                found = self.spaces(self.rounded(masks))
-                for name, (out, _) in found.layers.items():
+            if wide is not None:
+                for name, (out, _) in wide.layers.items():
                     if out is not None and tied(self.modules[name]):
                         _swap(stack, vars(self.modules[name]), "groups", int(out.sum()))
                 _, twin = self.graph()
                 if twin is not None:
-                    self._place(twin, found)
+                    self._place(twin, wide)
                     _swap(stack, vars(self.module), "forward", twin.forward)
             yield
 

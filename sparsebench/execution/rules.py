@@ -40,6 +40,22 @@ def union(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     return one | two if one.dtype == torch.bool else one + two - one * two
 
 
+def filled(live: Tensor, multiple: int) -> Tensor:
+    """Add the first dead channels up to a multiple, or to its half, and so on: the first that adds at most an eighth.
+
+    Args:
+        live: bool [channels].
+        multiple: of the number of channels; all of them are a multiple too.
+    """
+    count = int(live.sum())
+    while multiple > 1:
+        missing = min(-count % multiple, len(live) - count)
+        if 8 * missing <= count:
+            return live.index_fill(0, (~live).nonzero().reshape(-1)[:missing], True)
+        multiple //= 2
+    return live
+
+
 def function(node: fx.Node, inputs: list[Space]) -> Space:
     """Return the channels of what a function or method makes of masked channels.
 

@@ -51,11 +51,11 @@ def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
         network: structure and weights.
         masks: channels that live.
     """
-    pieces = network.small(masks)
+    found = network.wide(masks)
+    pieces = network.small(masks, found)
     _, twin = network.graph()
     small = copy.deepcopy(network.module if twin is None else twin)
     layers = named(small)
-    found = network.spaces(network.rounded(masks))
     for name in (*found.layers, *found.norms):
         _cut(layers[name], name, pieces)
     for name, (one, two, both) in found.sums.items():

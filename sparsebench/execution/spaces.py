@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from sparsebench.execution.rules import Space, function, names, refuse, union
+from sparsebench.execution.rules import Space, filled, function, names, refuse, union
 
 Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -46,6 +46,7 @@ class Spaces:
         pads: nodes that append zero channels, which a small network leaves out.
         ties: pairs of masked layers whose outputs are summed.
         summed: masked layers whose outputs enter a sum.
+        scaled: masked layers whose outputs are read by a norm with a scale, and by nothing else.
     """
 
     layers: dict[str, tuple[Tensor | None, Tensor | None]] = field(
@@ -58,6 +59,7 @@ class Spaces:
     pads: set[str] = field(default_factory=set[str])
     ties: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
     summed: set[str] = field(default_factory=set[str])
+    scaled: set[str] = field(default_factory=set[str])
 
 
 def named(module: nn.Module) -> dict[str, nn.Module]:
@@ -80,18 +82,21 @@ def trace(module: nn.Module) -> fx.Graph:
         ) from error
 
 
-def spaces(graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> Spaces:
+def spaces(
+    graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
+) -> Spaces:
     """Carry masks along a graph.
 
     Args:
         graph: what ``trace`` returned.
         modules: modules of the traced network by name.
         masks: layer name -> bool [outputs], on the CPU; probabilities give expected sets for independent masks.
+        multiple: of the channels of sums, filled up as in ``filled``.
 
     Raises:
         ValueError: a masked layer, or one that reads masked channels, cannot be sliced.
     """
-    walk = _Walk(modules, masks)
+    walk = _Walk(modules, masks, multiple)
     known: dict[fx.Node, Space] = {}
     for node in graph.nodes:
         known[node] = walk.visit(node, [known[n] for n in node.all_input_nodes])
@@ -101,12 +106,13 @@ def spaces(graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str
 class _Walk:
     """The rules. Each takes a node and the spaces of its inputs, and returns the space of its output."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> None:
-        self.modules, self.masks = modules, masks
+    def __init__(self, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], multiple: int) -> None:
+        self.modules, self.masks, self.multiple = modules, masks, multiple
         self.found = Spaces()
 
     def visit(self, node: fx.Node, inputs: list[Space]) -> Space:
         if node.op == "call_module":
+            self._scaled(node)
             return self._module(str(node.target), self.modules[str(node.target)], inputs)
         if (node.op == "call_function" and node.target in SUMS) or (node.op, node.target) == ("call_method", "add"):
             return self._sum(node, inputs)
@@ -118,6 +124,11 @@ class _Walk:
         if node.target is functional.pad and len(cast(Tensor, space.live)) > len(cast(Tensor, inputs[0].live)):
             self.found.pads.add(node.name)
         return space
+
+    def _scaled(self, norm: fx.Node) -> None:
+        layer, before = self.modules[str(norm.target)], norm.all_input_nodes[0]
+        if isinstance(layer, _BatchNorm) and layer.affine and before.target in self.masks and len(before.users) == 1:
+            self.found.scaled.add(str(before.target))
 
     def _module(self, name: str, layer: nn.Module, inputs: list[Space]) -> Space:
         space = inputs[0]
@@ -187,6 +198,8 @@ class _Walk:
         if len(partial) == 2 and len(cast(Tensor, one.live)) != len(cast(Tensor, two.live)):
             refuse(node.name, "tensors of different numbers of channels are added")
         live = union(one.live, two.live)
+        if live is not None and self.multiple > 1:
+            live = filled(live, self.multiple)
         self.found.sums[node.name] = (one.live, two.live, live)
         sources = one.sources | two.sources
         self.found.summed |= sources

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, fx, nn
 
+from sparsebench.execution.rules import filled
 from sparsebench.execution.slices import Drop, Sum
 from sparsebench.execution.spaces import Conv, Spaces, named, spaces, trace
 
@@ -23,8 +24,9 @@ class ChannelStructure:
     Args:
         module: the network; it is traced, never changed.
         layers: names of the layers that have masks.
-        multiple: widths of small layers are rounded up to a multiple of this where that adds no more than an eighth:
-            dead channels, multiplied by zero, fill up.
+        multiple: widths of small layers are rounded up to a multiple of this where that adds no more than an eighth,
+            else of its half, and so on: dead channels, multiplied by zero, fill up.
+        sum_multiple: the same for residual sums, whose unions are as wide as chance wills.
         residual: ``union``: every layer has a mask of its own, and a sum lives on the union of its summands; ``tied``:
             layers that add to one stream share a mask; ``inner``: layers that enter a sum have no mask.
 
@@ -36,13 +38,20 @@ class ChannelStructure:
     """
 
     def __init__(
-        self, module: nn.Module, layers: Iterable[str], *, multiple: int = 1, residual: Residual = "union"
+        self,
+        module: nn.Module,
+        layers: Iterable[str],
+        *,
+        multiple: int = 1,
+        sum_multiple: int = 1,
+        residual: Residual = "union",
     ) -> None:
-        if multiple < 1:
-            raise ValueError(f"widths cannot be rounded to a multiple of {multiple}: give 1 (no rounding) or more")
+        for number in (multiple, sum_multiple):
+            if number < 1:
+                raise ValueError(f"widths cannot be rounded to a multiple of {number}: give 1 (no rounding) or more")
         if residual not in get_args(Residual):
             raise ValueError(f"residual {residual!r} must be one of {', '.join(get_args(Residual))}")
-        self.module, self.multiple = module, multiple
+        self.module, self.multiple, self.sum_multiple = module, multiple, sum_multiple
         self.modules = named(module)
         self._traced: dict[bool, tuple[fx.Graph, fx.GraphModule | None]] = {}
         self._leaders = {name: name for name in layers}
@@ -55,12 +64,10 @@ class ChannelStructure:
         self.units = {name: _outputs(self.modules[name]) for name in self._leaders.values()}
 
     @classmethod
-    def of(
-        cls, module: nn.Module, parameters: Iterable[str], *, multiple: int = 1, residual: Residual = "union"
-    ) -> Self:
+    def of(cls, module: nn.Module, parameters: Iterable[str], **options: Any) -> Self:
         """Let the convolutions lose channels whose weights are among ``parameters``.
 
-        In a network without convolutions, the hidden linear layers do.
+        In a network without convolutions, the hidden linear layers do. Options are those of the class.
 
         Raises:
             ValueError: there is none, or channels cannot be removed.
@@ -76,7 +83,7 @@ class ChannelStructure:
             raise ValueError(
                 "no layer may lose channels: let a convolution be sparse (prunable), or use method.level=weight"
             )
-        return cls(module, layers, multiple=multiple, residual=residual)
+        return cls(module, layers, **options)
 
     # -- structure ------------------------------------------------------------------------------------------------
 
@@ -121,6 +128,14 @@ class ChannelStructure:
         each = {name: masks[leader] for name, leader in self._leaders.items()}
         return spaces(self.graph()[0], self.modules, each)
 
+    def wide(self, masks: Masks) -> Spaces:
+        """Return the channels of the small network: the live ones, and the dead ones that round its widths up.
+
+        Kernels like round widths, and are made anew for each pair of widths that they have not seen.
+        """
+        each = {name: filled(masks[leader], self.multiple) for name, leader in self._leaders.items()}
+        return spaces(self.graph()[0], self.modules, each, multiple=self.sum_multiple)
+
     def shares(self, masks: Masks, *, executed: bool = False) -> dict[str, float]:
         """Return the share of each weight that the network of these masks multiplies by, by parameter name.
 
@@ -128,7 +143,7 @@ class ChannelStructure:
             masks: bool; probabilities give the expectation under independent draws (not with tied masks).
             executed: count the dead channels that rounding adds.
         """
-        found = self.spaces(self.rounded(masks) if executed else masks)
+        found = self.wide(masks) if executed else self.spaces(masks)
         return {
             f"{name}.weight": _share(out) * _share(None if tied(self.modules[name]) else live)
             for name, (out, live) in found.layers.items()
@@ -147,10 +162,6 @@ class ChannelStructure:
             kept[f"{name}.weight"] = block.expand(weight.shape).contiguous().to(weight.device)
         return kept
 
-    def rounded(self, masks: Masks) -> dict[str, Tensor]:
-        """Fill widths up to a multiple with the first dead channels, where that adds no more than an eighth."""
-        return {name: _fill(mask, self.multiple) for name, mask in masks.items()}
-
 
 def _outputs(layer: Any) -> int:
     return int(layer.weight.shape[0])
@@ -163,13 +174,3 @@ def _share(live: Tensor | None) -> float:
 def tied(layer: nn.Module) -> bool:
     """Tell whether the outputs of a layer are those of its inputs, one by one."""
     return getattr(layer, "groups", 1) > 1
-
-
-def _fill(mask: Tensor, multiple: int) -> Tensor:
-    count = int(mask.sum())
-    missing = min(-count % multiple, len(mask) - count)
-    if not missing or missing * 8 > count:
-        return mask
-    filled = mask.clone()
-    filled[(~mask).nonzero().reshape(-1)[:missing]] = True
-    return filled

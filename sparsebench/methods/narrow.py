@@ -53,7 +53,7 @@ class Narrowed(Masked):
     def session(self, net: SparseModel) -> Session:
         """Return the session, whose network can lose the outputs of every layer that may be sparse."""
         layers = [name.removesuffix(".weight") for name in net.params]
-        return session_of(net, lambda model: ChannelNetwork(module_of(model), layers))
+        return session_of(net, lambda model: ChannelNetwork(module_of(model), layers, sum_multiple=16))
 
     def live(self, net: SparseModel) -> Masks:
         """Return the live channels of each layer, found once for each change of the masks."""

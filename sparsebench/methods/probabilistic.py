@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -39,7 +39,9 @@ class VRPGE(DrawnMasks):
             running statistics; 2: from the mean of both.
         residual: masks around residual sums: ``union``, ``tied`` or ``inner`` (see ``execution.ChannelNetwork``).
         execution: ``compact``: small networks; ``masked``: at full size; ``auto``: the faster, timed on first steps.
-        multiple: widths of small networks are rounded up to a multiple of this where that adds at most an eighth.
+        multiple: widths of small layers are rounded up to a multiple of this, or its half, ..., where that adds at most
+            an eighth; 1: never.
+        sum_multiple: the same for residual sums.
         shuffle: control: give the loss difference a random sign, so that scores learn nothing.
     """
 
@@ -51,7 +53,8 @@ class VRPGE(DrawnMasks):
     backward_samples: int = 1
     residual: str = "union"
     execution: Execution = "compact"
-    multiple: int = 16
+    multiple: int = 1
+    sum_multiple: int = 16
     shuffle: bool = False
 
     def __post_init__(self) -> None:
@@ -67,8 +70,8 @@ class VRPGE(DrawnMasks):
         """Build the network whose channels, or weights, have masks."""
         if self.level == "weight":
             return super().build(net)
-        residual: Any = self.residual
-        return ChannelNetwork.of(module_of(net), net.params, multiple=self.multiple, residual=residual)
+        options = {"multiple": self.multiple, "sum_multiple": self.sum_multiple, "residual": self.residual}
+        return ChannelNetwork.of(module_of(net), net.params, **options)
 
     # -- one step -----------------------------------------------------------------------------------------------------
 

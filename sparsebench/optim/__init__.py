@@ -1,6 +1,7 @@
 """Optimizers that make weights sparse through a dual variable, and helpers to combine optimizers."""
 
 from .adabreg import AdaBreg, MLAdaBreg
+from .fused import fuse
 from .groups import Together, decay_groups, regularized_groups
 from .linbreg import LinBreg, MLLinBreg
 from .multilevel import Multilevel
@@ -16,6 +17,7 @@ __all__ = [
     "ProxSGD",
     "Together",
     "decay_groups",
+    "fuse",
     "quantile_lambda",
     "regularized_groups",
 ]

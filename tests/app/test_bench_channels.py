@@ -41,7 +41,15 @@ def test_peak_memory_counts_what_is_alive_at_once():
 
 
 def test_prints_ratios_beside_flops_and_writes_json(tmp_path, capsys):
-    small = ["--model=resnet20", "--keep=0.5", "--batch=2", "--rounds=1", "--size=16", "--multiple=1"]
+    small = [
+        "--model=resnet20",
+        "--keep=0.5",
+        "--batch=2",
+        "--rounds=1",
+        "--size=16",
+        "--sum-multiple=1",
+        "--warm-ups=1",
+    ]
     main(["channels", *small, f"--json={tmp_path / 'numbers.json'}"])
     shown = capsys.readouterr().out
     assert "| keep | FLOP ratio (executed) | dense / dense |" in shown

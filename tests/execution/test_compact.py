@@ -58,7 +58,8 @@ def draw(network, keep=0.4, seed=0):
     return masks
 
 
-def pair(name, shape, options, *, training=True, **settings):
+def pair(name, shape, options, *, training=True, multiple=1, **settings):
+    settings = {"multiple": multiple, "sum_multiple": multiple, **settings}
     torch.manual_seed(0)
     net = randomised(build(name, classes=10, shape=shape, **options)).train(training)
     twin = copy.deepcopy(net)
@@ -170,8 +171,34 @@ def test_the_network_really_is_small():
 
 def test_widths_are_rounded_where_that_adds_an_eighth_at_most():
     network = ChannelNetwork(nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 2, 1)), ["0"], multiple=16)
-    for live, width in ((1, 1), (16, 16), (43, 48), (33, 33), (60, 64), (64, 64)):
-        assert int(network.rounded({"0": torch.arange(64) < live})["0"].sum()) == width
+    for live, width in ((1, 1), (3, 3), (16, 16), (43, 48), (33, 36), (17, 18), (60, 64), (64, 64)):
+        (out, _), (_, columns) = network.wide({"0": torch.arange(64) < live}).layers.values()
+        assert int(out.sum()) == int(columns.sum()) == width
+
+
+def test_residual_sums_are_rounded_and_their_layers_are_not():
+    net = build("resnet20", classes=10, shape=CIFAR)
+    network = ChannelNetwork.of(net, dict(net.named_parameters()), sum_multiple=8)
+    masks = draw(network)
+    live, wide = network.spaces(masks), network.wide(masks)
+    assert all(torch.equal(live.layers[name][0], wide.layers[name][0]) for name in network.units)
+    widths = [(int(a[2].sum()), int(b[2].sum())) for a, b in zip(live.sums.values(), wide.sums.values(), strict=True)]
+    assert all(b >= a and (b % 8 == 0 or a * 9 < 8 * (a + -a % 8)) for a, b in widths)
+    assert any(b > a for a, b in widths)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_channels_that_fill_up_are_zero_behind_the_norm(affine):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16, affine=affine), nn.ReLU(), nn.Conv2d(16, 2, 1)).double()
+    network = ChannelNetwork(net, ["0"], multiple=16)
+    masks = {"0": torch.arange(16) >= 1}
+    seen = []
+    net[2].register_forward_hook(lambda layer, given, out: seen.append(out))
+    network.run(lambda w: torch.func.functional_call(net, dict(w), (torch.randn(2, 3, 4, 4).double(),)), masks)
+    (out,) = seen
+    assert out.shape[1] == 16
+    assert (out.abs().amax((0, 2, 3)) > 0).tolist() == [False] + [True] * 15
 
 
 def test_channels_last_and_bfloat16():

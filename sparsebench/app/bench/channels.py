@@ -50,7 +50,10 @@ class Bench:
         images: a batch.
         labels: its classes.
         low: the type that products are computed in, under autocast; None = that of the weights.
-        multiple: of widths.
+        multiple: of the widths of layers.
+        sum_multiple: of the widths of residual sums.
+        warm_ups: steps of each small network beforehand. Kernels are made for every pair of widths that is new: the
+            first steps of a training pay for that, and few of the thousands that follow.
     """
 
     net: nn.Module
@@ -58,6 +61,8 @@ class Bench:
     labels: Tensor
     low: torch.dtype | None = None
     multiple: int = 1
+    sum_multiple: int = 1
+    warm_ups: int = 0
     _draws: int = field(default=0, repr=False)
 
     @classmethod
@@ -72,7 +77,8 @@ class Bench:
         images = torch.randn(options.batch, *shape, device=device).contiguous(memory_format=layout)
         labels = torch.randint(0, 10, (options.batch,), device=device)
         low = torch.bfloat16 if options.dtype == "bfloat16" else None
-        return cls(net=net, images=images, labels=labels, low=low, multiple=options.multiple)
+        rounding = {"multiple": options.multiple, "sum_multiple": options.sum_multiple}
+        return cls(net=net, images=images, labels=labels, low=low, warm_ups=options.warm_ups, **rounding)
 
     @property
     def device(self) -> torch.device:
@@ -84,6 +90,11 @@ class Bench:
         with torch.autocast(self.device.type, self.low, enabled=self.low is not None):
             logits = torch.func.functional_call(self.net, dict(tensors), (self.images,))
         return functional.cross_entropy(logits.float(), self.labels)
+
+    @property
+    def rounding(self) -> dict[str, int]:
+        """Return what widths are rounded to."""
+        return {"multiple": self.multiple, "sum_multiple": self.sum_multiple}
 
     # -- cases ----------------------------------------------------------------------------------------------------
 
@@ -113,8 +124,11 @@ class Bench:
         return {n: random_mask((c,), max(1, round(keep * c)), generator) for n, c in network.units.items()}
 
     def steps(self, keep: float, **options: Any) -> Callable[[], None]:
-        """Return one whole VR-PGE step: draws, passes, estimate, both optimizers, projection."""
-        method = VRPGE(density=keep, multiple=self.multiple, fix_at=None, **options)
+        """Return one whole VR-PGE step: draws, passes, estimate, both optimizers, projection.
+
+        The scores' rate is zero, so that every step draws from the same probabilities, whatever ran before.
+        """
+        method = VRPGE(density=keep, fix_at=None, score_lr=0.0, **self.rounding, **options)
         net = SparseModel.of(self.net)
         net.learned = {name: nn.Parameter(score.to(self.device)) for name, score in method.learned(net).items()}
         scores = method.learned_optimizer({"params": list(net.learned.values())})
@@ -140,7 +154,7 @@ class Bench:
         Returns:
             Ratios of time, FLOPs and memory: dense over small, larger is better.
         """
-        network = ChannelNetwork.of(self.net, dict(self.net.named_parameters()), multiple=self.multiple)
+        network = ChannelNetwork.of(self.net, dict(self.net.named_parameters()), **self.rounding)
         run = partial(self.channels, network, keep)
         published = {"execution": "masked", "backward_samples": 2}
         cases: dict[str, Callable[[], Any]] = {
@@ -154,6 +168,9 @@ class Bench:
             "VR-PGE": self.steps(keep),
             "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
         }
+        for name in ("compact", "compact forward", "VR-PGE", "VR-PGE, two backwards"):
+            for _ in range(self.warm_ups):
+                cases[name]()
         seconds = interleave(cases, rounds=rounds, device=self.device, clock=clock)
         memory = {
             name: peak_bytes(cases[name], device=self.device) for name in ("dense", "masked", "compact", "VR-PGE")
@@ -214,6 +231,7 @@ def _head(bench: Bench, options: argparse.Namespace) -> str:
     layout = "channels-last" if options.channels_last else "contiguous"
     return (
         f"{options.model}, {options.size} px, batch {options.batch}, {options.dtype}, {layout}, widths rounded to "
-        f"{options.multiple}; {where}, {options.threads} thread(s), {machine['cpu_capability']}, "
-        f"torch {machine['torch']}; {options.clock} clock, medians of {options.rounds} rounds (range)\n"
+        f"{options.multiple} (sums: {options.sum_multiple}); {where}, {options.threads} thread(s), "
+        f"{machine['cpu_capability']}, torch {machine['torch']}; {options.clock} clock, medians of {options.rounds} "
+        f"rounds (range)\n"
     )
