@@ -35,8 +35,8 @@ class VRPGE(DrawnMasks):
             ``weight``: for each prunable weight.
         estimator: ``two_sided``, ``one_sided`` or ``plain``.
         exponent: of the preconditioner; 0 is the plain unbiased gradient.
-        backward_samples: 1: weights learn from the first network, the second is run forward only and leaves no trace in
-            running statistics; 2: from the mean of both.
+        backward_samples: 1: weights learn from the first network, the second is run forward only, leaves no trace in
+            running statistics, and is left out where both draws are equal; 2: from the mean of both.
         residual: masks around residual sums: ``union``, ``tied`` or ``inner`` (see ``execution.ChannelNetwork``).
         execution: ``compact``: small networks; ``masked``: at full size; ``auto``: the faster, timed on first steps.
         multiple: widths of small layers are rounded up to a multiple of this, or its half, ..., where that adds at most
@@ -99,7 +99,9 @@ class VRPGE(DrawnMasks):
         network = self.network(net)
         real = (self.repair(net, one), self.repair(net, two))
         loss_one = self._run(net, objective, real[0])
-        if self.backward_samples == 1:
+        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
+            real, loss_two = real[:1], loss_one  # one network, one loss: a second pass would teach nothing
+        elif self.backward_samples == 1:
             with torch.no_grad():
                 loss_two = self._run(net, objective, real[1], statistics=False)
         else:
@@ -155,7 +157,7 @@ class VRPGE(DrawnMasks):
             scores = {name: cpu(score).double() for name, score in net.learned.items()}
             expected = self.network(net).shares(scores)
             return self._passes(expected, expected)
-        return self._passes(costs[0][0], costs[1][0])
+        return self._passes(*(nominal for nominal, _ in costs))
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
         """Say what the small networks multiply; None where the network runs at full size."""
@@ -164,15 +166,15 @@ class VRPGE(DrawnMasks):
         if self.fixed(net):
             return self._final(net, executed=True)
         costs = self.session(net).costs
-        return self._passes(costs[0][1], costs[1][1]) if costs else None
+        return self._passes(*(executed for _, executed in costs)) if costs else None
 
     def _final(self, net: SparseModel, *, executed: bool) -> Passes:
         shares = self.network(net).shares(self.shown(net), executed=executed)
         return Passes((shares,), (shares,), (shares,))
 
-    def _passes(self, one: Mapping[str, float], two: Mapping[str, float]) -> Passes:
-        backward = (one,) if self.backward_samples == 1 else (one, two)
-        return Passes((one, two), backward, backward)
+    def _passes(self, *shares: Mapping[str, float]) -> Passes:
+        backward = shares[: self.backward_samples]
+        return Passes(shares, backward, backward)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,12 +228,32 @@ def test_the_ledger_counts_both_forwards(backwards, factor):
     model, loss = begin(method, net, SCORES), objective(net)
     costs = layer_costs(net, torch.zeros(1, 1, 4, 4, dtype=torch.float64))
     mask = {"0": torch.tensor([True, False, True]), "3": torch.tensor([True, False])}
-    method.pair(model, loss, mask, mask)
+    other = {"0": torch.tensor([False, True, True]), "3": torch.tensor([False, True])}  # as large
+    method.pair(model, loss, mask, other)
     clock, ledger = Clock(0, 10), Ledger(costs)
     ledger.charge(method.passes(model, clock), model.densities, 6, executed=method.executed(model, clock))
     ratio = active_macs(costs, method.network(model).shares(mask)) / dense_macs(costs)
     assert ledger.train_flops_ratio == pytest.approx(factor * ratio)
     assert ledger.executed_ratio == pytest.approx(factor * ratio)
+
+
+def test_equal_draws_are_run_once_and_counted_once():
+    method = VRPGE(density=0.5)
+    net = tiny()
+    calls = []
+    model, real = begin(method, net, SCORES), objective(net)
+    mask = {"0": torch.tensor([True, False, True]), "3": torch.tensor([True, False])}
+
+    def loss(tensors):
+        calls.append(tensors)
+        return real(tensors)
+
+    total = method.pair(model, loss, mask, copy.deepcopy(mask))
+    total.backward()
+    assert len(calls) == 1
+    assert all(not score.grad.any() for score in model.learned.values())
+    passes = method.passes(model, Clock(0, 10))
+    assert [len(kind) for kind in (passes.forward, passes.input, passes.weight)] == [1, 1, 1]
 
 
 def test_auto_decides_once_and_remembers():
