@@ -211,11 +211,11 @@ class DrawnMasks(Method):
             scores = {n: torch.rand(s.shape, generator=net.generator("random", n)) for n, s in scores.items()}
         return self.top(scores)
 
-    def top(self, scores: Mapping[str, Tensor]) -> Masks:
-        """Keep the K largest of all scores, the largest of each layer among them."""
+    def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
+        """Keep the K largest of all scores, or so many, the largest of each layer among them."""
         first = {name: keep_top_each({name: score}, {name: 1})[name] for name, score in scores.items()}
         sure = {name: score.masked_fill(first[name], torch.inf) for name, score in scores.items()}
-        return keep_top_global(sure, self.count(scores))
+        return keep_top_global(sure, self.count(scores) if kept is None else kept)
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
         """Fix the masks: from now on weights outside are zero, and stay so."""
@@ -224,10 +224,12 @@ class DrawnMasks(Method):
         net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)
 
     def shown(self, net: SparseModel) -> Masks:
-        """Return the masks that evaluation sees: the final ones, or those that would be final now."""
+        """Return the masks that evaluation sees: the final ones, or the likeliest at the budget of the moment."""
         if self.fixed(net):
             return {name: mask.cpu() for name, mask in net.memory["kept"].items()}
-        return self.top({name: cpu(score) for name, score in net.learned.items()})
+        scores = {name: cpu(score) for name, score in net.learned.items()}
+        expected = round(sum(float(score.sum()) for score in scores.values()))
+        return self.top(scores, max(expected, self.count(scores)))
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
         """Show the network of these masks, at full size."""
