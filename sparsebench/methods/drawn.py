@@ -228,8 +228,7 @@ class DrawnMasks(Method):
         if self.fixed(net):
             return {name: mask.cpu() for name, mask in net.memory["kept"].items()}
         scores = {name: cpu(score) for name, score in net.learned.items()}
-        expected = round(sum(float(score.sum()) for score in scores.values()))
-        return self.top(scores, max(expected, self.count(scores)))
+        return self.top(scores, max(self.count(scores), round(sum(float(s.sum()) for s in scores.values()))))
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
         """Show the network of these masks, at full size."""
