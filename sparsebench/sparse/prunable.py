@@ -1,6 +1,5 @@
 """Which parameters may be sparse: by type, name or pattern; never norms or biases unless they are named."""
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,8 @@ from typing import cast
 
 from torch import nn
 from torch.nn import Parameter
+
+from sparsebench.runs.messages import did_you_mean
 
 TYPES: dict[str, tuple[type[nn.Module], ...]] = {
     "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -82,6 +83,6 @@ def _matches(pattern: str, names: list[str]) -> list[str]:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in names if name.startswith(pattern + ".")]  # a module's name
     if not found:
-        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-        raise ValueError(f"prunable pattern {pattern!r} matches no parameter; did you mean {near[0]!r}?")
+        hint = did_you_mean(pattern, names, cutoff=0.0)
+        raise ValueError(f"prunable pattern {pattern!r} matches no parameter{hint}")
     return found

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.config.tree import conf_dir
 from sparsebench.runs.fingerprints import fingerprints
+from sparsebench.runs.mappings import dotted
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
@@ -60,13 +61,4 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    return list(_dotted(compose_config([])))
-
-
-def _dotted(config: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in config.items():
-        found.append(prefix + key)
-        if isinstance(value, dict):
-            found += _dotted(value, f"{prefix}{key}.")
-    return found
+    return list(dotted(compose_config([]), groups=True))
