@@ -33,6 +33,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config.pop("cell", None)  # a configuration does not name itself
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)

@@ -10,8 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-ARTIFACTS = ("final.pt", "masks.pt", "members.pt", "config.yaml", "result.json")
-"""Files of a finished run that are uploaded where that is asked for."""
+from sparsebench.runs.files import ARTIFACTS, stage_of
 
 
 class WandbRun(WandbLogger):
@@ -72,7 +71,7 @@ class WandbRun(WandbLogger):
 
 def identity_of(folder: Path) -> tuple[str, str | None]:
     """Return the id of a run, the same whenever it is continued, and the stage of a recipe it is, if any."""
-    stage = folder.name if folder.parent.name == "stages" else None
-    top = folder if stage is None else folder.parent.parent
+    found = stage_of(folder)
+    stage, top = (None, folder) if found is None else (found.name, found.run.path)
     name = top.name.rpartition("--")[2] or top.name
     return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}"), stage
