@@ -14,10 +14,17 @@ CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich
 """Keys with few possible values."""
 
 
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
+               "--experimental-rerun")  # fmt: skip
+
+
 def normalise(arguments: list[str]) -> list[str]:
-    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, since other frameworks say density."""
+    """Return a command line that Hydra reads: overrides first, options such as ``-m`` after them.
+
+    ``density=0.1`` becomes ``sparsity=0.9``, loudly, since other frameworks say density.
+    """
     translated: list[str] = []
-    for argument in arguments:
+    for argument in _overrides_first(arguments):
         key, found, value = argument.partition("=")
         if key == "density" and found:
             shares = [_number("density", part) for part in value.split(",")]
@@ -25,6 +32,20 @@ def normalise(arguments: list[str]) -> list[str]:
             print(f"sparsebench: density={value} is read as {argument}")
         translated.append(argument)
     return translated
+
+
+def _overrides_first(arguments: list[str]) -> list[str]:
+    """Move options behind the overrides: Hydra refuses overrides on both sides of one."""
+    overrides, flags = list[str](), list[str]()
+    given = iter(arguments)
+    for argument in given:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in _WITH_VALUE and (value := next(given, None)) is not None:
+            flags.append(value)
+    return [*overrides, *flags]
 
 
 def check_overrides(arguments: list[str]) -> None:

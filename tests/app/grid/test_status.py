@@ -34,7 +34,9 @@ def grid(tmp_path):
     half = {"stage": "cycle1", "step": 30, "steps": 60, "first_step": 10, "val_accuracy": 0.25}
     RunFolder(cell(root, "runs/c,seed=2--3")).write_heartbeat(**half, train_began=time.time() - 40)
     cell(root, "runs/d,seed=0--4", stopped_txt="Stopped: hopeless\n")
-    RunFolder(cell(root, "runs/e,seed=0--5")).write_heartbeat(**half, train_began=time.time() - 40, began=time.time() - 50)
+    RunFolder(cell(root, "runs/e,seed=0--5")).write_heartbeat(
+        **half, train_began=time.time() - 40, began=time.time() - 50
+    )
     cells = [{"folder": f"{name},seed=0--9", "overrides": []} for name in ("w", "x")]
     manifest = {"launched": 0, "pid": 1, "host": "elsewhere", "cells": cells}
     (root / "runs" / "grid-01234567.json").write_text(json.dumps(manifest))
