@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
 from sparsebench.runs.mappings import dotted
 
@@ -34,6 +35,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config.pop("cell", None)  # a configuration does not name itself
+    tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)
