@@ -44,12 +44,12 @@ def number_of(config: Mapping[str, Any]) -> int:
 def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]:
     """Have a run helped for the duration, by one process less than ``recipe.workers``, and say what that brought."""
     workers, began = number_of(config), time.monotonic()
-    run.shared = workers > 1
     started = [_start(folder, number) for number in range(1, workers)]
     try:
         yield
-        if workers > 1 and run.fresh:
-            print(f"sparsebench: {workers} processes: {gain(run, time.monotonic() - began)}", flush=True)
+        trained = run.journal.seconds_trained()
+        if workers > 1 and trained is not None:
+            print(f"sparsebench: {workers} processes: {gain(trained, time.monotonic() - began)}", flush=True)
     finally:
         for process in started:
             process.terminate()
@@ -67,14 +67,11 @@ def help_out(folder: Path) -> None:
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
     quieten()
-    run = build_run({**config, "progress": "none"}, folder)
-    run.shared = True
-    build_recipe(config)(run)
+    build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 
 
-def gain(run: Run, seconds: float) -> str:
-    """Say what the processes have brought: seconds of training over the seconds that passed."""
-    trained = sum(run.fits[name].get("seconds", 0.0) for name in run.fresh if name in run.fits)
+def gain(trained: float, seconds: float) -> str:
+    """Say what several processes have gained: seconds of training over the seconds that passed."""
     return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
 
 
