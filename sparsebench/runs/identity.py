@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "monitor",
     "choices",
     "typed",
+    "workers",
 )
 """Keys that cannot change a result: where files lie, who watches, and what was typed."""
 # Which device computes, how fast, and in which order the same sums are taken.

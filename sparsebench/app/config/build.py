@@ -66,8 +66,8 @@ def _last_line(error: BaseException) -> str:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe; how many processes it may use is not its own affair."""
-    return build({key: value for key, value in config["recipe"].items() if key != "workers"})
+    """Build the recipe: run -> final state."""
+    return build(config["recipe"])
 
 
 def build_data(config: Mapping[str, Any]) -> Any:

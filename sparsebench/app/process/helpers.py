@@ -24,12 +24,12 @@ MARK = "SPARSEBENCH_HELPER"
 
 
 def number_of(config: Mapping[str, Any]) -> int:
-    """Return how many processes a run may use.
+    """Return how many processes a run may use: what users write as ``recipe.workers``.
 
     Raises:
         ValueError: fewer than one, or several where each run has several already.
     """
-    workers, trainer = config["recipe"].get("workers", 1), config["trainer"]
+    workers, trainer = config["workers"], config["trainer"]
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"recipe.workers={workers} is impossible: give a whole number of at least 1")
     if workers > 1 and (trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1):
@@ -42,7 +42,7 @@ def number_of(config: Mapping[str, Any]) -> int:
 
 @contextlib.contextmanager
 def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]:
-    """Have a run helped for the duration, by one process less than ``recipe.workers``, and say what that brought."""
+    """Start ``recipe.workers - 1`` helper processes for this run; report the speed-up, and end them afterwards."""
     workers, began = number_of(config), time.monotonic()
     started = [_start(folder, number) for number in range(1, workers)]
     try:
@@ -63,9 +63,10 @@ def help_out(folder: Path) -> None:
     import yaml
 
     from sparsebench.app.config.build import build_recipe, build_run
+    from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.console import quieten
 
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = lift_workers(yaml.safe_load((folder / "config.yaml").read_text()))
     quieten()
     build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 

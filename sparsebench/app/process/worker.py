@@ -23,6 +23,7 @@ def work(folder: Path) -> None:
     config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
 
     from sparsebench.app.config.build import build_recipe, build_run
+    from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.helpers import helpers, number_of
     from sparsebench.app.process.result import outcome
     from sparsebench.engine.callbacks.heartbeat import Stopped
@@ -31,7 +32,7 @@ def work(folder: Path) -> None:
     from sparsebench.results.record import without_nan
 
     quieten()
-    run = None
+    run, config = None, lift_workers(config)
     try:
         run = build_run(config, folder, shared=number_of(config) > 1)
         run = run.replace(progress=partial(_watched, run.setup.progress, folder))
