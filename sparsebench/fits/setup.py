@@ -83,14 +83,11 @@ class Setup:
     on_collapse: str = "warn"
     save_seconds: float = 60.0
     save_steps: int | None = None
-    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def replace(self, **parts: Any) -> Setup:
-        """Return the setup with other parts; numbers are kept unless they follow from one of these."""
-        other = replace(self, **parts)
-        if _DECIDE_NUMBERS.isdisjoint(parts):
-            other._known.update(self._known)
-        return other
+        """Return the setup with other parts; numbers are shared unless they follow from one of these."""
+        return replace(self, **parts, _known=self._known if _DECIDE_NUMBERS.isdisjoint(parts) else {})
 
     # -- length and place -----------------------------------------------------------------------------------------
 

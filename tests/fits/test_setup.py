@@ -9,6 +9,7 @@ from tiny_run import Net, tiny_run, trainer
 
 from sparsebench.app.plan.rehearsal import Length, Rehearsal
 from sparsebench.fits.length import epochs_of, steps_of_epoch, steps_of_fit, used_batches
+from sparsebench.methods import Dense
 from sparsebench.recipes import CycleChecks, imp_ensemble, prune_finetune, swamp
 
 QUICK = {"share": 0.5, "rewind_to": 0.25}
@@ -59,9 +60,10 @@ def test_the_numbers_are_those_of_the_trainer(tmp_path):
     assert setup.total_steps(max_steps=4) == 4
     assert setup.numbers().limits == (5, 1.0)
     assert setup.numbers().device == torch.device("cpu")
-    state = tiny_run(tmp_path, trainer=setup.trainer).fit("stage")
+    run = tiny_run(tmp_path, trainer=setup.trainer, method=Dense())
+    state = run.fit("stage")
     assert (state.facts["steps"], state.facts["epochs"]) == (6, 2)
-    assert tiny_run(tmp_path, trainer=setup.trainer).fit("part", max_steps=4).facts["epochs"] == pytest.approx(4 / 3)
+    assert run.fit("part", max_steps=4).facts["epochs"] == pytest.approx(4 / 3)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,8 @@ def test_loggers_and_labels_follow_what_was_asked_and_no_name(tmp_path, name, al
         opened.append((folder, run, stage))
         return ()
 
-    run = tiny_run(tmp_path / "run--0123abcd", loggers=loggers, progress=lambda: [Named(seen)])
-    run = run.replace(prefix="first-")
+    parts = {"method": Dense(), "loggers": loggers, "progress": lambda: [Named(seen)]}
+    run = tiny_run(tmp_path / "run--0123abcd", **parts).replace(prefix="first-")
     run.fit(name, alone=alone)
     folder = run.stages.folder
     if alone:

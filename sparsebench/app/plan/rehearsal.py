@@ -104,7 +104,7 @@ class Rehearsal(Run):
     @classmethod
     def of(cls, setup: Setup, *, length: Length, settings: Mapping[str, Any]) -> Rehearsal:
         """Rehearse a run of this setup."""
-        parts = {f.name: getattr(setup, f.name) for f in fields(Setup) if f.init}
+        parts = {f.name: getattr(setup, f.name) for f in fields(Setup) if not f.name.startswith("_")}
         return cls(setup=RehearsalSetup(**parts, length=length, settings=settings), stages=Stages(Path()))
 
     def fit(
