@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
@@ -39,6 +40,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)
