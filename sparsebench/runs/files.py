@@ -131,8 +131,3 @@ class Stage:
     def logs(self) -> Path:
         """The folder of a stage that has loggers of its own."""
         return self.run.path / STAGES / self.name
-
-
-def stage_of(folder: Path) -> Stage | None:
-    """Return the stage whose loggers write to a folder, or None for the folder of a run."""
-    return Stage(RunFiles(folder.parent.parent), folder.name) if folder.parent.name == STAGES else None

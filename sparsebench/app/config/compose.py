@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,6 +16,9 @@ from sparsebench.runs.fingerprints import fingerprints
 from sparsebench.runs.mappings import dotted
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
+
+ADDED = ("choices", "typed", "fingerprints", "workers")
+"""Keys that freezing adds, and that nobody can type."""
 
 
 def register_resolvers() -> None:
@@ -31,7 +35,10 @@ def register_resolvers() -> None:
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
+    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints.
+
+    ``recipe.workers`` becomes ``workers``: what is left of the recipe are arguments of its program.
+    """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config.pop("cell", None)  # a configuration does not name itself
@@ -39,7 +46,13 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)
-    return config
+    return lift_workers(config)
+
+
+def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ``recipe.workers`` as ``workers``, also where an earlier version has frozen it."""
+    recipe = dict(config["recipe"])
+    return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
@@ -64,4 +77,4 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    return list(dotted(compose_config([]), groups=True))
+    return list(dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}, groups=True))

@@ -12,7 +12,6 @@ from typing import Any
 from sparsebench.app.errors import STOPPED, USER_ERRORS, stop
 from sparsebench.app.process.console import PREFIX, quieten, speak_for
 from sparsebench.runs.activity import Stopped
-from sparsebench.runs.atomic import replace_atomically
 from sparsebench.runs.folder import RunFolder
 
 
@@ -21,25 +20,28 @@ def work(folder: RunFolder) -> None:
     config = folder.config()
 
     from sparsebench.app.config.build import build_recipe, build_run
-    from sparsebench.app.process.helpers import helpers
+    from sparsebench.app.config.compose import lift_workers
+    from sparsebench.app.process.helpers import helpers, number_of
     from sparsebench.app.process.result import outcome
+    from sparsebench.fits import evaluate
+    from sparsebench.fits.state import save_tensors
     from sparsebench.results.record import without_nan
 
     quieten()
-    run = None
+    run, config = None, lift_workers(config)
     try:
-        run = build_run(config, folder.path)
-        run.progress = partial(_watched, run.progress, folder)
+        run = build_run(config, folder.path, shared=number_of(config) > 1)
+        run = run.replace(progress=partial(_watched, run.setup.progress, folder))
         recipe = build_recipe(config)
         with helpers(folder.path, config, run):
             state = recipe(run)
-        tested = run.evaluate(state)
-        result = outcome(run, state, tested, config)
+        tested = evaluate(run.setup, state)
+        result = outcome(run.setup, state, tested, config)
         if rank() == 0:
-            _save(dict(state.weights), folder.final)
-            _save(dict(state.masks), folder.masks)
+            save_tensors(dict(state.weights), folder.final)
+            save_tensors(dict(state.masks), folder.masks)
             if state.members:
-                _save([dict(weights) for weights in state.members], folder.members)
+                save_tensors([dict(weights) for weights in state.members], folder.members)
             folder.finish(without_nan(result))
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
@@ -52,12 +54,6 @@ def work(folder: RunFolder) -> None:
             raise KeyboardInterrupt from None
         raise
     run.close_loggers(summary=result)
-
-
-def _save(value: Any, path: Path) -> None:
-    import torch
-
-    replace_atomically(path, partial(torch.save, value))
 
 
 def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[Any]:
