@@ -20,6 +20,7 @@ from sparsebench.results.difference import (
     number_changes,
     total_overlap,
 )
+from sparsebench.runs.files import CONFIG
 from sparsebench.runs.folder import RunFolder
 
 
@@ -50,7 +51,7 @@ def parser() -> Parser:
 def compare(first: Finished, second: Finished) -> dict[str, Any]:
     """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on what is missing."""
     notes = version_notes([first, second])
-    notes += [f"{RunFolder(run.folder).config_file} cannot be read" for run in (first, second) if not run.config]
+    notes += [f"{run.folder}: no readable {CONFIG}" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
     masks = [found for run in (first, second) if (found := _masks(run.folder, notes)) is not None]
     known = len(masks) == 2

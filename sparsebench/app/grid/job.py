@@ -29,7 +29,7 @@ IN_PROCESS = ("hydra/sweeper=basic", "hydra/launcher=basic")
 def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]) -> list[str]:
     """Let Hydra compose each job and call ``call(frozen configuration)`` here; return what failed in a sweep."""
     kept = [argument for argument in arguments if not argument.startswith(("hydra/sweeper=", "hydra/launcher="))]
-    return call_through_hydra([*kept, *IN_PROCESS], Task(call, lambda folder: call(folder.config())))
+    return call_through_hydra([*IN_PROCESS, *kept], Task(call, lambda folder: call(folder.config())))
 
 
 class Task:
