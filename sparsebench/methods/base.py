@@ -190,7 +190,18 @@ class Masked(Method):
         densities = self.distribution(net.shapes, self.density if density is None else density)
         if density is None:
             self.pattern.refuse(net.shapes, densities)
+            self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
+
+    def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
+        each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)
+        wrong = sorted(name for name in net.transposed if each[name] < 1)
+        if wrong and self.pattern.directed:
+            raise ValueError(
+                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of {', '.join(wrong)} "
+                f"counts inputs (a transposed layer): leave it dense with prunable.exclude=[{','.join(wrong)}], or "
+                f"choose pattern=unstructured"
+            )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""
