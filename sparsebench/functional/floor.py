@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -54,10 +55,10 @@ def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, .
     new, kept, size = mask.reshape(-1).clone(), alive.reshape(-1).clone(), strength.reshape(-1)
     held = torch.bincount(row[new & kept & (size > 0)], minlength=int(row.max()) + 1)
     sure = torch.zeros_like(new)  # the strongest of each row does not go
-    for number in (held > 0).nonzero().reshape(-1).tolist():
+    for number in _places(held > 0):
         mine = ((row == number) & new & kept).nonzero().reshape(-1)
         sure[mine[size[mine].argmax()]] = True
-    for number in (held == 0).nonzero().reshape(-1).tolist():
+    for number in _places(held == 0):
         mine = (row == number).nonzero().reshape(-1)
         best = mine[size[mine].argmax()]
         cost = torch.where(kept, size, 0.0).masked_fill(sure | ~new, math.inf)
@@ -70,6 +71,11 @@ def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, .
             )
         new[weakest], new[best], kept[best], sure[best] = False, True, True, True
     return torch.empty_like(mask).copy_(new.reshape(mask.shape)), kept.reshape(mask.shape)
+
+
+def _places(marks: Tensor) -> list[int]:
+    """Return the positions of a vector's ones."""
+    return cast(list[int], marks.nonzero().reshape(-1).tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
 def _strongest(strength: Tensor) -> int:

@@ -70,10 +70,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a method may ask of network and data before the first step, in evaluation mode and full precision.
+    """What a method may ask of network and data before the first step, in full precision.
 
     Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank.
+        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
+            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
         parameters: every parameter of the network by name, those that may not be sparse included.
     """
@@ -198,8 +199,8 @@ class Masked(Method):
         wrong = sorted(name for name in net.transposed if each[name] < 1)
         if wrong and self.pattern.directed:
             raise ValueError(
-                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of {', '.join(wrong)} "
-                f"counts inputs (a transposed layer): leave it dense with prunable.exclude=[{','.join(wrong)}], or "
+                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of "
+                f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with prunable.exclude=[{','.join(wrong)}], or "
                 f"choose pattern=unstructured"
             )
 

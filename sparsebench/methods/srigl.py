@@ -106,7 +106,7 @@ class SRigL(RigL):
         count = min(net.counts[name] - int(rows.sum()), len(rest))
         salient[rest[keep_top(slope.reshape(-1)[rest], count)]] = True
         enough = salient.reshape(rows.shape).sum(dim=1)
-        # Of the fan-in before any ablation: one that followed the fan-in would rise with every ablation, and ablate more.
+        # Of the fan-in before any ablation: a bar that followed the fan-in would rise with it, and ablate ever more.
         bar = max(1, portion(budget // len(rows), self.gamma))
         least = -(-budget // rows.shape[1])
         return keep_top(enough, max(least, int((enough >= bar).sum())))

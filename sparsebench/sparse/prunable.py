@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
 from torch.nn import Parameter
@@ -118,6 +117,6 @@ def _matches(pattern: str, names: list[str]) -> list[str]:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in names if name.startswith(pattern + ".")]  # a module's name
     if not found:
-        near = cast(list[str], difflib.get_close_matches(pattern, names, n=1, cutoff=0.0))
+        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
         raise ValueError(f"prunable pattern {pattern!r} matches no parameter; did you mean {near[0]!r}?")
     return found
