@@ -122,19 +122,16 @@ def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch, as in training, and leave their running ones as they were."""
+    """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
-    modes = [(norm, norm.training) for norm in norms]
+    before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
-        norm.training = True
+        norm.training, norm.track_running_stats = True, False
     try:
         yield
     finally:
-        for norm, training in modes:
-            norm.training = training
-        for buffer, before in kept:
-            buffer.copy_(before)
+        for norm, training, tracks in before:
+            norm.training, norm.track_running_stats = training, tracks
 
 
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:

@@ -200,8 +200,8 @@ class Masked(Method):
         if wrong and self.pattern.directed:
             raise ValueError(
                 f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of "
-                f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with prunable.exclude=[{','.join(wrong)}], or "
-                f"choose pattern=unstructured"
+                f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with "
+                f"prunable.exclude=[{','.join(wrong)}], or choose pattern=unstructured"
             )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
