@@ -162,9 +162,18 @@ class SET(Static):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomUnfired(SET):
-    """Grow at random among weights that never were active, then among the others (Liu et al. 2021, ITOP)."""
+    """Grow at random among weights that never were active, then among the others (Liu et al. 2021, ITOP).
+
+    The schedule is ITOP's: rare, large updates over the whole run.
+    """
 
     paper: ClassVar[str] = "itop"
+
+    every: float = 1500
+    until: float = 1.0
+    drop_fraction: float = 0.5
+    drop_fraction_end: float = 0.005
+    drop_count: Literal["floor", "ceil"] = "ceil"
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return a draw in [0, 1), and one more for a weight that never was active."""

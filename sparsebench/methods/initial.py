@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsebench.functional import score
 from sparsebench.functional.budget import Budget, whole
+from sparsebench.functional.distribution import erk
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
@@ -82,6 +83,8 @@ class Random(PrunedAtStart):
     """
 
     paper: ClassVar[str] = "synflow"
+
+    distribution: Distribution = erk
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Draw a uniform number for each weight, seeded by its layer's name."""

@@ -194,6 +194,7 @@ class ProbMask(DrawnMasks):
 
     score_lr: float = 0.006
     schedule: str = "cubic"
+    fix_at: float | None = 0.9375
     samples: int = 2
     sharpest: float = 0.03
 

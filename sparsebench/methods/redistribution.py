@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.allotment import allot
+from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import Schedule, constant
-from sparsebench.methods.base import Clock, Probe
+from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.dynamic import SET
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
@@ -89,6 +90,7 @@ class SNFS(Redistributed):
     fill: ClassVar[float] = 0.99
     up: ClassVar[bool] = True
 
+    distribution: Distribution = uniform
     momentum: float = 0.9
     average_decay: bool = False
     keep_velocity: bool = False
