@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsebench.functional import score
 from sparsebench.functional.budget import Budget, whole
 from sparsebench.functional.distribution import erk
+from sparsebench.functional.ration import portion
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
@@ -222,11 +223,13 @@ def redraw_(net: SparseModel) -> None:
 def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
     """Return exponentially falling densities on the way from all weights to ``final``, which is ``density`` of them.
 
-    With a budget per layer they are those of whole counts: rounded anew in every round, one could grow again.
+    They are those of whole counts, rounded up as in the published code; the last is that of ``final`` itself.
     """
     if isinstance(final, int):
-        return exponential(1.0, density, progress)
-    counts = {name: round(sizes[name] * exponential(1.0, kept / sizes[name], progress)) for name, kept in final.items()}
+        total = sum(sizes.values())
+        return density if progress >= 1 else portion(total, exponential(1.0, density, progress), up=True) / total
+    shares = {name: exponential(1.0, kept / sizes[name], progress) for name, kept in final.items()}
+    counts = {name: portion(sizes[name], share, up=True) for name, share in shares.items()}
     return {name: count / sizes[name] for name, count in counts.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a class does by default is what its YAML says: one method under one name, from Python and from the command line."""
+"""What a class does by default is what its YAML says: one method under one name, from Python and from a shell."""
 
 from __future__ import annotations
 

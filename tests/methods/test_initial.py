@@ -284,7 +284,7 @@ def test_synflow_prunes_exponentially_and_masks_are_nested():
     method = SynFlow(density=0.05, rounds=20)
     masks = recorded(method, toy)
     for turn, mask in enumerate(masks, start=1):
-        assert int(flat(mask).sum()) == round(144 * 0.05 ** (turn / 20))
+        assert int(flat(mask).sum()) == (math.ceil(144 * 0.05 ** (turn / 20)) if turn < 20 else round(144 * 0.05))
     for earlier, later in pairwise(masks):
         assert not (flat(later) & ~flat(earlier)).any()
     for name, value in toy.module.state_dict().items():
