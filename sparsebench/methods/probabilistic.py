@@ -12,6 +12,7 @@ from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
 from sparsebench.execution import ChannelNetwork
@@ -74,6 +75,17 @@ class VRPGE(DrawnMasks):
         return ChannelNetwork.of(module_of(net), net.params, **options)
 
     # -- one step -----------------------------------------------------------------------------------------------------
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Clip the gradients; let the scores' optimizer begin when K begins to fall.
+
+        Until then every probability is 1 and every estimate 0. An adaptive optimizer that counts these steps makes its
+        first real ones several times too long, and a few noisy pairs decide.
+        """
+        if self.schedule == "cubic" and clock.step <= round(self.falls_from * clock.total):
+            for score in net.learned.values():
+                score.grad = None
+        super().before_step(net, clock, optimizer)
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
         """Return the loss of a pair of draws, or of the final network once it is fixed."""
@@ -191,6 +203,10 @@ class ProbMask(DrawnMasks):
 
     paper: ClassVar[str] = "probmask"
     budget_holds: ClassVar[str] = "end"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **DrawnMasks.exceptions,
+        "budget": "a weight of probability 0 stays out: fewer are kept where the scores have sunk below the budget",
+    }
 
     score_lr: float = 0.006
     schedule: str = "cubic"
@@ -233,6 +249,10 @@ class ProbMask(DrawnMasks):
         return Passes(DENSE.forward * self.samples, DENSE.input * self.samples, DENSE.weight * self.samples)
 
 
-def _log_odds(score: Tensor, eps: float = 1e-6) -> Tensor:
-    """Return ln(s / (1 - s)), finite at 0 and 1, where its slope stays finite too."""
+def _log_odds(score: Tensor, eps: float = 1e-20) -> Tensor:
+    """Return ln(s / (1 - s)), finite at 0 and 1.
+
+    Where s is 1 it is so large that the sigmoid of it is 1 whatever the noise, with slope 0: a weight that is whole
+    stays whole until the budget falls.
+    """
     return torch.log(score + eps) - torch.log(1.0 - score + eps)
