@@ -45,9 +45,10 @@ class DrawnMasks(Method):
         constraint: ``leq``: sum s <= K; ``eq``: sum s = K.
         fix_at: moment, as a fraction of training, from which the final mask stays and only weights are trained; None
             fixes it at the end.
-        final_mask: ``topk``: the K most probable, of those with a probability above 0; ``bernoulli``: a draw; ``best_of_n``: of ``best_of`` draws the one
-            with the smallest loss on the batch at ``fix_at``; ``random``: K of all, whatever s; ``uniform``: the first
-            of each layer, an equal share (with ``fix_at=0`` a narrow dense network).
+        final_mask: ``topk``: the K most probable, of those with a probability above 0; ``bernoulli``: a draw;
+            ``best_of_n``: of ``best_of`` draws the one with the smallest loss on the batch at ``fix_at``; ``random``: K
+            of all, whatever s; ``uniform``: the first of each layer, an equal share (with ``fix_at=0`` a narrow dense
+            network).
         best_of: draws of ``best_of_n``.
     """
 

@@ -197,7 +197,7 @@ def test_the_final_mask_is_exact_and_leaves_no_layer_empty(final_mask):
 
 
 def test_what_has_probability_zero_stays_out():
-    """Under ``leq`` the scores sink below K. Filled up by index, the first layers, the costly ones, would become whole."""
+    """Under ``leq`` scores sink below K. Filled up by index, the first layers, the costly ones, would become whole."""
     method = VRPGE(density=0.6)
     scores = {"0": torch.tensor([0.0, 0.0, 0.4]).double(), "3": torch.tensor([0.0, 0.9]).double()}
     model = begin(method, tiny(), scores)
