@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
-from sparsebench.methods.base import Objective, Probe, one_of
+from sparsebench.methods.base import Objective, Probe
+from sparsebench.runs.messages import check_choice
 
 ScoreMode = Literal["eval", "train"]
 
@@ -35,7 +36,7 @@ def check_sample(batches: int | None, per_class: int | None, mode: str) -> None:
     for name, value in (("batches", batches), ("per_class", per_class)):
         if value is not None:
             at_least_one(name, value)
-    one_of("score_mode", mode, get_args(ScoreMode))
+    check_choice("score_mode", mode, get_args(ScoreMode))
 
 
 def at_least_one(name: str, value: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sparsebench.app.build import build_run
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir
+from sparsebench.app.config.build import build_run
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir
 
 SETTINGS_OF = {"set_itop": "set", "rigl_itop": "rigl"}
 """YAMLs that are other settings of a class, and the YAML that is the class itself."""

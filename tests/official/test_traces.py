@@ -16,9 +16,9 @@ from toy import Toy
 
 from sparsebench import methods
 from sparsebench.functional.distribution import uniform
-from sparsebench.functional.pattern import NofM
 from sparsebench.optim import LinBreg
 from sparsebench.optim.groups import Together
+from sparsebench.patterns import NofM
 from sparsebench.sparse import SparseModel
 
 HERE = Path(__file__).parent

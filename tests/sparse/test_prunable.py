@@ -6,8 +6,8 @@ import torch.nn.utils.prune
 from torch import nn
 
 from sparsebench.functional.distribution import erk, uniform
-from sparsebench.functional.pattern import Channels, FanIn, NofM
 from sparsebench.methods import Clock, Probe, RigL, Static
+from sparsebench.patterns import Channels, FanIn, NofM
 from sparsebench.sparse import Prunable, SparseModel
 
 NO_PROBE = Probe(lambda number: [], lambda weights: torch.zeros(()))
