@@ -182,7 +182,7 @@ def write_tiny(root):
 
 def test_tiny_imagenet_checks_its_test_images_before_training(tmp_path):
     data = write_tiny(tmp_path)
-    with pytest.raises(ValueError, match=r"names class n3, which wnids\.txt lacks"):
+    with pytest.raises(ValueError, match=r"names class n3, which wnids\.txt does not"):
         data.prepare_data()
     (tmp_path / "val" / "val_annotations.txt").write_text("a.png\tn1\t0\n")
     with pytest.raises(ValueError, match=r"a\.png is missing"):
