@@ -14,7 +14,6 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
-from sparsebench.app.identity import label
 from sparsebench.engine import Classifier
 from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
@@ -22,6 +21,7 @@ from sparsebench.engine.progress import progress_callbacks
 from sparsebench.methods import Method, narrowed
 from sparsebench.optim import regularized_groups
 from sparsebench.recipes import Run, State
+from sparsebench.runs.identity import label
 from sparsebench.sparse import Prunable
 
 # Keys of the trainer group that are ours; all others are Lightning's.

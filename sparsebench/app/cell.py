@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from sparsebench.app.atomic import write_atomically
-from sparsebench.app.identity import essence, identity, run_folder
 from sparsebench.app.lock import RUNNING, STOP, asked_to_stop, give_sign, hold
 from sparsebench.app.prefix import PREFIX, spoken_for
+from sparsebench.runs.identity import essence, finished_before, identity, run_folder
 
 
 def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
@@ -36,6 +36,10 @@ def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
     check_folder(folder, config)
     if is_finished(folder) and not config["rerun"]:
         return _finished(folder)
+    if not config["rerun"] and (old := finished_before(config)) is not None:
+        if not config["fingerprints"]:
+            return _finished(old)
+        print(f"sparsebench: {old} was trained by an earlier version on data or code it does not name: training again")
     if int(os.environ.get("SLURM_PROCID", 0)) > 0 and _by_srun():
         return _follow(folder)
     with hold(folder, wait=wait, join=config["choices"]["recipe"] != "single") as held:

@@ -9,8 +9,8 @@ from typing import Any
 
 from sparsebench.app.cell import check_folder
 from sparsebench.app.check import check_config
-from sparsebench.app.identity import identity, run_folder
 from sparsebench.app.train import one_line
+from sparsebench.runs.identity import identity, run_folder
 
 WITHIN = ("given", "single")
 
@@ -91,9 +91,12 @@ def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
 def _checked(cells: list[Cell]) -> list[Cell]:
     """Refuse cells whose folder holds another run, or is that of another cell of the grid."""
     owner: dict[Path, str] = {}
+    first: dict[str, Path] = {}  # two spellings of one run share a folder
     checked: list[Cell] = []
     for cell in cells:
         error = cell.error
+        if cell.config["run_dir"] is None:
+            cell = replace(cell, folder=first.setdefault(identity(cell.config), cell.folder))
         if not error and cell.config["run_dir"] is not None:  # else the hash is part of the name
             mine = identity(cell.config)
             if owner.setdefault(cell.folder, mine) != mine:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.conf import conf_dir
+from sparsebench.runs.fingerprints import fingerprints
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
@@ -28,10 +29,12 @@ def register_resolvers() -> None:
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve a composed configuration to plain values, and record the choice made in each group."""
-    chosen = HydraConfig.get().runtime.choices
+    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
+    hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    config["choices"] = {group: chosen.get(group) for group in CHOICES}
+    config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
+    config["typed"] = sorted(hydra.overrides.task)
+    config["fingerprints"] = fingerprints(config)
     return config
 
 

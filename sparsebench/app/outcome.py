@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsebench.app.identity import identity, method_name
 from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.recipes import Run, State
 from sparsebench.results.record import describe_network, environment
+from sparsebench.runs.identity import identity, method_name, model_name
 
 
 def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping
     return {
         "name": config["name"],
         "method": method_name(choices),
-        "model": choices["model"] if choices["model"] != "timm" else f"timm:{config['model']['name']}",
+        "model": model_name(config),
         "dataset": choices["dataset"],
         "recipe": choices["recipe"],
         "seed": config["seed"],

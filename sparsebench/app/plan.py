@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.check import check_overrides, normalise
 from sparsebench.app.errors import stop
-from sparsebench.app.identity import method_name
 from sparsebench.app.train import compose_and_call
+from sparsebench.runs.identity import method_name, model_name
 
 if TYPE_CHECKING:
     from sparsebench.cost.plan import PlanRow
@@ -150,7 +150,7 @@ def names_of(config: Mapping[str, Any]) -> dict[str, Any]:
     choices, density = config["choices"], config["method"].get("density")
     return {
         "method": method_name(choices),
-        "model": choices["model"] if choices["model"] != "timm" else f"timm:{config['model']['name']}",
+        "model": model_name(config),
         "dataset": choices["dataset"],
         "recipe": choices["recipe"],
         "seed": config["seed"],

@@ -16,12 +16,12 @@ from typing import Any
 
 from sparsebench.app.arguments import Parser
 from sparsebench.app.errors import stop
-from sparsebench.app.identity import identity
 from sparsebench.app.watch import watch
 from sparsebench.results.collect import Collected, Finished, collect
 from sparsebench.results.layout import grid, records, sources
 from sparsebench.results.render import FORMATS, csv_text, json_text, latex, markdown, terminal
 from sparsebench.results.table import Row, tabulate
+from sparsebench.runs.identity import identity
 
 FILES = ("html", "parquet")
 """Formats that are no text for a terminal."""

@@ -32,7 +32,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, outputs):
     answer = cli("train", *tiny, "method=rigl")
     assert (answer.code, answer.err) == (0, "")
     folder = the_run(outputs)
-    assert folder.name.startswith("rigl,mlp,digits,sparsity=0.5,seed=0--")
+    assert folder.name.startswith("rigl-mlp-digits-sparsity0.5-")
     assert [name for name in disk_of(folder) if not name.endswith(".lock")] == FILES
 
     result = result_of(folder)
