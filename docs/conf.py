@@ -35,6 +35,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Cycle keys", "params_style")]
 default_role = "literal"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90

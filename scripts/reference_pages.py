@@ -206,9 +206,7 @@ def write_verbs() -> None:
 
 def write_results() -> None:
     """Write every key of result.json and metrics.csv."""
-    from sparsebench.results import schema
-
-    del schema
+    write(PAGES / "results.md", ["# Results", ""])
 
 
 # -- Python ---------------------------------------------------------------------------------------------------------
@@ -247,8 +245,7 @@ def main() -> None:
     os.environ.update(COLUMNS="100", NO_COLOR="1")
     write_configuration()
     write_verbs()
-    if importlib.util.find_spec("sparsebench.results.schema"):
-        write_results()
+    write_results()
     write_api()
 
 

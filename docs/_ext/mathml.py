@@ -3,20 +3,31 @@
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxTranslator
+
+log = logging.getLogger(__name__)
 
 
 def inline(translator: SphinxTranslator, node: nodes.Element) -> None:
     """Write a formula within a line."""
-    translator.body.append(tex2mathml(node.astext(), as_block=False))  # type: ignore[attr-defined]
-    raise nodes.SkipNode
+    write(translator, node, block=False)
 
 
 def block(translator: SphinxTranslator, node: nodes.Element) -> None:
     """Write a formula on lines of its own."""
-    translator.body.append(tex2mathml(node.astext(), as_block=True))  # type: ignore[attr-defined]
+    write(translator, node, block=True)
+
+
+def write(translator: SphinxTranslator, node: nodes.Element, *, block: bool) -> None:
+    """Write a formula; one that cannot be read is a warning, which ends the build, with its place."""
+    try:
+        translator.body.append(tex2mathml(node.astext(), as_block=block))  # type: ignore[attr-defined]
+    except MathError as error:
+        log.warning("formula %r: %s", node.astext(), error, location=node)
     raise nodes.SkipNode
 
 

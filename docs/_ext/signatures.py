@@ -1,6 +1,7 @@
-"""Show defaults in signatures as one would write them: `erk`, not `<function erk>`."""
+"""Show defaults in signatures as one would write them (`erk`, not `<function erk>`), and bars in docstrings as bars."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -16,7 +17,26 @@ def tidy(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: s
     return plain, returns
 
 
+def keep_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let `|w|` in a docstring be an absolute value, which reStructuredText would take for a substitution."""
+    del app, what, name, obj, options
+    lines[:] = [outside_code(line, lambda text: text.replace("|", r"\|")) for line in lines]
+
+
+def keep_stars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let `a*b` in a docstring be a product, which reStructuredText would take for emphasis."""
+    del app, what, name, obj, options
+    lines[:] = [outside_code(line, lambda text: re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text)) for line in lines]
+
+
+def outside_code(line: str, change: Callable[[str], str]) -> str:
+    """Change the parts of a line that do not stand between double backticks."""
+    return "``".join(part if number % 2 else change(part) for number, part in enumerate(line.split("``")))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Listen to autodoc."""
+    """Listen to autodoc, before and after Google's style is read (at 500)."""
     app.connect("autodoc-process-signature", tidy)
+    app.connect("autodoc-process-docstring", keep_stars, priority=400)
+    app.connect("autodoc-process-docstring", keep_bars, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
