@@ -22,7 +22,7 @@ FAMILIES = {
     "Chosen before training": "masks are drawn or scored once and kept",
     "Dynamic sparse training": "masks move while the number of active weights stays",
     "Dense to sparse": "training begins dense and ends sparse",
-    "Zeros in the forward pass": "dense weights are stored, the network computes with fewer; scores or thresholds are learned",
+    "Zeros in the forward pass": "dense weights are stored, the network computes with fewer of them",
     "Mirror descent": "sparsity follows from a regulariser acting on a dual variable",
 }
 MEMBERS = {  # class or module -> its family; a subclass belongs to the family of the nearest base that is listed
@@ -38,7 +38,10 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "top_kast": "Zeros in the forward pass",
     "sampled_masks": "Zeros in the forward pass",
     "bregman": "Mirror descent",
-    "initial": "Chosen before training", "alternating": "Dense to sparse", "topkast": "Zeros in the forward pass", "drawn": "Zeros in the forward pass",  # OLD
+    "initial": "Chosen before training",
+    "alternating": "Dense to sparse",
+    "topkast": "Zeros in the forward pass",
+    "drawn": "Zeros in the forward pass",  # OLD
 }
 
 

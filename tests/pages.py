@@ -1,4 +1,4 @@
-"""Read the pages of the documentation as a stranger would follow them: files to write, Python to run, commands to type."""
+"""Read the pages of the documentation as a stranger follows them: files to write, Python to run, commands to type."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Step:
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def steps(page: str) -> Iterator[Step]:
+def steps(page: str | Path) -> Iterator[Step]:
     """Return the steps of a page, in order; a block behind a line with nothing but `` `path`: `` is a file."""
     for found in BLOCK.finditer((DOCS / page).read_text()):
         before, language = found["before"].strip(), found["language"]

@@ -8,11 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from pages import DOCS, Step, lines_of, steps
 from support import REPOSITORY, SHARED_DATA
 
+from sparsebench.app.check import check_config, check_overrides
+from sparsebench.app.compose import compose_config
 from sparsebench.app.main import main
 
 SHORT = ["trainer.max_epochs=2", "dataset.limit=128", "dataset.batch_size=16", "progress=none", "every=3"]
@@ -60,7 +63,7 @@ def shortened(arguments: list[str]) -> list[str]:
     return [*arguments, *(part for part in SHORT if part.partition("=")[0] not in given or "max_epochs" in part)]
 
 
-@pytest.mark.parametrize("name", HOWTO)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "launcher")) for n in HOWTO])
 def test_a_stranger_follows_the_page(name, reader, tmp_path):
     done = list(steps(f"howto/{name}.md"))
     assert any(step.kind == "file" for step in done)
@@ -96,6 +99,7 @@ def test_getting_started(reader):
             reader(step)
 
 
+@pytest.mark.slow
 def test_getting_started_on_cifar(reader, tmp_path, monkeypatch):
     if not (SHARED_DATA / "cifar-10-batches-py").is_dir():
         pytest.skip("CIFAR-10 is not there: set SPARSEBENCH_DATA to the folder that holds cifar-10-batches-py")
@@ -110,18 +114,38 @@ def test_getting_started_on_cifar(reader, tmp_path, monkeypatch):
     assert (tmp_path / "outputs" / "cifar" / "report.html").exists()
 
 
-@pytest.mark.parametrize("page", ["concepts.md", "all_of_sparsebench.md"])
+@pytest.mark.parametrize("page", ["concepts.md", pytest.param("all_of_sparsebench.md", marks=pytest.mark.slow)])
 def test_the_examples_of_the_tour(page, reader):
     for step in steps(page):
         if not step.note:
             reader(step)
 
 
+def shown() -> Iterator[tuple[str, list[str]]]:
+    """Yield the training commands of README and of every page whose commands are not run as they stand."""
+    run = {"getting_started.md", "all_of_sparsebench.md", *(f"howto/{name}.md" for name in HOWTO)}
+    pages = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "guides" not in path.parts]
+    for path in [REPOSITORY / "README.md", *sorted(pages)]:
+        if path.is_relative_to(DOCS) and path.relative_to(DOCS).as_posix() in run:
+            continue
+        for step in steps(path):
+            for words in step.commands() if step.kind == "bash" else ():
+                if words[:2] == ["sparsebench", "train"]:
+                    yield f"{path.stem}: {' '.join(words[2:])[:50]}", words[2:]
+
+
+@pytest.mark.parametrize("arguments", [pytest.param(given, id=name) for name, given in shown()])
+def test_commands_that_are_only_shown_compose(arguments):
+    check_overrides(arguments)
+    values = [argument for argument in arguments if argument != "-m" and not argument.startswith("hydra")]
+    check_config(compose_config([re.sub(r"(?<=[^[{(]),.*", "", value) for value in values]))
+
+
 def test_what_is_not_run_says_why():
     for path in DOCS.rglob("*.md"):
         if "_build" in path.parts:
             continue
-        for step in steps(str(path.relative_to(DOCS))):
+        for step in steps(path):
             if step.note:
                 assert re.fullmatch(r"shown, not run: .{5,}|needs CIFAR-10", step.note), (path, step.note)
 

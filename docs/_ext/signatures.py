@@ -20,18 +20,26 @@ def tidy(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: s
 def keep_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Let `|w|` in a docstring be an absolute value, which reStructuredText would take for a substitution."""
     del app, what, name, obj, options
-    lines[:] = [outside_code(line, lambda text: text.replace("|", r"\|")) for line in lines]
+    change_prose(lines, lambda text: text.replace("|", r"\|"))
 
 
 def keep_stars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Let `a*b` in a docstring be a product, which reStructuredText would take for emphasis."""
     del app, what, name, obj, options
-    lines[:] = [outside_code(line, lambda text: re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text)) for line in lines]
+    change_prose(lines, lambda text: re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text))
 
 
-def outside_code(line: str, change: Callable[[str], str]) -> str:
-    """Change the parts of a line that do not stand between double backticks."""
-    return "``".join(part if number % 2 else change(part) for number, part in enumerate(line.split("``")))
+def change_prose(lines: list[str], change: Callable[[str], str]) -> None:
+    """Change the lines of a docstring, but neither what stands between double backticks nor literal blocks."""
+    literal: int | None = None  # indentation of the line whose ``::`` has begun a literal block
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and indent <= literal:
+            literal = None
+        if literal is None:
+            parts = line.split("``")
+            lines[number] = "``".join(part if at % 2 else change(part) for at, part in enumerate(parts))
+            literal = indent if line.rstrip().endswith("::") else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from sparsebench.recipes.accounts import conclude
 from sparsebench.recipes.ensemble import imp_ensemble
 from sparsebench.recipes.imp import imp
 from sparsebench.recipes.merge import Look, merge
-from sparsebench.recipes.prune import ones, prune, pruning, rewind
+from sparsebench.recipes.prune import ones, prune, rewind
 from sparsebench.recipes.prune_finetune import prune_finetune
 from sparsebench.recipes.run import Run
 from sparsebench.recipes.single import single
@@ -23,7 +23,6 @@ __all__ = [
     "ones",
     "prune",
     "prune_finetune",
-    "pruning",
     "rewind",
     "single",
     "soup",
