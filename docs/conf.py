@@ -37,6 +37,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Cycle keys", "params_style")]
 default_role = "literal"
+smartquotes = False  # two hyphens are two hyphens
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 

@@ -68,7 +68,7 @@ def command_line() -> Iterator[Page]:
     page = [COMMAND_LINE, *(f"| [`{verb}`](#{verb}) | {text} |" for verb, text in VERBS.items()), ""]
     for verb, text in VERBS.items():
         said = [TRAIN] if verb == "train" else ["```text", help_of(verb), "```", ""]
-        page += [f"## {verb}", "", f"{text[0].upper()}{text[1:]}.", "", *said]
+        page += [f"## {verb}", "", f"{text[0].upper()}{text[1:].rstrip('.')}.", "", *said]
     yield PAGES / "command_line.md", page
 
 
