@@ -38,10 +38,6 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "top_kast": "Zeros in the forward pass",
     "sampled_masks": "Zeros in the forward pass",
     "bregman": "Mirror descent",
-    "initial": "Chosen before training",
-    "alternating": "Dense to sparse",
-    "topkast": "Zeros in the forward pass",
-    "drawn": "Zeros in the forward pass",  # OLD
 }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import io
 import os
@@ -90,10 +89,9 @@ def results() -> Iterator[Page]:
 def python() -> Iterator[Page]:
     """Yield a page for each public package; Sphinx fills in the docstrings."""
     folder = PAGES / "python"
-    known = {name: text for name, text in PACKAGES.items() if importlib.util.find_spec(f"sparsebench.{name}")}
-    home = [PYTHON, *(f"| [`sparsebench.{name}`]({name}.md) | {text} |" for name, text in known.items()), ""]
-    yield folder / "index.md", [*home, "```{toctree}", ":hidden:", "", *known, "```"]
-    for name, text in known.items():
+    home = [PYTHON, *(f"| [`sparsebench.{name}`]({name}.md) | {text} |" for name, text in PACKAGES.items()), ""]
+    yield folder / "index.md", [*home, "```{toctree}", ":hidden:", "", *PACKAGES, "```"]
+    for name, text in PACKAGES.items():
         page = [f"# sparsebench.{name}", "", f"{text}.", ""]
         if name == "methods":
             page += by_family()

@@ -14,8 +14,8 @@ import pytest
 from pages import DOCS, Step, lines_of, steps
 from support import REPOSITORY, SHARED_DATA
 
-from sparsebench.app.check import check_config, check_overrides
-from sparsebench.app.compose import compose_config
+from sparsebench.app.config.check import check_config, check_overrides
+from sparsebench.app.config.compose import compose_config
 from sparsebench.app.main import main
 
 SHORT = ["trainer.max_epochs=2", "dataset.limit=128", "dataset.batch_size=16", "progress=none", "every=3"]

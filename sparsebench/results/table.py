@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.collect import Finished
-from sparsebench.results.registry import Match, match
+from sparsebench.results.published import Match, match
 from sparsebench.runs.identity import WITHOUT_EFFECT
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")

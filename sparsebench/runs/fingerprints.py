@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "Digits", "Synthetic")
 """Data sets of ours that check their files against published checksums, or bring their images along."""
@@ -67,12 +67,13 @@ def _folder_of_images(root: Path) -> Path:
 
 def _targets(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
-        if isinstance(value.get("_target_"), str):
-            yield value["_target_"]
-        for part in value.values():
+        entries = cast("Mapping[str, Any]", value)
+        if isinstance(entries.get("_target_"), str):
+            yield entries["_target_"]
+        for part in entries.values():
             yield from _targets(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
+    elif isinstance(value, list):
+        for part in cast("list[Any]", value):
             yield from _targets(part)
 
 

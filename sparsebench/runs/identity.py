@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 OURS = "sparsebench."
 
@@ -77,21 +77,23 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_paths(value: Any) -> Any:
     """Name our own targets by their last name: the group around them tells the rest."""
-    if isinstance(value, Mapping):
-        return {
-            key: part.rpartition(".")[2] if key == "_target_" and part.startswith(OURS) else _without_paths(part)
-            for key, part in value.items()
-        }
-    return [_without_paths(part) for part in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        return {key: _last_name(part) if key == "_target_" else _without_paths(part) for key, part in entries.items()}
+    return [_without_paths(part) for part in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
-def _without_neutral(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _last_name(target: str) -> str:
+    return target.rpartition(".")[2] if target.startswith(OURS) else target
+
+
+def _without_neutral(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, part in value.items():
         name = prefix + key
-        if name in NEUTRAL and any(part == neutral and type(part) is type(neutral) for neutral in NEUTRAL[name]):
+        if any(part == neutral and type(part) is type(neutral) for neutral in NEUTRAL.get(name, ())):
             continue
-        kept[key] = _without_neutral(part, f"{name}.") if isinstance(part, Mapping) else part
+        kept[key] = _without_neutral(cast("dict[str, Any]", part), f"{name}.") if isinstance(part, dict) else part
     return kept
 
 
