@@ -1,5 +1,7 @@
 """What builds the documentation: reference pages say what the code says, broken links are found."""
 
+import importlib
+import re
 import sys
 
 import pytest
@@ -64,3 +66,40 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
     (tmp_path / "index.html").write_text('<a href="sub/a.html#there">a</a> <img src="gone.png">')
     broken, _, _ = check_site.faults(tmp_path)
     assert broken == ["index.html: sub/a.html#there", "index.html: gone.png"]
+
+
+NAME = r"(?<![\w.-])(sparsebench(?:\.[A-Za-z_]\w*)+)"
+FILE = r"(?<![\w./-])((?:sparsebench|tests|conf|scripts|docs|hydra_plugins)/[\w./-]*\w)(?![\w<{*])"
+
+
+def named(pattern: str) -> list[tuple[str, str]]:
+    """Return what the pages name, each with its page."""
+    pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")]
+    kept = [page for page in pages if not {"_build", "reference"} & set(page.relative_to(REPOSITORY).parts)]
+    return [(page.name, name) for page in kept for name in re.findall(pattern, page.read_text())]
+
+
+def test_names_on_the_pages_exist():
+    for page, name in sorted(set(named(NAME))):
+        assert exists(name), f"{page} names {name}, which does not exist"
+
+
+def exists(name: str) -> bool:
+    """Tell whether a dotted name is a module or lies in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            thing = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(thing, part):
+                return False
+            thing = getattr(thing, part)
+        return True
+    return False
+
+
+def test_files_on_the_pages_exist():
+    for page, name in sorted(set(named(FILE))):
+        assert (REPOSITORY / name).exists(), f"{page} names {name}, which does not exist"
