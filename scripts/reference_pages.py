@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import io
 import os
@@ -51,6 +52,11 @@ Arguments are overrides of the [configuration](configuration/index.md). `-m` (`-
 separated by commas, `--config-dir FOLDER` adds a folder of your own, `--cfg job` prints the configuration instead of
 training.
 """
+RESULTS = """\
+# Results
+
+Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch.
+"""
 PYTHON = """\
 # Python
 
@@ -82,8 +88,24 @@ def help_of(verb: str) -> str:
 
 
 def results() -> Iterator[Page]:
-    """Yield the page of every key of result.json and metrics.csv."""
-    yield PAGES / "results.md", ["# Results", ""]
+    """Yield the page of every key of result.json and metrics.csv, by the file in which it stands."""
+    if importlib.util.find_spec("sparsebench.results.schema") is None:
+        yield (
+            PAGES / "result.md",
+            [RESULTS, "There is no schema yet: `result.json` and `metrics.csv` are read as they are."],
+        )
+        return
+    schema = importlib.import_module("sparsebench.results.schema")
+    page = [RESULTS]
+    for place in dict.fromkeys(key.place for key in schema.KEYS):
+        page += [f"## {place}", "", "| key | meaning | unit | better |", "|---|---|---|---|"]
+        page += [
+            f"| `{key.name}` | {key.meaning} | {key.unit} | {key.direction} |"
+            for key in schema.KEYS
+            if key.place == place
+        ]
+        page += [""]
+    yield PAGES / "result.md", page
 
 
 def python() -> Iterator[Page]:
