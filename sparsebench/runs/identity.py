@@ -42,6 +42,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "on_collapse": ("warn", "error"),
     "fingerprints": ({},),
     "dataset.limit": (None,),
+    "dataset.split": ("random",),
+    "dataset.test_limit": (None,),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
