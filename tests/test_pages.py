@@ -63,7 +63,9 @@ def shortened(arguments: list[str]) -> list[str]:
     return [*arguments, *(part for part in SHORT if part.partition("=")[0] not in given or "max_epochs" in part)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "launcher")) for n in HOWTO])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("launcher", "method"))) for n in HOWTO]
+)
 def test_a_stranger_follows_the_page(name, reader, tmp_path):
     done = list(steps(f"howto/{name}.md"))
     assert any(step.kind == "file" for step in done)
