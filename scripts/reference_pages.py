@@ -55,7 +55,8 @@ training.
 RESULTS = """\
 # Results
 
-Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch.
+Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch. `sparsebench report` explains
+its columns below the table; the [glossary](../glossary.md) says what is counted.
 """
 PYTHON = """\
 # Python
@@ -88,24 +89,9 @@ def help_of(verb: str) -> str:
 
 
 def results() -> Iterator[Page]:
-    """Yield the page of every key of result.json and metrics.csv, by the file in which it stands."""
+    """Yield a page about result.json and metrics.csv, unless the schema has written one that is committed."""
     if importlib.util.find_spec("sparsebench.results.schema") is None:
-        yield (
-            PAGES / "result.md",
-            [RESULTS, "There is no schema yet: `result.json` and `metrics.csv` are read as they are."],
-        )
-        return
-    schema = importlib.import_module("sparsebench.results.schema")
-    page = [RESULTS]
-    for place in dict.fromkeys(key.place for key in schema.KEYS):
-        page += [f"## {place}", "", "| key | meaning | unit | better |", "|---|---|---|---|"]
-        page += [
-            f"| `{key.name}` | {key.meaning} | {key.unit} | {key.direction} |"
-            for key in schema.KEYS
-            if key.place == place
-        ]
-        page += [""]
-    yield PAGES / "result.md", page
+        yield PAGES / "result.md", [RESULTS]
 
 
 def python() -> Iterator[Page]:
