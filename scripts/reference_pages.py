@@ -55,8 +55,8 @@ training.
 RESULTS = """\
 # Results
 
-Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch. `sparsebench report` explains
-its columns below the table; the [glossary](../glossary.md) says what is counted.
+Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch. `sparsebench report`
+explains its columns below the table; the [glossary](../glossary.md) says what is counted.
 """
 PYTHON = """\
 # Python

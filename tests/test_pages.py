@@ -19,7 +19,7 @@ from sparsebench.app.config.compose import compose_config
 from sparsebench.app.main import main
 
 SHORT = ["trainer.max_epochs=2", "dataset.limit=128", "dataset.batch_size=16", "progress=none", "every=3"]
-HOWTO = ("method", "data_set", "model", "recipe", "back_end", "launcher", "experiment")
+HOWTO = ("method", "data_set", "model", "recipe", "launcher", "experiment")
 PROGRAMS = ("sparsebench",)
 
 
@@ -116,7 +116,9 @@ def test_getting_started_on_cifar(reader, tmp_path, monkeypatch):
     assert (tmp_path / "outputs" / "cifar" / "report.html").exists()
 
 
-@pytest.mark.parametrize("page", ["concepts.md", pytest.param("all_of_sparsebench.md", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "page", ["concepts.md", "howto/back_end.md", pytest.param("all_of_sparsebench.md", marks=pytest.mark.slow)]
+)
 def test_the_examples_of_the_tour(page, reader):
     for step in steps(page):
         if not step.note:
@@ -125,7 +127,7 @@ def test_the_examples_of_the_tour(page, reader):
 
 def shown() -> Iterator[tuple[str, list[str]]]:
     """Yield the training commands of README and of every page whose commands are not run as they stand."""
-    run = {"getting_started.md", "all_of_sparsebench.md", *(f"howto/{name}.md" for name in HOWTO)}
+    run = {"getting_started.md", "all_of_sparsebench.md", "howto/back_end.md", *(f"howto/{name}.md" for name in HOWTO)}
     pages = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "guides" not in path.parts]
     for path in [REPOSITORY / "README.md", *sorted(pages)]:
         if path.is_relative_to(DOCS) and path.relative_to(DOCS).as_posix() in run:
