@@ -18,7 +18,15 @@ from sparsebench.app.config.check import check_config, check_overrides
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.main import main
 
-SHORT = ["trainer.max_epochs=2", "dataset.limit=128", "dataset.batch_size=16", "progress=none", "every=3"]
+SHORT = [
+    "trainer.max_epochs=2",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=1",
+    "dataset.limit=128",
+    "dataset.batch_size=16",
+    "progress=none",
+    "every=3",
+]
 HOWTO = ("method", "data_set", "model", "recipe", "launcher", "experiment")
 PROGRAMS = ("sparsebench",)
 
@@ -60,7 +68,10 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[0] != "train":
         return arguments
     given = {argument.partition("=")[0] for argument in arguments}
-    return [*arguments, *(part for part in SHORT if part.partition("=")[0] not in given or "max_epochs" in part)]
+    return [
+        *arguments,
+        *(part for part in SHORT if part.partition("=")[0] not in given or part.startswith(("trainer", "dataset"))),
+    ]
 
 
 @pytest.mark.parametrize(
