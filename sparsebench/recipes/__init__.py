@@ -1,9 +1,10 @@
-"""Programs over runs."""
+"""Programs over fits, and what they are written with."""
 
-from sparsebench.recipes.cycle import CycleChecks
+from sparsebench.recipes.cycle import CycleChecks, conclude, merge
 from sparsebench.recipes.imp import imp
 from sparsebench.recipes.imp_ensemble import imp_ensemble
 from sparsebench.recipes.prune_finetune import prune_finetune
+from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.single import single
 from sparsebench.recipes.soup import soup
 from sparsebench.recipes.swamp import swamp
@@ -11,4 +12,18 @@ from sparsebench.recipes.swamp import swamp
 Look = CycleChecks
 """Its name in configurations of earlier versions."""
 
-__all__ = ["CycleChecks", "Look", "imp", "imp_ensemble", "prune_finetune", "single", "soup", "swamp"]
+__all__ = [
+    "CycleChecks",
+    "Look",
+    "conclude",
+    "imp",
+    "imp_ensemble",
+    "merge",
+    "ones",
+    "prune",
+    "prune_finetune",
+    "rewind",
+    "single",
+    "soup",
+    "swamp",
+]
