@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsebench.execution.base import Backend, Masks, SharedMasks, Shares
+from sparsebench.execution.base import Backend, Masks, SharedMasks, Shares, replace
 from sparsebench.execution.channel_graph import ChannelGraph, is_depthwise
 from sparsebench.execution.liveness import LiveSets
 from sparsebench.execution.stand_ins import StandIns, copied_statistics
@@ -141,11 +141,11 @@ class ChannelNetwork(ChannelGraph, Backend):
             if wide is not None:
                 for name, (out, _) in wide.layers.items():
                     if out is not None and is_depthwise(self.modules[name]):
-                        _swap(stack, vars(self.modules[name]), "groups", int(out.sum()))
+                        replace(stack, self.modules[name], "groups", int(out.sum()))
                 _, twin = self.graph()
                 if twin is not None:
                     self._place(twin, wide)
-                    _swap(stack, vars(self.module), "forward", twin.forward)
+                    replace(stack, self.module, "forward", twin.forward)
             yield
 
     def _place(self, twin: nn.Module, found: LiveSets) -> None:
@@ -159,15 +159,6 @@ class ChannelNetwork(ChannelGraph, Backend):
 
 def _share(live: Tensor | None) -> float:
     return 1.0 if live is None else float(live.to(torch.float64).mean())
-
-
-def _swap(stack: contextlib.ExitStack, own: dict[str, Any], name: str, value: Any) -> None:
-    """Set an attribute of an object until the stack closes."""
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.__delitem__, name)
-    own[name] = value
 
 
 def positions(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
