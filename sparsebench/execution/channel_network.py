@@ -103,10 +103,11 @@ class ChannelNetwork(ChannelGraph, Backend):
             masks: bool; probabilities give the expectation under independent draws (not with tied masks).
             executed: count the dead channels that rounding adds.
         """
-        found = self.rounded(masks) if executed else self.exact(masks)
+        live = self.live(masks)
+        found = live.rounded if executed else live.exact
         return {
-            f"{name}.weight": _share(out) * _share(None if is_depthwise(self.modules[name]) else live)
-            for name, (out, live) in found.layers.items()
+            f"{name}.weight": live.share(out) * live.share(None if is_depthwise(self.modules[name]) else inputs)
+            for name, (out, inputs) in found.layers.items()
         }
 
     def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
@@ -155,10 +156,6 @@ class ChannelNetwork(ChannelGraph, Backend):
             node: Any = twin.get_submodule(f"_{name}")
             node.places = (positions(one, among, self.device), positions(two, among, self.device))
             node.size = int(among.sum())
-
-
-def _share(live: Tensor | None) -> float:
-    return 1.0 if live is None else float(live.to(torch.float64).mean())
 
 
 def positions(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
