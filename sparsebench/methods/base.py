@@ -1,4 +1,4 @@
-"""Method and Clock: what differs from dense training, and when."""
+"""Method: what differs from dense training."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.clock import Clock as Clock
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
@@ -29,51 +30,12 @@ ANYWHERE = Unstructured()
 
 
 @dataclass(frozen=True)
-class Clock:
-    """The time of training: optimizer steps taken, out of a budget."""
-
-    step: int
-    total: int
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
-        return min(1.0, self.step / self.total)
-
-    @property
-    def after(self) -> Clock:
-        """The clock once the step under way is taken."""
-        return Clock(self.step + 1, self.total)
-
-    def steps(self, span: float) -> int:
-        """Translate a span to steps: a fraction of the budget below 1, a number of steps from 1 on."""
-        return max(1, round(span * self.total)) if span < 1 else round(span)
-
-    def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:
-        """Tell whether a periodic action falls on this step.
-
-        Actions fall on ``start``, ``start + every``, ... up to ``stop`` inclusive, never on step 0.
-
-        Args:
-            every: period in steps, or as a fraction of the budget when below 1.
-            start: first moment, as a fraction of the budget.
-            stop: last moment, as a fraction of the budget.
-        """
-        first, last = round(start * self.total), round(stop * self.total)
-        return 0 < self.step <= last and self.step >= first and (self.step - first) % self.steps(every) == 0
-
-    def between(self, start: float, stop: float) -> float:
-        """Progress from ``start`` to ``stop`` (fractions of the budget), clamped to [0, 1]."""
-        first, last = round(start * self.total), round(stop * self.total)
-        return min(1.0, max(0.0, (self.step - first) / max(1, last - first)))
-
-
-@dataclass(frozen=True)
 class Probe:
-    """What a method may ask of network and data before the first step, in evaluation mode and full precision.
+    """What a method may ask of network and data before the first step, in full precision.
 
     Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank.
+        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
+            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
         parameters: every parameter of the network by name, those that may not be sparse included.
     """
@@ -206,12 +168,23 @@ class Masked(Method):
         densities = self.distribution(net.shapes, self.density if density is None else density)
         if density is None:
             self.pattern.refuse(net.shapes, densities)
+            self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
 
     @property
     def whole_outputs(self) -> bool:
         """True when the pattern is whole output channels."""
         return self.pattern.whole_outputs
+
+    def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
+        each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)
+        wrong = sorted(name for name in net.transposed if each[name] < 1)
+        if wrong and self.pattern.directed:
+            raise ValueError(
+                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of "
+                f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with "
+                f"prunable.exclude=[{','.join(wrong)}], or choose pattern=unstructured"
+            )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""
