@@ -1,0 +1,130 @@
+"""The active positions of one weight, and the products over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sparsebench.execution.direct import native
+from sparsebench.execution.direct.walk import Shape, Walk, backward, forward
+
+
+class Support:
+    """The active positions of a weight, indexed for the kernels; built once per mask.
+
+    Args:
+        mask: bool, (out features, in features) or (out channels, in channels, rows, columns).
+
+    Attributes:
+        shape: of the weight.
+        index: of the active weights in the flattened weight, in the order of the forward product.
+        turn: from this order to that of the input gradient.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.shape = tuple(mask.shape)
+        out, channels, *kernel = self.shape
+        self.kernel = (kernel[0], kernel[1]) if kernel else (1, 1)
+        self._mask = mask.reshape(out, channels, -1).transpose(1, 2).contiguous()  # output channel, tap, input channel
+        row, tap, channel = self._mask.nonzero().unbind(1)
+        taps = self._mask.shape[1]
+        self.index = (row * channels + channel) * taps + tap
+        self.turn = ((channel * taps + tap) * out + row).argsort()
+        self._walks: dict[Shape, tuple[Walk, Walk]] = {}
+
+    @property
+    def count(self) -> int:
+        """The number of active weights."""
+        return self.index.numel()
+
+    def walks(self, shape: Shape) -> tuple[Walk, Walk]:
+        """Return the walks of the forward product and of the input gradient, built once per geometry."""
+        if shape not in self._walks:
+            self._walks[shape] = forward(self._mask, shape), backward(self._mask, shape)
+        return self._walks[shape]
+
+    def values(self, weight: Tensor) -> Tensor:
+        """Return the active values of a weight, differentiable."""
+        return _Gather.apply(weight, self)  # pyright: ignore[reportReturnType]
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Return a weight of these active values, zeros elsewhere."""
+        flat = values.new_zeros(self.shape).view(-1)
+        return flat.index_copy_(0, self.index, values).view(self.shape)
+
+    def multiply(self, inputs: Tensor, values: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
+        """Multiply by the weight, differentiable.
+
+        Args:
+            inputs: (channels, pixels, images).
+            values: the active ones.
+            bias: one per output channel, or None.
+            shape: the geometry.
+
+        Returns:
+            (out channels, output pixels, images).
+        """
+        return _Product.apply(inputs, values, bias, self, shape)  # pyright: ignore[reportReturnType]
+
+
+_KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def support_of(mask: Tensor) -> Support:
+    """Return the support of a mask, built again only when the mask has been written to."""
+    version, support = _KNOWN.get(mask, (-1, None))
+    if support is None or version != mask._version:
+        support = Support(mask)
+        _KNOWN[mask] = (mask._version, support)
+    return support
+
+
+class _Gather(torch.autograd.Function):
+    """Active values of a weight; its gradient has the weight's shape, with zeros outside the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, support: Support) -> Tensor:
+        ctx.support = support
+        return weight.reshape(-1).index_select(0, support.index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.support.scatter(grad), None
+
+
+class _Product(torch.autograd.Function):
+    """The product of batch-innermost inputs with sparse weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, values: Tensor, bias: Tensor | None, support: Support, shape: Shape
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, values)
+        ctx.support, ctx.shape, ctx.biased = support, shape, bias is not None
+        walk, _ = support.walks(shape)
+        return native.product(walk, inputs, values.contiguous(), None if bias is None else bias.contiguous())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        inputs, values = ctx.saved_tensors
+        forth, back = ctx.support.walks(ctx.shape)
+        grad = packed(grad)
+        wanted = ctx.needs_input_grad
+        to_inputs = native.product(back, grad, values.index_select(0, ctx.support.turn), None) if wanted[0] else None
+        to_values = native.weight_gradient(forth, inputs, grad) if wanted[1] else None
+        to_bias = grad.sum((1, 2)) if ctx.biased and wanted[2] else None
+        return to_inputs, to_values, to_bias, None, None
+
+
+def packed(tensor: Tensor) -> Tensor:
+    """Return (channels, pixels, images) contiguous; images that come first are moved by one matrix transposition."""
+    turned = tensor.permute(2, 0, 1)
+    if not tensor.is_contiguous() and turned.is_contiguous():
+        return turned.reshape(turned.shape[0], -1).t().contiguous().view(tensor.shape)
+    return tensor.contiguous()
