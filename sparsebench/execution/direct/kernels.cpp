@@ -1,8 +1,9 @@
 // Products with sparse weights over tensors whose batch is innermost: [channel][pixel][image].
 //
 // One description serves convolutions of any stride, padding and kernel size, their input gradients, and linear layers
-// (one pixel, one tap). A weight is (row, tap, channel); weights are sorted in this order, and `starts[row * taps + tap]`
-// points at the first one of a tap. `offsets[k]` is the distance, in pixels, from the corner of a window to the pixel
+// (one pixel, one tap). Weights are sorted by row, block of channels, tap and channel; a block is as many channels as
+// the second-level cache holds windows of. `starts[(row * blocks + block) * taps + tap]` is the first weight of a tap.
+// `offsets[k]` is the distance, in pixels, from the corner of a window to the pixel
 // that weight k multiplies. A tile is a run of output pixels that see the same taps; its segments say which: taps
 // outside of the image are left out, so that no tensor needs a frame of zeros and no zero is multiplied.
 //
@@ -10,6 +11,10 @@
 
 #include <cstdint>
 #include <cstring>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #ifndef VECTOR_BYTES
 #define VECTOR_BYTES 16
@@ -29,7 +34,7 @@ struct Walk {
     const int32_t* offsets;
     const Tile* tiles;
     const Segment* segments;
-    int64_t taps, images, pixels, row_begin, row_end, tile_begin, tile_end;
+    int64_t taps, blocks, images, pixels, row_begin, row_end, tile_begin, tile_end;
     int64_t backward;  // 0: a product; 1: the weights' gradient
 };
 
@@ -62,15 +67,18 @@ static inline int64_t at(int j, int64_t images) {
 }
 
 template <class T, int V, int P>
-static void product(const Walk& w, const Tile& tile, const T* in, const T* values, const T* bias, T* out, int64_t images) {
+static void product(const Walk& w, const Tile& tile, int64_t block, const T* in, const T* values, const T* bias, T* out,
+                    int64_t images) {
     using vector = typename Lanes<T>::vector;
     const int64_t step = tile.in_step * w.images;
     for (int64_t row = w.row_begin; row < w.row_end; ++row) {
         vector sum[P][V];
+        T* to = out + (row * w.pixels + tile.out) * w.images;
         const vector begin = (bias ? bias[row] : T(0)) - vector{};
         for (int p = 0; p < P; ++p)
-            for (int j = 0; j < V; ++j) sum[p][j] = begin;
-        const int64_t* starts = w.starts + row * w.taps;
+            for (int j = 0; j < V; ++j)
+                sum[p][j] = block ? load(to + p * tile.out_step * w.images + at<T, V>(j, images)) : begin;
+        const int64_t* starts = w.starts + (row * w.blocks + block) * w.taps;
         for (int32_t s = tile.first; s < tile.last; ++s) {
             const Segment& segment = w.segments[s];
             const T* corner = in + segment.base * w.images;
@@ -84,7 +92,6 @@ static void product(const Walk& w, const Tile& tile, const T* in, const T* value
                     for (int j = 0; j < V; ++j) sum[p][j] += value * load(from + p * step + at<T, V>(j, images));
             }
         }
-        T* to = out + (row * w.pixels + tile.out) * w.images;
         for (int p = 0; p < P; ++p)
             for (int j = 0; j < V; ++j)
                 std::memcpy(to + p * tile.out_step * w.images + at<T, V>(j, images), &sum[p][j], VECTOR_BYTES);
@@ -107,7 +114,8 @@ static inline void dots(const Walk& w, const T* corner, int64_t k, int64_t step,
 }
 
 template <class T, int V, int P>
-static void weight_gradient(const Walk& w, const Tile& tile, const T* in, const T* grad_out, T* sums, int64_t images) {
+static void weight_gradient(const Walk& w, const Tile& tile, int64_t block, const T* in, const T* grad_out, T* sums,
+                            int64_t images) {
     constexpr int lanes = Lanes<T>::count;
     using vector = typename Lanes<T>::vector;
     const int64_t step = tile.in_step * w.images;
@@ -120,7 +128,7 @@ static void weight_gradient(const Walk& w, const Tile& tile, const T* in, const 
             for (int j = 0; j < V; ++j) grad[p][j] = load(from + p * tile.out_step * w.images + at<T, V>(j, images));
             grad[p][V - 1] *= counted;
         }
-        const int64_t* starts = w.starts + row * w.taps;
+        const int64_t* starts = w.starts + (row * w.blocks + block) * w.taps;
         for (int32_t s = tile.first; s < tile.last; ++s) {
             const Segment& segment = w.segments[s];
             const T* corner = in + segment.base * w.images;
@@ -135,10 +143,12 @@ static void weight_gradient(const Walk& w, const Tile& tile, const T* in, const 
 
 template <class T, int V, int P>
 static void one(const Walk& w, const Tile& tile, const T* in, const T* values, const T* bias, T* out, int64_t images) {
-    if (!w.backward)
-        product<T, V, P>(w, tile, in, values, bias, out, images);
-    else
-        weight_gradient<T, V, P>(w, tile, in, bias, out, images);
+    for (int64_t block = 0; block < w.blocks; ++block) {
+        if (!w.backward)
+            product<T, V, P>(w, tile, block, in, values, bias, out, images);
+        else
+            weight_gradient<T, V, P>(w, tile, block, in, bias, out, images);
+    }
 }
 
 template <class T, int V>
@@ -187,6 +197,16 @@ static void run(const Walk& w, const T* in, const T* values, const T* bias, T* o
 }
 
 extern "C" {
+// Ask for large pages before memory is touched for the first time: a fresh output costs more page faults than arithmetic.
+void sparsebench_large_pages(void* begin, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = uintptr_t(1) << 21, address = reinterpret_cast<uintptr_t>(begin);
+    const uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)begin, (void)bytes;
+#endif
+}
 int sparsebench_lanes_f32() { return Lanes<float>::count; }
 void sparsebench_f32(const Walk* w, const float* in, const float* values, const float* bias, float* out) {
     run<float>(*w, in, values, bias, out);

@@ -22,7 +22,7 @@ class _Walk(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("starts", "offsets", "tiles", "segments")),
         *(
             (name, ctypes.c_int64)
-            for name in ("taps", "images", "pixels", "row_begin", "row_end", "tile_begin", "tile_end", "backward")
+            for name in ("taps", "blocks", "images", "pixels", "row_begin", "row_end", "tile_begin", "tile_end", "backward")
         ),
     )
 
@@ -40,6 +40,7 @@ def product(walk: Walk, inputs: Tensor, values: Tensor, bias: Tensor | None) -> 
         (rows, pixels, images).
     """
     out = inputs.new_empty((walk.rows, walk.pixels, inputs.shape[2]))
+    library().sparsebench_large_pages(ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.nbytes))
     _run(walk, inputs, values, bias, out, backward=False)
     return out
 
@@ -82,7 +83,7 @@ def _run(
     def part(begin: int, end: int) -> None:
         rows, tiles = ((0, walk.rows), (begin, end)) if over_tiles else ((begin, end), (0, walk.tile_count))
         addresses = (t.data_ptr() for t in (walk.starts, walk.offsets, walk.tiles, walk.segments))
-        described = _Walk(*addresses, walk.taps, inputs.shape[2], walk.pixels, *rows, *tiles, backward)
+        described = _Walk(*addresses, walk.taps, walk.blocks, inputs.shape[2], walk.pixels, *rows, *tiles, backward)
         function(ctypes.byref(described), *pointers)
 
     _share([(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b], part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsebench.execution.direct import native
-from sparsebench.execution.direct.walk import Shape, Walk, backward, forward
+from sparsebench.execution.direct.walk import Order, Shape, Walk, backward, forward
 
 
 class Support:
@@ -29,12 +30,16 @@ class Support:
         self.shape = tuple(mask.shape)
         out, channels, *kernel = self.shape
         self.kernel = (kernel[0], kernel[1]) if kernel else (1, 1)
-        self._mask = mask.reshape(out, channels, -1).transpose(1, 2).contiguous()  # output channel, tap, input channel
-        row, tap, channel = self._mask.nonzero().unbind(1)
-        taps = self._mask.shape[1]
-        self.index = (row * channels + channel) * taps + tap
-        self.turn = ((channel * taps + tap) * out + row).argsort()
+        taps = mask.reshape(out, channels, -1).transpose(1, 2)
+        self._forward, self._backward = Order(taps), Order(taps.transpose(0, 2))
+        self.index = self._positions(self._forward.row, self._forward.channel, self._forward.tap)
+        places = torch.empty(mask.numel(), dtype=torch.int32)
+        places[self.index] = torch.arange(self.index.numel(), dtype=torch.int32)
+        self.turn = places[self._positions(self._backward.channel, self._backward.row, self._backward.tap)]
         self._walks: dict[Shape, tuple[Walk, Walk]] = {}
+
+    def _positions(self, out: Tensor, channel: Tensor, tap: Tensor) -> Tensor:
+        return (out * self.shape[1] + channel) * math.prod(self.kernel) + tap
 
     @property
     def count(self) -> int:
@@ -44,7 +49,7 @@ class Support:
     def walks(self, shape: Shape) -> tuple[Walk, Walk]:
         """Return the walks of the forward product and of the input gradient, built once per geometry."""
         if shape not in self._walks:
-            self._walks[shape] = forward(self._mask, shape), backward(self._mask, shape)
+            self._walks[shape] = forward(self._forward, shape), backward(self._backward, shape)
         return self._walks[shape]
 
     def values(self, weight: Tensor) -> Tensor:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Pair = tuple[int, int]
+Taps = tuple[int, int, int]
+"""First tap, end, and the corner of their window in pixels of the input."""
+Pixel = tuple[int, int, list[Taps]]
+"""Place in the output, first corner, and the taps that it sees."""
+
+CACHE = 2**20
+"""Bytes of the second-level cache that the windows of a block of channels may fill."""
 
 
 class Shape(NamedTuple):
@@ -31,17 +40,48 @@ class Shape(NamedTuple):
         return rows, columns
 
 
+class Order:
+    """The weights of a mask in the order in which a product reads them: row, block of channels, tap, channel.
+
+    Args:
+        mask: bool, (rows, taps, channels).
+
+    Attributes:
+        row: of each weight.
+        tap: of each weight.
+        channel: of each weight.
+        starts: first weight of each (row, block, tap), and the end.
+        rows: their number.
+        taps: their number.
+        blocks: their number.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.rows, self.taps, channels = mask.shape
+        size = max(1, CACHE // (512 * (self.taps + self.taps // 3)))  # windows of two neighbouring pixels, 128 images
+        self.blocks = max(1, -(-channels // size))
+        size = -(-channels // self.blocks)
+        self.strip = CACHE // (512 * self.taps * size)
+        blocks = functional.pad(mask, (0, self.blocks * size - channels)).unflatten(2, (self.blocks, size))
+        blocks = blocks.transpose(1, 2)
+        self.row, block, self.tap, within = blocks.nonzero().unbind(1)
+        self.channel = block * size + within
+        counts = blocks.sum(-1).reshape(-1)
+        self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
 @dataclass(frozen=True)
 class Walk:
     """What the kernels read: see ``kernels.cpp`` for the meaning of each tensor.
 
     Attributes:
-        starts: first weight of each (row, tap), and the end; int64.
+        starts: first weight of each (row, block, tap), and the end; int64.
         offsets: of each weight, in pixels; int32.
         tiles: (tiles, 6); int32.
         segments: (segments, 3); int32.
         rows: output channels of this product.
         taps: positions of the kernel.
+        blocks: of channels.
         pixels: of the output.
     """
 
@@ -51,6 +91,7 @@ class Walk:
     segments: Tensor
     rows: int
     taps: int
+    blocks: int
     pixels: int
     _cuts: dict[int, list[int]] = field(default_factory=dict[int, list[int]], compare=False, repr=False)
 
@@ -67,24 +108,22 @@ class Walk:
     def even_rows(self, parts: int) -> list[int]:
         """Return where to cut the rows so that each part has about as many weights."""
         if parts not in self._cuts:
-            ends = self.starts[:: self.taps] + torch.arange(self.rows + 1)  # an empty row is written too
+            ends = self.starts[:: self.taps * self.blocks] + torch.arange(self.rows + 1)  # an empty row is written too
             inner = torch.searchsorted(ends, ends[-1] * torch.arange(1, parts) // parts)
             self._cuts[parts] = [0, *inner.tolist(), self.rows]
         return self._cuts[parts]
 
 
-def forward(mask: Tensor, shape: Shape) -> Walk:
+def forward(order: Order, shape: Shape) -> Walk:
     """Return the walk of the forward product and of the weight gradient.
 
     Args:
-        mask: bool, (out channels, taps, in channels).
+        order: of the mask (out channels, taps, in channels).
         shape: of the convolution.
     """
-    rows, taps, _ = mask.shape
-    where = mask.nonzero()
     (height, width), (_, columns) = shape.image, shape.kernel
-    tap = where[:, 1]
-    offsets = where[:, 2] * (height * width) + tap // columns * width + tap % columns
+    tap = order.tap
+    offsets = order.channel * (height * width) + tap // columns * width + tap % columns
 
     def seen(y: int, x: int) -> Iterator[tuple[int, int]]:
         top, left = y * shape.stride[0] - shape.padding[0], x * shape.stride[1] - shape.padding[1]
@@ -92,25 +131,22 @@ def forward(mask: Tensor, shape: Shape) -> Walk:
             if 0 <= top + r < height and 0 <= left + s < width:
                 yield r * columns + s, top * width + left
 
-    tiles, segments = _tiles(shape.out, seen)
-    return Walk(_starts(mask), offsets.int(), tiles, segments, rows, taps, shape.out[0] * shape.out[1])
+    tiles, segments = _tiles(shape.out, seen, order.strip)
+    return Walk(order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.out))
 
 
-def backward(mask: Tensor, shape: Shape) -> Walk:
+def backward(order: Order, shape: Shape) -> Walk:
     """Return the walk of the input gradient: its rows are the input's channels, its input is the output's gradient.
 
     Args:
-        mask: bool, (out channels, taps, in channels).
+        order: of the mask (in channels, taps, out channels).
         shape: of the convolution.
     """
-    turned = mask.permute(2, 1, 0)
-    rows, taps, _ = turned.shape
-    where = turned.nonzero()
     (height, width), (_, columns) = shape.out, shape.kernel
-    tap = where[:, 1]
+    tap = order.tap
     straight = shape.stride == (1, 1)  # a tap is then a constant distance, or else one of several corners
     within = tap // columns * width + tap % columns if straight else 0
-    offsets = where[:, 2] * (height * width) - within
+    offsets = order.channel * (height * width) - within
 
     def seen(y: int, x: int) -> Iterator[tuple[int, int]]:
         for r, s in product(range(shape.kernel[0]), range(columns)):
@@ -121,38 +157,38 @@ def backward(mask: Tensor, shape: Shape) -> Walk:
             corner = (below + r) * width + right + s if straight else row * width + column
             yield r * columns + s, corner
 
-    tiles, segments = _tiles(shape.image, seen)
-    return Walk(_starts(turned), offsets.int(), tiles, segments, rows, taps, shape.image[0] * shape.image[1])
+    tiles, segments = _tiles(shape.image, seen, order.strip)
+    return Walk(order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.image))
 
 
-def _starts(mask: Tensor) -> Tensor:
-    counts = mask.sum(-1).reshape(-1)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+def _tiles(out: Pair, seen: Callable[[int, int], Iterator[tuple[int, int]]], strip: int) -> tuple[Tensor, Tensor]:
+    """Return runs of pixels that see the same taps, each with its segments of neighbouring taps of one corner.
 
-
-def _tiles(out: Pair, seen: Callable[[int, int], Iterator[tuple[int, int]]]) -> tuple[Tensor, Tensor]:
-    """Return runs of pixels that see the same taps, each with its segments of neighbouring taps of one corner."""
+    Args:
+        out: rows and columns.
+        seen: pixel -> tap and corner of the window, tap after tap.
+        strip: pixels of a row after which the next row comes, so that windows are still in the cache.
+    """
     tiles: list[tuple[int, ...]] = []
-    segments: list[tuple[int, int, int]] = []
-    for y in range(out[0]):
-        alike: dict[tuple[tuple[int, int, int], ...], list[tuple[int, int, list[tuple[int, int, int]]]]] = {}
-        for x in range(out[1]):
+    segments: list[Taps] = []
+    strip = strip // 2 * 2 if strip >= 4 else out[1]
+    lefts = [0, *range(strip + 1, out[1], strip), out[1]]  # pairs of pixels begin behind the border
+    for (left, right), y in product(pairwise(lefts), range(out[0])):
+        alike: dict[tuple[Taps, ...], list[Pixel]] = {}
+        for x in range(left, right):
             runs = _merge(seen(y, x))
             first = runs[0][2] if runs else 0
             signature = tuple((a, b, corner - first) for a, b, corner in runs)
             alike.setdefault(signature, []).append((y * out[1] + x, first, runs))
-        for pixels in alike.values():
-            for run in _evenly(pixels):
-                pixel, first, runs = run[0]
-                second = run[1] if len(run) > 1 else run[0]
-                begin = len(segments)
-                segments += runs
-                tiles.append((pixel, len(run), second[0] - pixel, second[1] - first, begin, len(segments)))
+        for run in (run for pixels in alike.values() for run in _evenly(pixels)):
+            (pixel, first, runs), (second, following, _) = run[0], run[min(1, len(run) - 1)]
+            tiles.append((pixel, len(run), second - pixel, following - first, len(segments), len(segments) + len(runs)))
+            segments += runs
     return _table(tiles, 6), _table(segments, 3)
 
 
-def _merge(taps: Iterator[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    runs: list[tuple[int, int, int]] = []
+def _merge(taps: Iterator[tuple[int, int]]) -> list[Taps]:
+    runs: list[Taps] = []
     for tap, corner in taps:
         if runs and runs[-1][1] == tap and runs[-1][2] == corner:
             runs[-1] = (runs[-1][0], tap + 1, corner)
@@ -161,7 +197,7 @@ def _merge(taps: Iterator[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _evenly(pixels: list[tuple[int, int, list[tuple[int, int, int]]]]) -> Iterator[list[tuple[int, int, list[tuple[int, int, int]]]]]:
+def _evenly(pixels: list[Pixel]) -> Iterator[list[Pixel]]:
     """Cut a list of pixels into runs of equal steps, of the output and of the input."""
     run = pixels[:1]
     for here in pixels[1:]:
@@ -173,5 +209,5 @@ def _evenly(pixels: list[tuple[int, int, list[tuple[int, int, int]]]]) -> Iterat
     yield run
 
 
-def _table(rows: list[tuple[int, ...]], columns: int) -> Tensor:
+def _table(rows: Sequence[tuple[int, ...]], columns: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32).reshape(-1, columns)
