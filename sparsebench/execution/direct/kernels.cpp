@@ -51,13 +51,21 @@ static inline typename Lanes<T>::vector load(const T* from) {
     return value;
 }
 
-template <class T>
-static inline T total(typename Lanes<T>::vector value) {
-    T lanes[Lanes<T>::count];
-    std::memcpy(lanes, &value, VECTOR_BYTES);
-    for (int width = Lanes<T>::count / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-    return lanes[0];
+// The sum of a vector's lanes: halves are added until numbers are left, which compilers keep in registers.
+template <class T, int Bytes>
+static inline T total(const void* lanes) {
+    if constexpr (Bytes == sizeof(T)) {
+        T value;
+        std::memcpy(&value, lanes, Bytes);
+        return value;
+    } else {
+        typedef T half __attribute__((vector_size(Bytes / 2)));
+        half low, high;
+        std::memcpy(&low, lanes, Bytes / 2);
+        std::memcpy(&high, static_cast<const char*>(lanes) + Bytes / 2, Bytes / 2);
+        low += high;
+        return total<T, Bytes / 2>(&low);
+    }
 }
 
 // A chunk of images is V vectors. The last one ends where the images end and may overlap the one before it: no masks.
@@ -110,7 +118,7 @@ static inline void dots(const Walk& w, const T* corner, int64_t k, int64_t step,
         for (int j = 0; j < V; ++j)
 #pragma GCC unroll 16
             for (int i = 0; i < K; ++i) sum[i] += grad[p][j] * load(from[i] + p * step + at<T, V>(j, images));
-    for (int i = 0; i < K; ++i) sums[k + i] += total<T>(sum[i]);
+    for (int i = 0; i < K; ++i) sums[k + i] += total<T, VECTOR_BYTES>(&sum[i]);
 }
 
 template <class T, int V, int P>
@@ -134,7 +142,8 @@ static void weight_gradient(const Walk& w, const Tile& tile, int64_t block, cons
             const T* corner = in + segment.base * w.images;
             const int64_t last = starts[segment.last_tap];
             int64_t k = starts[segment.first_tap];
-            for (; k + 4 <= last; k += 4) dots<T, V, P, 4>(w, corner, k, step, images, grad, sums);
+            for (; k + 8 <= last; k += 8) dots<T, V, P, 8>(w, corner, k, step, images, grad, sums);
+            if (k + 4 <= last) dots<T, V, P, 4>(w, corner, k, step, images, grad, sums);
             if (k + 2 <= last) dots<T, V, P, 2>(w, corner, k, step, images, grad, sums), k += 2;
             if (k < last) dots<T, V, P, 1>(w, corner, k, step, images, grad, sums);
         }
