@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +15,9 @@ from sparsebench.execution.direct.walk import Pair, Shape
 
 _POINT = Shape((1, 1), (1, 1), (1, 1), (0, 0))
 _TYPES = (torch.float32, torch.float64)
+
+Multiply = Callable[[Tensor, Tensor, Tensor | None, Support, Shape], Tensor]
+"""Inputs (channels, pixels, images), values, bias, support and geometry -> outputs, differentiable."""
 
 
 def linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -91,27 +96,48 @@ def conv2d(
     return conv2d_values(x, support.values(weight), support, bias, strides, paddings)
 
 
-def linear_values(x: Tensor, values: Tensor, support: Support, bias: Tensor | None = None) -> Tensor:
-    """Multiply by a linear layer that is stored as its active values; shapes as ``linear``, nothing is checked."""
+def linear_values(
+    x: Tensor, values: Tensor, support: Support, bias: Tensor | None = None, *, multiply: Multiply | None = None
+) -> Tensor:
+    """Multiply by a linear layer that is stored as its active values.
+
+    Args:
+        x: (..., in features), float32 or float64; nothing is checked.
+        values: the active ones, in the order of the support.
+        support: where they are.
+        bias: (out features), or None.
+        multiply: what multiplies; the kernels by default.
+    """
     rows = x.reshape(-1, x.shape[-1])
     if rows.shape[0] == 0:
         return functional.linear(x, support.scatter(values), bias)
-    out = _multiply(rows.t().unsqueeze(1), values, support, bias, _POINT)
+    out = _multiply(rows.t().unsqueeze(1), values, support, bias, _POINT, multiply)
     return out.squeeze(1).t().reshape(*x.shape[:-1], -1) if x.ndim != 2 else out.squeeze(1).t()
 
 
 def conv2d_values(
-    x: Tensor, values: Tensor, support: Support, bias: Tensor | None = None, stride: Pair = (1, 1), padding: Pair = (0, 0)
+    x: Tensor,
+    values: Tensor,
+    support: Support,
+    bias: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    *,
+    multiply: Multiply | None = None,
 ) -> Tensor:
-    """Convolve with a kernel that is stored as its active values; shapes as ``conv2d``, nothing is checked."""
+    """Convolve with a kernel that is stored as its active values; shapes as ``conv2d``, the rest as ``linear_values``."""
     if x.shape[0] == 0:
         return functional.conv2d(x, support.scatter(values), bias, stride, padding)
     shape = Shape((x.shape[2], x.shape[3]), support.kernel, stride, padding)
-    out = _multiply(x.permute(1, 2, 3, 0).flatten(1, 2), values, support, bias, shape)
+    out = _multiply(x.permute(1, 2, 3, 0).flatten(1, 2), values, support, bias, shape, multiply)
     return out.unflatten(1, shape.out).permute(3, 0, 1, 2)
 
 
-def _multiply(x: Tensor, values: Tensor, support: Support, bias: Tensor | None, shape: Shape) -> Tensor:
+def _multiply(
+    x: Tensor, values: Tensor, support: Support, bias: Tensor | None, shape: Shape, multiply: Multiply | None
+) -> Tensor:
+    if multiply is not None:
+        return multiply(packed(x), values, bias, support, shape)
     images, least = x.shape[2], native.lanes(x.dtype)
     if images < least:
         x = functional.pad(x, (0, least - images))

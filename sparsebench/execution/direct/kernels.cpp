@@ -142,8 +142,7 @@ static void weight_gradient(const Walk& w, const Tile& tile, int64_t block, cons
             const T* corner = in + segment.base * w.images;
             const int64_t last = starts[segment.last_tap];
             int64_t k = starts[segment.first_tap];
-            for (; k + 8 <= last; k += 8) dots<T, V, P, 8>(w, corner, k, step, images, grad, sums);
-            if (k + 4 <= last) dots<T, V, P, 4>(w, corner, k, step, images, grad, sums);
+            for (; k + 4 <= last; k += 4) dots<T, V, P, 4>(w, corner, k, step, images, grad, sums);
             if (k + 2 <= last) dots<T, V, P, 2>(w, corner, k, step, images, grad, sums), k += 2;
             if (k < last) dots<T, V, P, 1>(w, corner, k, step, images, grad, sums);
         }

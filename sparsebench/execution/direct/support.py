@@ -52,6 +52,11 @@ class Support:
             self._walks[shape] = forward(self._forward, shape), backward(self._backward, shape)
         return self._walks[shape]
 
+    @property
+    def orders(self) -> tuple[Order, Order]:
+        """The order of the forward product and of the input gradient."""
+        return self._forward, self._backward
+
     def values(self, weight: Tensor) -> Tensor:
         """Return the active values of a weight, differentiable."""
         return _Gather.apply(weight, self)  # pyright: ignore[reportReturnType]
