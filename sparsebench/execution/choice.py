@@ -61,9 +61,7 @@ class Choices:
         best = min(times, key=lambda way: times[way])
         return best if times[best] < MARGIN * times[REFERENCE] else REFERENCE
 
-    def _time(
-        self, ways: Mapping[str, Candidate], x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> dict[str, float]:
+    def _time(self, ways: Mapping[str, Candidate], x: Tensor, weight: Tensor, bias: Tensor | None) -> dict[str, float]:
         """Run all ways in turn on copies; the first round builds indices and warms up."""
         taken: dict[str, list[float]] = {way: [] for way in ways}
         train = torch.is_grad_enabled()

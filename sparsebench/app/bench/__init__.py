@@ -7,7 +7,10 @@ import importlib
 from sparsebench.app.bench.options import PARSERS
 from sparsebench.app.errors import near, stop
 
-SUBJECTS = {"channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step"}
+SUBJECTS = {
+    "channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step",
+    "execution": "products that skip zeros on a processor against dense ones: layers, an MLP, a network, predictions",
+}
 
 USAGE = """usage: sparsebench bench SUBJECT [ARGUMENT ...]
 

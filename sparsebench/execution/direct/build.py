@@ -28,6 +28,11 @@ _FLAGS = {
 _COMMON = "-std=c++17 -O3 -fPIC -shared"
 
 
+def _flags(kind: str) -> str:
+    """Return the compiler's arguments; those of ``CXXFLAGS`` come last and count."""
+    return f"{_COMMON} {_FLAGS[kind]} {os.environ.get('CXXFLAGS', '')}".strip()
+
+
 class NoKernels(RuntimeError):
     """The kernels cannot be compiled or loaded here; the message says why, in one line."""
 
@@ -52,7 +57,7 @@ def cache_folder() -> Path:
 
 def library_name(kind: str) -> str:
     """Return the file name of the kernels of one kind: it changes with the source and with the flags."""
-    text = SOURCE.read_bytes() + f"{_COMMON} {_FLAGS[kind]} {platform.machine()}".encode()
+    text = SOURCE.read_bytes() + f"{_flags(kind)} {platform.machine()}".encode()
     return f"{kind.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
 
 
@@ -82,7 +87,7 @@ def build(kind: str | None = None, folder: Path | None = None) -> Path:
     target = _writable(target)
     with tempfile.TemporaryDirectory(dir=target.parent) as private:
         made = Path(private) / target.name
-        command = [*compiler.split(), *_COMMON.split(), *_FLAGS[kind].split(), str(SOURCE), "-o", str(made)]
+        command = [*compiler.split(), *_flags(kind).split(), str(SOURCE), "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -46,7 +46,9 @@ class _Stored(nn.Module):
             lost = int(weight.count_nonzero()) - int(self.support.values(weight).count_nonzero())
             if lost:
                 errors = cast(list[str], rest[-1])
-                errors.append(f"{prefix}weight has {lost} weights outside of this layer's mask: compact it with its own mask")
+                errors.append(
+                    f"{prefix}weight has {lost} weights outside of this layer's mask: compact it with its own mask"
+                )
             own[prefix + "values"] = self.support.values(weight)
         super()._load_from_state_dict(own, prefix, *rest)
         missing, unexpected = cast(list[str], rest[-3]), cast(list[str], rest[-2])
@@ -121,7 +123,9 @@ def store_active(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         if owner not in layers or leaf != "weight" or not owner:
             raise ValueError(f"masks[{name!r}] belongs to no layer of this network: give masks by name of the weight")
         if reason := refusal(layers[owner]):
-            raise ValueError(f"{owner} {reason}: only linear layers and convolutions of one group can be stored sparsely")
+            raise ValueError(
+                f"{owner} {reason}: only linear layers and convolutions of one group can be stored sparsely"
+            )
     for name, mask in masks.items():
         path = name.rpartition(".")[0]
         layer = layers[path]

@@ -22,7 +22,17 @@ class _Walk(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("starts", "offsets", "tiles", "segments")),
         *(
             (name, ctypes.c_int64)
-            for name in ("taps", "blocks", "images", "pixels", "row_begin", "row_end", "tile_begin", "tile_end", "backward")
+            for name in (
+                "taps",
+                "blocks",
+                "images",
+                "pixels",
+                "row_begin",
+                "row_end",
+                "tile_begin",
+                "tile_end",
+                "backward",
+            )
         ),
     )
 

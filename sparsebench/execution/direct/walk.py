@@ -132,7 +132,9 @@ def forward(order: Order, shape: Shape) -> Walk:
                 yield r * columns + s, top * width + left
 
     tiles, segments = _tiles(shape.out, seen, order.strip)
-    return Walk(order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.out))
+    return Walk(
+        order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.out)
+    )
 
 
 def backward(order: Order, shape: Shape) -> Walk:
@@ -158,7 +160,9 @@ def backward(order: Order, shape: Shape) -> Walk:
             yield r * columns + s, corner
 
     tiles, segments = _tiles(shape.image, seen, order.strip)
-    return Walk(order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.image))
+    return Walk(
+        order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.image)
+    )
 
 
 def _tiles(out: Pair, seen: Callable[[int, int], Iterator[tuple[int, int]]], strip: int) -> tuple[Tensor, Tensor]:
