@@ -29,8 +29,8 @@ def multiply(inputs: Tensor, values: Tensor, bias: Tensor | None, support: Suppo
     """
     if not serves(shape):
         raise ValueError(
-            f"csr serves linear layers and 1x1 convolutions of stride 1 without padding, not a kernel of {shape.kernel} "
-            f"with stride {shape.stride} and padding {shape.padding}: use direct or masked"
+            f"csr serves linear layers and 1x1 convolutions of stride 1 without padding, not a kernel of "
+            f"{shape.kernel} with stride {shape.stride} and padding {shape.padding}: use direct or masked"
         )
     channels, pixels, images = inputs.shape
     out = _Csr.apply(inputs.reshape(channels, pixels * images), values, support)

@@ -6,6 +6,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def layers(options: argparse.Namespace) -> Iterator[Row]:
 
 def mlp(options: argparse.Namespace) -> Iterator[Row]:
     """Measure whole training steps of SET's perceptron at its own density: forward, backward, SGD with momentum."""
-    nets = [nn.Linear(a, b) for a, b in zip(SET_MLP, SET_MLP[1:], strict=False)]
+    nets = [nn.Linear(a, b) for a, b in pairwise(SET_MLP)]
     body = [module for layer in nets for module in (layer, nn.ReLU())][:-1]
     net = nn.Sequential(*body)
     masks: dict[str, Tensor] = {}

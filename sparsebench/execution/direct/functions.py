@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) 
     """Multiply by the active weights of a linear layer; equals ``F.linear(x, weight * mask, bias)``.
 
     Forward, input gradient and weight gradient cost in proportion to the active weights. Computed in float32 or
-    float64, in float32 under autocast. Where the kernels cannot be compiled, the dense product is used, with one warning.
+    float64, in float32 under autocast. Where the kernels cannot be compiled, dense products are used, with one warning.
 
     Args:
         x: (..., in features), on a processor.
@@ -125,7 +125,7 @@ def conv2d_values(
     *,
     multiply: Multiply | None = None,
 ) -> Tensor:
-    """Convolve with a kernel that is stored as its active values; shapes as ``conv2d``, the rest as ``linear_values``."""
+    """Convolve with a kernel that is stored as its active values; the rest as ``linear_values``."""
     if x.shape[0] == 0:
         return functional.conv2d(x, support.scatter(values), bias, stride, padding)
     shape = Shape((x.shape[2], x.shape[3]), support.kernel, stride, padding)
@@ -155,7 +155,8 @@ def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tenso
 def _check(name: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, *, dimensions: int) -> None:
     if weight.ndim != dimensions:
         raise ValueError(
-            f"direct.{name}: weight of shape {tuple(weight.shape)} has {weight.ndim} dimensions: {dimensions} are needed"
+            f"direct.{name}: weight of shape {tuple(weight.shape)} has {weight.ndim} dimensions: "
+            f"{dimensions} are needed"
         )
     if mask.shape != weight.shape or mask.dtype != torch.bool:
         raise ValueError(
@@ -169,13 +170,13 @@ def _check(name: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | No
     tensors = [t for t in (x, weight, bias) if t is not None]
     if x.dtype not in _TYPES or any(t.dtype != x.dtype for t in tensors):
         raise ValueError(
-            f"direct.{name}: types {', '.join(str(t.dtype) for t in tensors)} do not fit: x, weight and bias must all be "
-            f"float32 or all be float64"
+            f"direct.{name}: types {', '.join(str(t.dtype) for t in tensors)} do not fit: x, weight and bias must "
+            f"all be float32 or all be float64"
         )
     if any(t.device.type != "cpu" for t in (*tensors, mask)):
         raise ValueError(
             f"direct.{name} runs on processors only, and a tensor is on "
-            f"{next(t.device for t in (*tensors, mask) if t.device.type != 'cpu')}: move it, or use the masked execution"
+            f"{next(t.device for t in (*tensors, mask) if t.device.type != 'cpu')}: move it, or use masks"
         )
 
 

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,8 +50,7 @@ def product(walk: Walk, inputs: Tensor, values: Tensor, bias: Tensor | None) -> 
     Returns:
         (rows, pixels, images).
     """
-    out = inputs.new_empty((walk.rows, walk.pixels, inputs.shape[2]))
-    library().sparsebench_large_pages(ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.nbytes))
+    out = empty((walk.rows, walk.pixels, inputs.shape[2]), inputs.dtype)
     _run(walk, inputs, values, bias, out, backward=False)
     return out
 
@@ -66,6 +66,13 @@ def weight_gradient(walk: Walk, inputs: Tensor, grad: Tensor) -> Tensor:
     sums = inputs.new_zeros(walk.weights)
     _run(walk, inputs, None, grad, sums, backward=True)
     return sums
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor that is not filled, in large pages if it is large: page faults may cost more than products."""
+    out = torch.empty(shape, dtype=dtype)
+    library().sparsebench_large_pages(ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.nbytes))
+    return out
 
 
 def lanes(dtype: torch.dtype) -> int:
@@ -96,7 +103,7 @@ def _run(
         described = _Walk(*addresses, walk.taps, walk.blocks, inputs.shape[2], walk.pixels, *rows, *tiles, backward)
         function(ctypes.byref(described), *pointers)
 
-    _share([(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b], part)
+    _share([(a, b) for a, b in pairwise(cuts) if a < b], part)
 
 
 def _share(parts: list[tuple[int, int]], part: Callable[[int, int], Any]) -> None:

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsebench.execution.direct import native
+from sparsebench.execution.direct.build import available
 from sparsebench.execution.direct.walk import Order, Shape, Walk, backward, forward
 
 
@@ -63,7 +64,8 @@ class Support:
 
     def scatter(self, values: Tensor) -> Tensor:
         """Return a weight of these active values, zeros elsewhere."""
-        flat = values.new_zeros(self.shape).view(-1)
+        fits = values.device.type == "cpu" and available()
+        flat = (native.empty(self.shape, values.dtype).zero_() if fits else values.new_zeros(self.shape)).view(-1)
         return flat.index_copy_(0, self.index, values).view(self.shape)
 
     def multiply(self, inputs: Tensor, values: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
