@@ -102,7 +102,7 @@ class SparseLayers:
         """Return the ways to compute a layer's output here, by name."""
         ways: dict[str, Candidate] = {"masked": partial(_dense, layer)}
         precise = layer.weight.dtype in (torch.float32, torch.float64)
-        if not precise or x.device.type != "cpu" or x.ndim == 3 and isinstance(layer, nn.Conv2d):
+        if not precise or x.device.type != "cpu" or (x.ndim == 3 and isinstance(layer, nn.Conv2d)):
             return ways
         if available():
             ways["direct"] = partial(_sparse, layer, mask, None)

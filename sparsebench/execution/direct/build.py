@@ -49,7 +49,7 @@ def capability() -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of compiled kernels: ``SPARSEBENCH_KERNELS``, or ``sparsebench/kernels`` in the user's cache."""
+    """Return the folder of compiled kernels: ``SPARSEBENCH_KERNELS``, or one in the user's cache."""
     if chosen := os.environ.get("SPARSEBENCH_KERNELS"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsebench" / "kernels"

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sparsebench.execution.direct.functions import conv2d_values, linear_values
-from sparsebench.execution.direct.support import Support, support_of
+from sparsebench.execution.direct.support import support_of
 from sparsebench.execution.direct.walk import Pair
 
 
@@ -24,6 +25,29 @@ class _Stored(nn.Module):
         self.support = support_of(mask)
         self.values = nn.Parameter(self.support.values(layer.weight.detach()).clone())
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+
+    @torch.no_grad()
+    def set_mask(self, mask: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Adopt another mask: values that stay active keep their moments, new ones begin at zero with none.
+
+        Args:
+            mask: bool, shape of the weight.
+            optimizer: its moments (every state tensor of the values' shape) move along.
+
+        Raises:
+            ValueError: the mask has another shape.
+        """
+        if tuple(mask.shape) != self.support.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask is {mask.dtype} of shape {tuple(mask.shape)}: a bool tensor of {self.support.shape} is needed"
+            )
+        before, self.support = self.support, support_of(mask)
+        moments: dict[str, Any] = optimizer.state.get(self.values, {}) if optimizer is not None else {}
+        for key, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == self.values.shape:
+                moments[key] = self.support.values(before.scatter(moment))
+        self.values.data = self.support.values(before.scatter(self.values.detach()))
+        self.values.grad = None
 
     @property
     def weight(self) -> Tensor:
@@ -47,7 +71,7 @@ class _Stored(nn.Module):
             if lost:
                 errors = cast(list[str], rest[-1])
                 errors.append(
-                    f"{prefix}weight has {lost} weights outside of this layer's mask: compact it with its own mask"
+                    f"{prefix}weight has {lost} weights outside of this layer's mask: give the layer their mask"
                 )
             own[prefix + "values"] = self.support.values(weight)
         super()._load_from_state_dict(own, prefix, *rest)
