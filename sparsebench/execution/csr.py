@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ class _Csr(torch.autograd.Function):
             to_values = torch.zeros_like(values)
             if support.count:
                 places = _matrix(to_values, support.orders[0], support.shape[1])
-                to_values = torch.sparse.sampled_addmm(places, grad, columns.t(), beta=0.0).values()
+                sampled = cast(Tensor, torch.sparse.sampled_addmm(places, grad, columns.t(), beta=0.0))  # pyright: ignore
+                to_values = sampled.values()
         return to_columns, to_values, None
 
 
@@ -70,7 +71,9 @@ def _matrix(values: Tensor, order: Order, columns: int) -> Tensor:
         warnings.simplefilter("ignore", UserWarning)  # "support is in beta state", once per process
         starts = order.starts[:: order.taps * order.blocks]
         size = (order.rows, columns)
-        return torch.sparse_csr_tensor(starts, order.channel, values, size, check_invariants=False)
+        return torch.sparse_csr_tensor(  # pyright: ignore[reportUnknownMemberType]
+            starts, order.channel, values, size, check_invariants=False
+        )
 
 
 def _product(matrix: Tensor, columns: Tensor) -> Tensor:

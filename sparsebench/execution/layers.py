@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
@@ -53,7 +53,7 @@ class SparseLayers:
         self.refused: dict[str, str] = {}
         self._seen: dict[str, str] = {}
         names = {id(weight): name for name, weight in parameters.items()}
-        for path, layer in module.named_modules():
+        for path, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
             weight = getattr(layer, "weight", None)
             if id(weight) not in names:
                 continue

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from sparsebench.execution.direct import build as module
+import sparsebench.execution.direct.build as module
 from sparsebench.execution.direct.build import NoKernels, available, build, cache_folder, library, library_name
 
 needs_compiler = pytest.mark.skipif(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ def conv2d_values(
         return functional.conv2d(x, support.scatter(values), bias, stride, padding)
     shape = Shape((x.shape[2], x.shape[3]), support.kernel, stride, padding)
     out = _multiply(x.permute(1, 2, 3, 0).flatten(1, 2), values, support, bias, shape, multiply)
-    return out.unflatten(1, shape.out).permute(3, 0, 1, 2)
+    return out.view(-1, *shape.out, x.shape[0]).permute(3, 0, 1, 2)
 
 
 def _multiply(
@@ -139,9 +140,10 @@ def _multiply(
     if multiply is not None:
         return multiply(packed(x), values, bias, support, shape)
     images, least = x.shape[2], native.lanes(x.dtype)
-    if images < least:
-        x = functional.pad(x, (0, least - images))
-    return support.multiply(packed(x), values, bias, shape)[..., :images]
+    if images >= least:
+        return support.multiply(packed(x), values, bias, shape)
+    padded = packed(functional.pad(x, (0, least - images)))
+    return support.multiply(padded, values, bias, shape)[..., :images].contiguous()
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -180,8 +182,10 @@ def _check(name: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | No
         )
 
 
-def _pair(name: str, value: int | Pair, least: int) -> Pair:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+def _pair(name: str, value: Any, least: int) -> Pair:
+    pair: tuple[Any, ...] = (value, value)
+    if not isinstance(value, int):
+        pair = tuple(cast(Any, value)) if isinstance(value, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
         raise ValueError(
             f"direct.conv2d: {name}={value!r} is impossible: give a whole number of at least {least}, or two of them"

@@ -39,7 +39,7 @@ class _Stored(nn.Module):
         """
         if tuple(mask.shape) != self.support.shape or mask.dtype != torch.bool:
             raise ValueError(
-                f"the mask is {mask.dtype} of shape {tuple(mask.shape)}: a bool tensor of {self.support.shape} is needed"
+                f"the mask is {mask.dtype} of shape {tuple(mask.shape)}: bool of {self.support.shape} is needed"
             )
         before, self.support = self.support, support_of(mask)
         moments: dict[str, Any] = optimizer.state.get(self.values, {}) if optimizer is not None else {}
@@ -60,10 +60,12 @@ class _Stored(nn.Module):
         return f"{self.support.shape}, {self.support.count} of {total} weights active, bias={self.bias is not None}"
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType]
         destination[prefix + "weight"] = self.support.scatter(destination.pop(prefix + "values").detach())
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any
+    ) -> None:
         own = dict(state_dict)
         if prefix + "weight" in own:
             weight = own.pop(prefix + "weight")
@@ -74,7 +76,7 @@ class _Stored(nn.Module):
                     f"{prefix}weight has {lost} weights outside of this layer's mask: give the layer their mask"
                 )
             own[prefix + "values"] = self.support.values(weight)
-        super()._load_from_state_dict(own, prefix, *rest)
+        super()._load_from_state_dict(own, prefix, *rest)  # pyright: ignore[reportUnknownMemberType]
         missing, unexpected = cast(list[str], rest[-3]), cast(list[str], rest[-2])
         missing[:] = [name if name != prefix + "values" else prefix + "weight" for name in missing]
         unexpected[:] = [name for name in unexpected if name != prefix + "weight"]
@@ -141,7 +143,7 @@ def store_active(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         ValueError: a mask's layer is unknown, or of a kind that the kernels do not know; nothing has changed then.
     """
-    layers = dict(network.named_modules())
+    layers: dict[str, nn.Module] = dict(network.named_modules())  # pyright: ignore[reportUnknownArgumentType]
     for name in masks:
         owner, _, leaf = name.rpartition(".")
         if owner not in layers or leaf != "weight" or not owner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -88,11 +88,11 @@ _KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 def support_of(mask: Tensor) -> Support:
     """Return the support of a mask, built again only when the mask has been written to."""
-    version, support = _KNOWN.get(mask, (-1, None))
-    if support is None or version != mask._version:
-        support = Support(mask)
-        _KNOWN[mask] = (mask._version, support)
-    return support
+    known = cast("tuple[int, Support] | None", _KNOWN.get(mask))  # pyright: ignore[reportUnknownMemberType]
+    if known is None or known[0] != mask._version:
+        known = (mask._version, Support(mask))
+        _KNOWN[mask] = known
+    return known[1]
 
 
 class _Gather(torch.autograd.Function):

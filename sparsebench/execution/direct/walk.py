@@ -62,10 +62,11 @@ class Order:
         self.blocks = max(1, -(-channels // size))
         size = -(-channels // self.blocks)
         self.strip = CACHE // (512 * self.taps * size)
-        blocks = functional.pad(mask, (0, self.blocks * size - channels)).unflatten(2, (self.blocks, size))
-        blocks = blocks.transpose(1, 2)
-        self.row, block, self.tap, within = blocks.nonzero().unbind(1)
-        self.channel = block * size + within
+        whole = functional.pad(mask, (0, self.blocks * size - channels))
+        blocks: Tensor = whole.view(self.rows, self.taps, self.blocks, size).transpose(1, 2)
+        found: list[Tensor] = list(blocks.nonzero().unbind(1))
+        self.row, self.tap = found[0], found[2]
+        self.channel = found[1] * size + found[3]
         counts = blocks.sum(-1).reshape(-1)
         self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
@@ -110,7 +111,7 @@ class Walk:
         if parts not in self._cuts:
             ends = self.starts[:: self.taps * self.blocks] + torch.arange(self.rows + 1)  # an empty row is written too
             inner = torch.searchsorted(ends, ends[-1] * torch.arange(1, parts) // parts)
-            self._cuts[parts] = [0, *inner.tolist(), self.rows]
+            self._cuts[parts] = [0, *(int(cut) for cut in inner), self.rows]
         return self._cuts[parts]
 
 
