@@ -17,11 +17,10 @@ from sparsebench.execution.direct import Support, available, support_of
 from sparsebench.execution.direct.functions import conv2d_values, linear_values
 from sparsebench.execution.direct.modules import refusal
 from sparsebench.execution.direct.walk import Pair, Shape
+from sparsebench.execution.layout import kept, replace_forward
 
 Backend = Literal["masked", "direct", "csr", "auto"]
 Layer = nn.Linear | nn.Conv2d
-
-_PER_CHANNEL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 class SparseLayers:
@@ -82,12 +81,8 @@ class SparseLayers:
         with contextlib.ExitStack() as stack:
             for name, layer in self.layers.items():
                 if name in masks:
-                    _replace(stack, layer, partial(self._forward, name, layer, layer.forward, masks[name]))
-            for layer in self.module.modules():
-                if type(layer) is nn.BatchNorm2d:
-                    _replace(stack, layer, partial(_norm, layer.forward))
-                elif type(layer) in _PER_CHANNEL:
-                    _replace(stack, layer, partial(_pool, layer.forward))
+                    replace_forward(stack, layer, partial(self._forward, name, layer, layer.forward, masks[name]))
+            stack.enter_context(kept(self.module))
             yield
 
     def _forward(self, name: str, layer: Layer, dense: Callable[[Tensor], Tensor], mask: Tensor, x: Tensor) -> Tensor:
@@ -138,31 +133,3 @@ def _shape(layer: Layer, x: Tensor) -> Shape:
         return Shape((1, 1), (1, 1), (1, 1), (0, 0))
     rows, columns = layer.kernel_size
     return Shape((x.shape[2], x.shape[3]), (rows, columns), cast(Pair, layer.stride), cast(Pair, layer.padding))
-
-
-def innermost(x: Tensor) -> bool:
-    """Tell whether images are stored with the batch innermost, and in no usual order too."""
-    return x.ndim == 4 and x.permute(1, 2, 3, 0).is_contiguous() and not x.is_contiguous()
-
-
-def _norm(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Normalise channels: one image of (rows x columns, batch) pixels has the same statistics."""
-    if not innermost(x):
-        return forward(x)
-    turned = x.permute(1, 2, 3, 0)
-    return forward(turned.flatten(1, 2).unsqueeze(0)).squeeze(0).view(turned.shape).permute(3, 0, 1, 2)
-
-
-def _pool(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Pool within channels: batch and channels may change places, which makes the layout channels-last."""
-    return forward(x.transpose(0, 1)).transpose(0, 1) if innermost(x) else forward(x)
-
-
-def _replace(stack: contextlib.ExitStack, layer: nn.Module, forward: Callable[..., Any]) -> None:
-    """Set a module's own ``forward`` until the stack closes."""
-    own: dict[str, Any] = vars(layer)
-    if "forward" in own:
-        stack.callback(own.__setitem__, "forward", own["forward"])
-    else:
-        stack.callback(own.__delitem__, "forward")
-    own["forward"] = forward

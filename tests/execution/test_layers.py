@@ -13,7 +13,8 @@ from sparsebench.execution import choice as choice_module
 from sparsebench.execution import csr, direct
 from sparsebench.execution.choice import Choices
 from sparsebench.execution.direct.walk import Shape
-from sparsebench.execution.layers import SparseLayers, innermost
+from sparsebench.execution.layers import SparseLayers
+from sparsebench.execution.layout import innermost
 from sparsebench.methods import GMP, SET, Clock, Probe, RigL, Static
 from sparsebench.sparse import SparseModel
 

@@ -155,7 +155,7 @@ def inference(options: argparse.Namespace) -> Iterator[Row]:
                 "dense again": predict(net, x),
                 "dense, channels last": predict(last, images),
                 "bfloat16": predict(last, images, low=True),
-                "direct": predict(small, x),
+                "direct": predict(small, x, layout=True),
             }
             seconds = interleave(cases, rounds=options.rounds, device=x.device, clock=CLOCKS[options.clock])
             yield {"sparsity": f"{sparsity:g} uniform", "batch": str(batch)} | compare(seconds, ("direct",))

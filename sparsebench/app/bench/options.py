@@ -62,7 +62,10 @@ def _shares(text: str) -> list[float]:
 
 
 def _sparsities(text: str) -> list[float]:
-    return [round(1 - share, 12) for share in _shares(",".join(f"{1 - float(part):.12g}" for part in text.split(",")))]
+    sparsities = [float(part) for part in text.split(",")]
+    if not all(0 <= sparsity < 1 for sparsity in sparsities):
+        raise argparse.ArgumentTypeError(f"{text}: sparsities must be at least 0 and below 1")
+    return sparsities
 
 
 def _subjects(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsebench.execution.layers import Backend, SparseLayers
+from sparsebench.execution.layout import kept
 from sparsebench.functional.select import random_mask
 from sparsebench.models import build
 from sparsebench.sparse import SparseModel
@@ -73,11 +74,12 @@ def training_step(
     return run
 
 
-def predict(net: nn.Module, x: Tensor, *, low: bool = False) -> Callable[[], Any]:
-    """Return a prediction, in bfloat16 where ``low``."""
+def predict(net: nn.Module, x: Tensor, *, low: bool = False, layout: bool = False) -> Callable[[], Any]:
+    """Return a prediction, in bfloat16 where ``low``; norms and pools keep the batch innermost where ``layout``."""
 
     def run() -> Any:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+        within = kept(net) if layout else contextlib.nullcontext()
+        with within, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
             return net(x)
 
     return run
