@@ -213,3 +213,18 @@ def test_refusals_are_one_line(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g[5] == 1], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_predictions_of_few_images(geometry, dtype):
+    channels, out, rows, columns, kernel, stride, padding = geometry
+    torch.manual_seed(0)
+    weight, bias = torch.randn(out, channels, *kernel, dtype=dtype), torch.randn(out, dtype=dtype)
+    for images in (1, 3, 7, 15):
+        x = torch.randn(images, channels, rows, columns, dtype=dtype)
+        for density in (0.0, 0.3, 1.0):
+            mask = torch.rand(weight.shape) < density
+            ours = direct.conv2d(x, weight, mask, bias, stride, padding)
+            wanted = functional.conv2d(x, weight * mask, bias, stride, padding)
+            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)

@@ -130,6 +130,8 @@ def conv2d_values(
     if x.shape[0] == 0:
         return functional.conv2d(x, support.scatter(values), bias, stride, padding)
     shape = Shape((x.shape[2], x.shape[3]), support.kernel, stride, padding)
+    if multiply is None and stride == (1, 1) and x.shape[0] < native.lanes(x.dtype) and not _recorded(x, values, bias):
+        return support.few(x.permute(1, 2, 3, 0), values.contiguous(), bias, shape).permute(3, 0, 1, 2).contiguous()
     out = _multiply(x.permute(1, 2, 3, 0).flatten(1, 2), values, support, bias, shape, multiply)
     return out.view(-1, *shape.out, x.shape[0]).permute(3, 0, 1, 2)
 
@@ -144,6 +146,10 @@ def _multiply(
         return support.multiply(packed(x), values, bias, shape)
     padded = packed(functional.pad(x, (0, least - images)))
     return support.multiply(padded, values, bias, shape)[..., :images].contiguous()
+
+
+def _recorded(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -34,6 +34,7 @@ struct Walk {
     const int32_t* offsets;
     const Tile* tiles;
     const Segment* segments;
+    int64_t length;  // numbers that lie side by side at each tile: the images, or whole rows of pixels of few images
     int64_t taps, blocks, images, pixels, row_begin, row_end, tile_begin, tile_end;
     int64_t backward;  // 0: a product; 1: the weights' gradient
 };
@@ -184,8 +185,8 @@ static void chunk(const Walk& w, const T* in, const T* values, const T* bias, T*
 template <class T>
 static void run(const Walk& w, const T* in, const T* values, const T* bias, T* out) {
     constexpr int lanes = Lanes<T>::count;
-    for (int64_t begin = 0; begin < w.images;) {
-        int64_t images = w.images - begin;
+    for (int64_t begin = 0; begin < w.length;) {
+        int64_t images = w.length - begin;
         if (images > 8 * lanes) images = images < 9 * lanes ? 4 * lanes : 8 * lanes;  // no rest shorter than a vector
         const T* from = in + begin;
         const T* grad = w.backward ? bias + begin : bias;

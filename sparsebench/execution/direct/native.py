@@ -24,6 +24,7 @@ class _Walk(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
+                "length",
                 "taps",
                 "blocks",
                 "images",
@@ -100,7 +101,9 @@ def _run(
     def part(begin: int, end: int) -> None:
         rows, tiles = ((0, walk.rows), (begin, end)) if over_tiles else ((begin, end), (0, walk.tile_count))
         addresses = (t.data_ptr() for t in (walk.starts, walk.offsets, walk.tiles, walk.segments))
-        described = _Walk(*addresses, walk.taps, walk.blocks, inputs.shape[2], walk.pixels, *rows, *tiles, backward)
+        images = inputs.shape[2]
+        length = walk.length or images
+        described = _Walk(*addresses, length, walk.taps, walk.blocks, images, walk.pixels, *rows, *tiles, backward)
         function(ctypes.byref(described), *pointers)
 
     _share([(a, b) for a, b in pairwise(cuts) if a < b], part)

@@ -8,11 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparsebench.execution.direct import native
 from sparsebench.execution.direct.build import available
-from sparsebench.execution.direct.walk import Order, Shape, Walk, backward, forward
+from sparsebench.execution.direct.walk import Order, Shape, Walk, backward, flat, forward
 
 
 class Support:
@@ -38,6 +39,7 @@ class Support:
         places[self.index] = torch.arange(self.index.numel(), dtype=torch.int32)
         self.turn = places[self._positions(self._backward.channel, self._backward.row, self._backward.tap)]
         self._walks: dict[Shape, tuple[Walk, Walk]] = {}
+        self._flat: dict[tuple[Shape, int], Walk] = {}
 
     def _positions(self, out: Tensor, channel: Tensor, tap: Tensor) -> Tensor:
         return (out * self.shape[1] + channel) * math.prod(self.kernel) + tap
@@ -57,6 +59,30 @@ class Support:
     def orders(self) -> tuple[Order, Order]:
         """The order of the forward product and of the input gradient."""
         return self._forward, self._backward
+
+    def few(self, inputs: Tensor, values: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
+        """Convolve few images with stride 1, not differentiable: vectors run along pixels, not along images.
+
+        Args:
+            inputs: (channels, rows, columns, images).
+            values: the active ones.
+            bias: one per output channel, or None.
+            shape: the geometry.
+
+        Returns:
+            (out channels, output rows, output columns, images).
+        """
+        images, (rows, columns) = inputs.shape[3], shape.out
+        (up, left), (height, width) = shape.padding, shape.image
+        framed = Shape((height + 2 * up, width + 2 * left), shape.kernel, (1, 1), (0, 0))
+        across = framed.image[1]
+        wanted = -(-native.lanes(inputs.dtype) // ((rows - 1) * across + columns))  # a vector must be full
+        count = max(images, wanted)
+        whole = functional.pad(inputs, (0, count - images, left, left, up, up)).contiguous()
+        if (framed, count) not in self._flat:
+            self._flat[framed, count] = flat(self._forward, framed, count)
+        out = native.product(self._flat[framed, count], whole.view(self.shape[1], -1, 1), values, bias)
+        return out.view(-1, rows, across, count)[:, :, :columns, :images]
 
     def values(self, weight: Tensor) -> Tensor:
         """Return the active values of a weight, differentiable."""

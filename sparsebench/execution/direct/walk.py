@@ -84,6 +84,7 @@ class Walk:
         taps: positions of the kernel.
         blocks: of channels.
         pixels: of the output.
+        length: numbers side by side at each tile; 0 = the images.
     """
 
     starts: Tensor
@@ -94,6 +95,7 @@ class Walk:
     taps: int
     blocks: int
     pixels: int
+    length: int = 0
     _cuts: dict[int, list[int]] = field(default_factory=dict[int, list[int]], compare=False, repr=False)
 
     @property
@@ -135,6 +137,27 @@ def forward(order: Order, shape: Shape) -> Walk:
     tiles, segments = _tiles(shape.out, seen, order.strip)
     return Walk(
         order.starts, offsets.int(), tiles, segments, order.rows, order.taps, order.blocks, math.prod(shape.out)
+    )
+
+
+def flat(order: Order, shape: Shape, images: int) -> Walk:
+    """Return the walk of the forward product of few images, stride 1, over a framed input seen as one long row.
+
+    An output row is computed as wide as the framed input, so that all rows lie side by side: numbers beyond the
+    output's width mean nothing. The distances count numbers, not pixels.
+
+    Args:
+        order: of the mask (out channels, taps, in channels).
+        shape: of the convolution without its padding: the image has its frame of zeros already.
+        images: their number.
+    """
+    (height, width), (_, columns) = shape.image, shape.kernel
+    offsets = order.channel * (height * width) + order.tap // columns * width + order.tap % columns
+    tiles, segments = _table([(0, 1, 0, 0, 0, 1)], 6), _table([(0, order.taps, 0)], 3)
+    rows, wide = shape.out
+    pixels, length = rows * width * images, ((rows - 1) * width + wide) * images
+    return Walk(
+        order.starts, (offsets * images).int(), tiles, segments, order.rows, order.taps, order.blocks, pixels, length
     )
 
 
