@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from sparsebench.data import Synthetic
-from sparsebench.engine import Classifier, schedules
-from sparsebench.functional.budget import whole
+from sparsebench.engine import Classifier
+from sparsebench.fits import Run, State
+from sparsebench.functional.counts import global_budget
 from sparsebench.methods import Given
-from sparsebench.recipes import Run, State
+from sparsebench.optim import lr_schedules as schedules
 
 
 class Net(nn.Module):
@@ -54,7 +55,7 @@ def tiny_run(folder: Path, *, density: float = 0.3, seed: int = 0, rate: float =
         "network": Net,
         "data": data,
         "classifier": partial(Classifier, classes=4, optimizer=optimizer, schedule=schedules.cosine()),
-        "method": Given(density=density, distribution=whole),
+        "method": Given(density=density, distribution=global_budget),
         "trainer": trainer,
         "seed": seed,
     }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from collections.abc import Iterable
 from typing import NoReturn
 
 USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
@@ -21,9 +19,3 @@ def stop(message: str, code: int = 2) -> NoReturn:
         raise
     print(f"sparsebench: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""

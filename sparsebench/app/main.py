@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from types import ModuleType
 
-from sparsebench.app.conf import make_importable, search_path
-
-VERBS = {
-    "train": "train a network, or a grid with -m; the same command again continues or skips",
-    "plan": "show what would be masked and what it would cost, without training",
-    "list": "list methods, models, datasets, experiments, ...",
-    "status": "show how far the runs of a folder are, live with --watch",
-    "report": "tabulate the runs of a folder, or show them in a page with charts",
-    "compare": "show in what two runs differ: configuration, numbers, masks",
-    "dashboard": "lay out the panels of a Weights & Biases workspace",
-    "export": "write the final network of a run without its dead channels, for plain PyTorch",
-    "bench": "measure ratios of step times on this machine",
-    "completion": "print the shell code for tab completion",
-}
+from sparsebench.app.cli.verbs import VERBS, module_of
+from sparsebench.app.config.tree import make_importable, search_path
 
 USAGE = """sparsebench: train sparse neural networks, compare methods on equal terms, and believe the numbers.
 
@@ -36,11 +22,6 @@ examples:
 """
 
 
-def module_of(verb: str) -> ModuleType:
-    """Import the module of a verb."""
-    return importlib.import_module(f"sparsebench.app.{'listing' if verb == 'list' else verb}")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Dispatch to a verb; exit with 2 and one clear line when the input is wrong."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -54,9 +35,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     verb, *rest = arguments
     if verb not in VERBS:
-        from sparsebench.app.errors import near, stop
+        from sparsebench.app.errors import stop
+        from sparsebench.runs.messages import did_you_mean
 
-        stop(f"unknown verb {verb!r}{near(verb, VERBS)}; verbs are {', '.join(VERBS)}")
+        stop(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; verbs are {', '.join(VERBS)}")
     make_importable(search_path(rest)[1:])
     try:
         module_of(verb).main(rest)

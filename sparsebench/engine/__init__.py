@@ -1,6 +1,6 @@
 """Where methods meet Lightning."""
 
-from sparsebench.engine.callback import Sparsity
 from sparsebench.engine.classifier import Classifier
+from sparsebench.engine.sparsity import Sparsity
 
 __all__ = ["Classifier", "Sparsity"]

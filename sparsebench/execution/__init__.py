@@ -1,8 +1,8 @@
 """How sparse weights are really computed."""
 
-from sparsebench.execution.compact import ChannelNetwork
+from sparsebench.execution.autotune import Trial
+from sparsebench.execution.channel_network import ChannelNetwork
 from sparsebench.execution.shrink import removable, shrink
-from sparsebench.execution.trial import Trial
-from sparsebench.execution.weights import WeightNetwork
+from sparsebench.execution.weight_network import WeightNetwork
 
 __all__ = ["ChannelNetwork", "Trial", "WeightNetwork", "removable", "shrink"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from sparsebench.execution.compact import ChannelNetwork, places
-from sparsebench.execution.pieces import Pieces
-from sparsebench.execution.spaces import Conv, named
-from sparsebench.execution.structure import Masks, tied
+from sparsebench.execution.channel_graph import Masks, tied
+from sparsebench.execution.channel_network import ChannelNetwork, places
+from sparsebench.execution.liveness import Conv, named
+from sparsebench.execution.stand_ins import Pieces
 
 
 class FixedSum(nn.Module):

@@ -91,46 +91,6 @@ def table(
     return chosen if density is None else _scaled(shapes, density, chosen, ())
 
 
-def counts(shapes: Shapes, densities: Mapping[str, float], *, minimum: int = 1) -> dict[str, int]:
-    """Turn densities into whole numbers of weights that sum to round(sum of density times size).
-
-    Each layer gets its quota rounded down; what is left goes to the largest remainders, ties in the order of
-    ``shapes``.
-
-    Args:
-        shapes: Name to shape of the weight.
-        densities: Name to density in [0, 1], for the same names.
-        minimum: Least number of weights a layer may be left with; 0 allows empty layers.
-
-    Raises:
-        ValueError: names differ, a density is out of range, or a layer would have fewer than ``minimum`` weights.
-    """
-    if shapes.keys() != densities.keys():
-        name = sorted(shapes.keys() ^ densities.keys())[0]
-        raise ValueError(f"shapes and densities must name the same layers; {name!r} is in one of them only")
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    for name, value in densities.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"density {value:g} (sparsity {1 - value:g}) of {name!r} must be in [0, 1]")
-    quotas = {name: densities[name] * sizes[name] for name in shapes}
-    whole = {name: math.floor(quota) for name, quota in quotas.items()}
-    # Rounded to 6 digits, since 0.1 * 30 is not 3 in floating point: equal remainders must compare equal, and a half
-    # must stay a half for the total to be round(density * size).
-    left = round(round(math.fsum(quotas.values()), 6)) - sum(whole.values())
-    ranking = sorted(shapes, key=lambda name: -round(quotas[name] - whole[name], 6))
-    for name in ranking[:left]:
-        whole[name] += 1
-    for name, count in whole.items():
-        least = min(minimum, sizes[name])
-        if count < least:
-            raise ValueError(
-                f"{name!r} with {sizes[name]} weights at density {densities[name]:.6g} would keep {count}; "
-                f"use a sparsity of at most {1 - least / sizes[name]:.6g} there, a smaller overall sparsity, "
-                f"or another distribution"
-            )
-    return whole
-
-
 def _raw(dims: tuple[int, ...], power: float) -> float:
     return float((sum(dims) / math.prod(dims)) ** power)
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
 Objective = Callable[[Weights], Tensor]
+"""Weights by name, standing in for the parameters of those names -> loss of the current batch."""
+
 Objectives = Objective | Sequence[Objective]
 
 

@@ -69,6 +69,22 @@ def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> di
     return {name: keep_top(value, counts[name]) for name, value in scores.items()}
 
 
+def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
+    """Mark the k largest scores among the marked entries; others are gathered away, never scored down."""
+    chosen = torch.zeros(among.numel(), dtype=torch.bool, device=among.device)
+    places = among.reshape(-1).nonzero().reshape(-1)
+    chosen[places[keep_top(scores.reshape(-1)[places], k)]] = True
+    return chosen.reshape(among.shape)
+
+
+def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -> dict[str, Tensor]:
+    """Rank the units of all layers by score per weight, and take from the top what the budget pays for."""
+    means = {name: value / sizes[name] for name, value in sums.items()}
+    order = torch.cat([value.reshape(-1) for value in means.values()]).sort(descending=True, stable=True).indices
+    prices = torch.cat([torch.full((v.numel(),), sizes[n], device=order.device) for n, v in means.items()])
+    return keep_top_global(means, int((prices[order].cumsum(0) <= budget).sum()))
+
+
 def drop_and_grow(
     mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
 ) -> Tensor:
@@ -188,6 +204,50 @@ def channels(scores: Tensor, k: int, *, dim: int = 0) -> Tensor:
     sums = rows.reshape(rows.shape[0], -1).sum(dim=1, dtype=_sum_type(scores))
     chosen = keep_top(sums, k).reshape([-1] + [1] * (scores.dim() - 1))
     return _shaped(chosen.expand(rows.shape).movedim(0, dim), scores)
+
+
+def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give every empty layer its strongest weight, and take the weakest active one of the other layers for each.
+
+    Args:
+        masks: bool masks by layer.
+        strengths: how much each weight matters, shapes of the masks; ties go to the smaller index.
+
+    Returns:
+        Masks with as many ones; the same ones where no layer was empty.
+
+    Raises:
+        ValueError: fewer weights than layers.
+    """
+    lifted = dict(masks)
+    empty = [name for name, mask in masks.items() if not bool(mask.any())]
+    if sum(int(mask.sum()) for mask in masks.values()) < len(masks):
+        raise ValueError(f"{len(masks)} layers cannot keep one weight each: the budget is smaller; lower the sparsity")
+    for name in empty:
+        donor, weakest = _weakest(lifted, strengths)
+        for layer, index, value in ((donor, weakest, False), (name, _strongest(strengths[name]), True)):
+            flat = lifted[layer].reshape(-1).clone()
+            flat[index] = value
+            lifted[layer] = torch.empty_like(lifted[layer]).copy_(flat.reshape(lifted[layer].shape))
+    return lifted
+
+
+def _strongest(strength: Tensor) -> int:
+    flat = strength.reshape(-1)
+    return int((flat == flat.max()).nonzero()[0])
+
+
+def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tuple[str, int]:
+    """Return layer and index of the weakest active weight among layers that can spare one."""
+    best: tuple[float, str, int] | None = None
+    for name, mask in masks.items():
+        if int(mask.sum()) > 1:
+            flat = strengths[name].reshape(-1).masked_fill(~mask.reshape(-1), float("inf"))
+            lowest = flat.min()
+            if best is None or float(lowest) < best[0]:
+                best = (float(lowest), name, int((flat == lowest).nonzero()[0]))
+    assert best is not None
+    return best[1], best[2]
 
 
 def _flat(scores: Tensor, *, check: bool = True) -> Tensor:

@@ -1,23 +1,24 @@
 """What differs from dense training: one family per file."""
 
-from sparsebench.methods.alternating import ACDC
+from sparsebench.methods.ac_dc import ACDC
+from sparsebench.methods.at_init import SNIP, GraSP, MagnitudeInit, Random, SynFlow
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
+from sparsebench.methods.cht import CHT
+from sparsebench.methods.compacted import narrowed
+from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
 from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
-from sparsebench.methods.initial import SNIP, GraSP, MagnitudeInit, Random, SynFlow
 from sparsebench.methods.mest import MEST, SoftMEST
-from sparsebench.methods.narrow import narrowed
-from sparsebench.methods.probabilistic import VRPGE, ProbMask
+from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
-from sparsebench.methods.rewiring import DeepR
 from sparsebench.methods.srigl import SRigL
 from sparsebench.methods.static import Dense, Static
-from sparsebench.methods.topkast import TopKAST
-from sparsebench.methods.topology import CHT
+from sparsebench.methods.top_kast import TopKAST
+from sparsebench.methods.vr_pge import VRPGE
 
 __all__ = [
     "ACDC",

@@ -12,14 +12,12 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
-from sparsebench.functional.budget import Budget
+from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
-from sparsebench.functional.pattern import Pattern, Unstructured
+from sparsebench.functional.score import Objective as Objective
+from sparsebench.functional.score import Weights as Weights
+from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
-
-Weights = Mapping[str, Tensor]
-Objective = Callable[[Weights], Tensor]
-"""Weights by name, standing in for the parameters of those names -> loss of the current batch."""
 
 Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, float] | float]
 """Shapes, density -> density per layer, or one number where layers share a single global budget."""
@@ -207,12 +205,6 @@ class Masked(Method):
         """Every pass multiplies by active weights only."""
         del net, clock
         return SPARSE
-
-
-def one_of(name: str, value: Any, allowed: Any) -> None:
-    """Refuse what is not allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(str(choice) for choice in allowed)}")
 
 
 def skip_step(optimizer: Optimizer) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
-from sparsebench.functional.ration import portion
+from sparsebench.functional.counts import portion
 from sparsebench.functional.schedule import Schedule, cosine
 from sparsebench.functional.score import acquisition
-from sparsebench.methods.base import Clock, Probe, one_of, skip_step
+from sparsebench.methods.base import Clock, Probe, skip_step
 from sparsebench.methods.static import Static
+from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 
@@ -63,7 +64,7 @@ class SET(Static):
             raise ValueError(f"every={self.every:g}, until={self.until:g}: every must be > 0 and until in (0, 1]")
         if self.score_batches < 1 or (self.every >= 1 and self.score_batches > self.every):
             raise ValueError(f"score_batches {self.score_batches} must lie between 1 and every={self.every:g}")
-        one_of("drop_count", self.drop_count, ("floor", "ceil"))
+        check_choice("drop_count", self.drop_count, ("floor", "ceil"))
 
     # -- when -----------------------------------------------------------------------------------------------------
 
@@ -217,9 +218,9 @@ class DSTEE(RigL):
         super().__post_init__()
         if self.c < 0 or self.eps <= 0:
             raise ValueError(f"dst_ee with c={self.c:g}, eps={self.eps:g}: c must be >= 0 and eps > 0")
-        one_of("time_unit", self.time_unit, ("iteration", "update"))
-        one_of("counter_init", self.counter_init, ("initial_mask", "zeros"))
-        one_of("counter_update", self.counter_update, ("mask_update", "step"))
+        check_choice("time_unit", self.time_unit, ("iteration", "update"))
+        check_choice("counter_init", self.counter_init, ("initial_mask", "zeros"))
+        check_choice("counter_update", self.counter_update, ("mask_update", "step"))
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks and start the counters."""

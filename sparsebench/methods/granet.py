@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.optim import Optimizer
 
-from sparsebench.functional.budget import whole
+from sparsebench.functional.counts import global_budget
 from sparsebench.functional.distribution import erk
 from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.dynamic import RigL
@@ -35,7 +35,7 @@ class GraNet(RigL):
     paper: ClassVar[str] = "granet"
     budget_holds: ClassVar[str] = "end"
 
-    distribution: Distribution = whole
+    distribution: Distribution = global_budget
     density_start: float = 1.0
     start_distribution: Distribution = erk
     prune_from: float = 0.0

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparsebench.cost.passes import SPARSE, Passes
-from sparsebench.functional.budget import budget
+from sparsebench.functional.counts import budget
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.dynamic import SET
 from sparsebench.methods.gradual import magnitudes

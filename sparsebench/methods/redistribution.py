@@ -178,7 +178,7 @@ class DSR(Redistributed):
         for name, mask in net.masks.items():
             strength = self.drop_score(net, name, gradients)
             strongest = self.pattern.prune(mask, strength, min(1, net.counts[name]))
-            kept[name] = strongest | self.pattern.outlast(mask, strength, threshold)
+            kept[name] = strongest | self.pattern.keep_above(mask, strength, threshold)
         active = sum(net.counts[name] for name in kept)
         dropped = active - sum(whole_numbers({name: mask.count_nonzero() for name, mask in kept.items()}).values())
         meant = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0, self.until)) * active

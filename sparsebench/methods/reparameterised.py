@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
-from sparsebench.functional.budget import whole
+from sparsebench.functional.counts import global_budget
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
@@ -49,7 +49,7 @@ class STR(Masked):
         "growth": "a weight returns when the threshold falls below its magnitude: from zero, but with its momentum",
     }
 
-    distribution: Distribution = whole
+    distribution: Distribution = global_budget
     initial: float = -100.0
     threshold_decay: float | None = None
     threshold_lr: float | None = None

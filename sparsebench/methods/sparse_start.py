@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from sparsebench.functional.distribution import counts
+from sparsebench.functional.counts import counts
 from sparsebench.functional.select import random_mask
 from sparsebench.optim.regularizer import check_regularizer
 from sparsebench.sparse.model import SparseModel

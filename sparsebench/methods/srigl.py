@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsebench.functional.grouped import FanIn, ranks
-from sparsebench.functional.pattern import Pattern
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.dynamic import RigL
+from sparsebench.patterns import Pattern
+from sparsebench.patterns.groups import FanIn, ranks
 from sparsebench.sparse.model import SparseModel
 
 FAN_IN = FanIn()

@@ -5,7 +5,7 @@ from .fused import fuse
 from .groups import Together, decay_groups, regularized_groups
 from .linbreg import LinBreg, MLLinBreg
 from .multilevel import Multilevel
-from .proxsgd import ProxSGD
+from .prox_sgd import ProxSGD
 from .regularizer import quantile_lambda
 
 __all__ = [

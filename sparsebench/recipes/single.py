@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sparsebench.recipes.run import Run
-from sparsebench.recipes.state import State
+from sparsebench.fits.run import Run
+from sparsebench.fits.state import State
 
 
 def single(run: Run) -> State:

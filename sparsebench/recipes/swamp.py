@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sparsebench.engine.averaging import Averaging
-from sparsebench.recipes.accounts import conclude
-from sparsebench.recipes.merge import LOOK, Look, merge
-from sparsebench.recipes.plan import Plan
-from sparsebench.recipes.prune import ones, prune, rewind
-from sparsebench.recipes.run import Run
-from sparsebench.recipes.state import State
+from sparsebench.engine.callbacks.averaging import Averaging
+from sparsebench.fits.journal import conclude
+from sparsebench.fits.run import Run
+from sparsebench.fits.state import State
+from sparsebench.recipes.cycle import LOOK, Look, merge
+from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.schedule import Plan
 
 
 def swamp(

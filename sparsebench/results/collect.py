@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.registry import load_yaml
+from sparsebench.results.published import load_yaml
 
 _TEXTS = ("method", "model", "dataset", "recipe")
 _NUMBERS = ("seed", "epochs", "test_accuracy")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.results.table import dotted
+from sparsebench.runs.identity import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,6 @@ NUMBERS = {
 }
 """Keys of ``result.json`` that are compared, and their names for people."""
 
-# What says where a run lies and who watches it, not what it is.
-_OUTSIDE = ("run_dir", "output_root", "data_root", "rerun", "progress")
 MISSING = "-"
 
 
@@ -54,7 +53,7 @@ class Overlap:
 
 def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys whose values differ, with both; ``-`` stands for a key that is not there."""
-    one, two = (dotted({k: v for k, v in config.items() if k not in _OUTSIDE}) for config in (first, second))
+    one, two = (dotted({k: v for k, v in config.items() if k not in WITHOUT_EFFECT}) for config in (first, second))
     keys = dict.fromkeys([*one, *two])
     return {key: (one.get(key, MISSING), two.get(key, MISSING)) for key in keys if _differ(one, two, key)}
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.collect import Finished
-from sparsebench.results.registry import Match, match
+from sparsebench.results.published import Match, match
+from sparsebench.runs.identity import WITHOUT_EFFECT
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
 METRICS = (
@@ -23,8 +24,6 @@ METRICS = (
     "images_per_second",
     "seconds",
 )
-# Configuration keys that cannot tell two variants of a run apart.
-_SILENT = ("seed", "name", "run_dir", "output_root", "data_root", "rerun", "progress", "logger", "monitor", "choices")
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,9 @@ def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:
 
 def _distinguish(rows: list[Row]) -> None:
     """Name the configuration keys in which rows of one group differ."""
-    configs = [dotted({k: v for k, v in row.runs[0].config.items() if k not in _SILENT}) for row in rows]
+    configs = [
+        dotted({k: v for k, v in row.runs[0].config.items() if k not in (*WITHOUT_EFFECT, "seed")}) for row in rows
+    ]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     telling = [key for key in keys if len({repr(config.get(key, "-")) for config in configs}) > 1]
     for row, config in zip(rows, configs, strict=True):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from sparsebench.functional.floor import lift_empty
 from sparsebench.functional.random import generator
+from sparsebench.functional.select import lift_empty
 from sparsebench.sparse.digest import digest
 from sparsebench.sparse.prunable import Prunable
 

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from sparsebench.app.bench import main
-from sparsebench.app.bench.protocol import interleave, peak_bytes, ratio
+from sparsebench.app.cli.bench import main
+from sparsebench.app.cli.bench.protocol import interleave, peak_bytes, ratio
 
 CPU = torch.device("cpu")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from support import environment_of
 
-from sparsebench.app.bench import SUBJECTS
-from sparsebench.app.bench.options import PARSERS
-from sparsebench.app.completion import SCRIPTS, complete
-from sparsebench.app.conf import groups, options
+from sparsebench.app.cli.bench import SUBJECTS
+from sparsebench.app.cli.bench.options import PARSERS
+from sparsebench.app.cli.complete_overrides import FLAGS
+from sparsebench.app.cli.completion import SCRIPTS, complete
+from sparsebench.app.config.tree import groups, options
 from sparsebench.app.main import VERBS
-from sparsebench.app.overrides import FLAGS
 
 
 def test_verbs():

@@ -5,9 +5,9 @@ import yaml
 from hydra.errors import HydraException
 from support import disk_of
 
-from sparsebench.app.check import check_config
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir, groups, options
+from sparsebench.app.config.check import check_config
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir, groups, options
 
 CHOICES = [(group, option) for group in groups() for option in options(group)]
 EXPERIMENTS = list(options("experiment"))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sparsebench.results.panels import specification
+from sparsebench.results.render.wandb_panels import specification
 
 
 def test_a_dry_run_prints_the_specification(cli):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from support import disk_of
 
-from sparsebench.app.rehearsal import Length
-from sparsebench.app.sketch import Touched, Untouched, _between
+from sparsebench.app.plan.dry_fit import Touched, Untouched, _between
+from sparsebench.app.plan.rehearsal import Length
 
 WITHIN_LAYERS = ["dense", "static", "set", "rigl", "gmp", "magnitude", "sr_ste", "mest_soft"]
 SAME = ("train_flops", "train_flops_dense", "train_flops_ratio", "test_flops", "steps", "epochs", "density_per_layer")
@@ -59,12 +59,12 @@ def test_inference_ratios_of_erk_are_those_derived_elsewhere(cli, model, sparsit
 
 
 def test_gradual_pruning_of_a_large_network_is_interpolated_and_says_so(cli, monkeypatch):
-    from sparsebench.app import sketch
+    from sparsebench.app.plan import dry_fit
 
     arguments = ("plan", "method=gmp", "model=mlp", "trainer.max_epochs=40", "every=5", "--json")
     (exact,) = planned(cli(*arguments))
-    monkeypatch.setattr(sketch, "WORK", 0)
-    monkeypatch.setattr(sketch, "FEW", 0)
+    monkeypatch.setattr(dry_fit, "WORK", 0)
+    monkeypatch.setattr(dry_fit, "FEW", 0)
     (sampled,) = planned(cli(*arguments))
     assert exact["exact"]
     assert not sampled["exact"]

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 from written_runs import write_metrics, write_run
 
-from sparsebench.app import watch
+from sparsebench.app.cli import watch
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, outputs):
     answer = cli("train", *tiny, "method=rigl")
     assert (answer.code, answer.err) == (0, "")
     folder = the_run(outputs)
-    assert folder.name.startswith("rigl,mlp,digits,sparsity=0.5,seed=0--")
+    assert folder.name.startswith("rigl-mlp-digits-sparsity0.5-")
     assert [name for name in disk_of(folder) if not name.endswith(".lock")] == FILES
 
     result = result_of(folder)
@@ -70,13 +70,13 @@ def test_a_finished_run_is_not_repeated_unless_asked(cli, tiny, outputs):
 
 
 def test_rerun_begins_anew_after_an_interruption_too(cli, tiny, outputs, monkeypatch):
-    monkeypatch.setattr("sparsebench.engine.monitors.LossGuard.on_train_batch_end", stop_at(10))
+    monkeypatch.setattr("sparsebench.engine.callbacks.monitors.LossGuard.on_train_batch_end", stop_at(10))
     assert cli("train", *tiny, "trainer.save_steps=3").code != 0
     monkeypatch.undo()
     (checkpoint,) = outputs.rglob("single.ckpt")
     steps = []
     monkeypatch.setattr(
-        "sparsebench.engine.monitors.LossGuard.on_train_batch_end",
+        "sparsebench.engine.callbacks.monitors.LossGuard.on_train_batch_end",
         lambda self, trainer, *rest: steps.append(trainer.global_step),
     )
     assert cli_again(cli, tiny, outputs.parent, monkeypatch, "rerun=true") == 0
@@ -113,9 +113,9 @@ def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outp
     assert cli(*command, "name=whole").code == 0
     with monkeypatch.context() as patch:
         if stopped == "before an epoch is logged":
-            patch.setattr("sparsebench.engine.loggers.MetricsFile.log_metrics", stop_before_row(7))
+            patch.setattr("sparsebench.engine.loggers.metrics_file.MetricsFile.log_metrics", stop_before_row(7))
         else:
-            patch.setattr("sparsebench.engine.monitors.LossGuard.on_train_batch_end", stop_at(11))
+            patch.setattr("sparsebench.engine.callbacks.monitors.LossGuard.on_train_batch_end", stop_at(11))
         answer = cli(*command, "name=broken")
     assert answer.code == 2
     assert "stopped by the test" in answer.err
@@ -130,7 +130,7 @@ def test_a_failed_run_continues_and_equals_one_that_did_not_fail(cli, tiny, outp
 KILLED_AT_STEP_77 = """
 import os, signal
 from sparsebench.app.main import main
-from sparsebench.engine.monitors import LossGuard
+from sparsebench.engine.callbacks.monitors import LossGuard
 
 def kill(self, trainer, *rest):
     if trainer.global_step == 77:

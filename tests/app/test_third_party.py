@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
-from sparsebench.app.conf import make_importable
+from sparsebench.app.config.tree import make_importable
 
 GUIDE = (REPOSITORY / "docs" / "guides" / "third_party_methods.md").read_text()
 

@@ -9,8 +9,8 @@ wandb = pytest.importorskip("wandb")
 from wandb_log import told  # noqa: E402
 
 from sparsebench.engine.loggers import build_loggers, close_loggers  # noqa: E402
-from sparsebench.engine.wandb_run import WandbRun, identity_of  # noqa: E402
-from sparsebench.results.panels import STEP, specification  # noqa: E402
+from sparsebench.engine.loggers.wandb import WandbRun, identity_of  # noqa: E402
+from sparsebench.results.render.wandb_panels import STEP, specification  # noqa: E402
 
 SETTINGS = {"kind": "wandb", "project": "p", "entity": None, "tags": ["mine"], "offline": True}
 CONFIG = {"name": "study", "choices": {"method": "rigl", "model": "mlp", "dataset": "digits", "recipe": "single"}}
@@ -99,7 +99,7 @@ def test_only_the_first_rank_talks(tmp_path, monkeypatch):
 
 def test_online_where_a_key_is_set_and_offline_otherwise(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("sparsebench.engine.loggers._silent", lambda offline: made.append(offline))
+    monkeypatch.setattr("sparsebench.engine.loggers.build._silent", lambda offline: made.append(offline))
     monkeypatch.setattr(WandbRun, "__init__", lambda self, **settings: made.append(settings["offline"]))
     build(tmp_path / "a", offline=None)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import closed_form
 
-from sparsebench.cost import closed_form
 from sparsebench.cost.flops import layer_costs
-from sparsebench.cost.plan import forward_ratio, plan_rows
+from sparsebench.cost.layers import forward_ratio, plan_rows
 from sparsebench.functional.distribution import erk, uniform
 from sparsebench.functional.schedule import cubic
 from sparsebench.models import build

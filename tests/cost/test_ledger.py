@@ -4,9 +4,9 @@ import time
 
 import pytest
 import torch
+from reference import closed_form
 from torch import nn
 
-from sparsebench.cost import closed_form
 from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import DENSE, SPARSE, SPARSE_DENSE_WEIGHT, Passes

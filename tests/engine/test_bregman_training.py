@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from sparsebench.app.build import build_run
-from sparsebench.app.check import check_config
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir
-from sparsebench.app.prefix import quieten
+from sparsebench.app.config.build import build_run
+from sparsebench.app.config.check import check_config
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.process.console import quieten
 from sparsebench.engine import Sparsity
 from sparsebench.sparse import digest
 

@@ -10,9 +10,9 @@ import torch
 import yaml
 from support import command, environment_of
 
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir
-from sparsebench.app.prefix import quieten
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.process.console import quieten
 
 sys.path.insert(0, str(Path(__file__).parent))
 from two_ranks import Rows, run_of, start_of

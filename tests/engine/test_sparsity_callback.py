@@ -11,7 +11,7 @@ from support import Foreign, Validated, batches, optimizer_tensors, silent_train
 from torch import nn
 
 from sparsebench.engine import Sparsity
-from sparsebench.engine.monitors import LossGuard
+from sparsebench.engine.callbacks.monitors import LossGuard
 from sparsebench.methods import DSTEE, GMP, SET, RigL, Static
 from sparsebench.sparse import Prunable, digest
 

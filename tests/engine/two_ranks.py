@@ -18,11 +18,11 @@ import lightning as L
 import torch
 from torch.distributed import get_rank
 
-from sparsebench.app.build import build_run
-from sparsebench.app.compose import compose_config
-from sparsebench.app.prefix import quieten
+from sparsebench.app.config.build import build_run
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.process.console import quieten
+from sparsebench.fits import Run, State
 from sparsebench.methods.given import Given
-from sparsebench.recipes import Run, State
 from sparsebench.sparse import digest
 
 SETTINGS = [

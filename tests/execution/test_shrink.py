@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparsebench.app.cell import run_cell
-from sparsebench.app.compose import compose_config
-from sparsebench.app.export import export
+from sparsebench.app.cli.export import export
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.process.execute import run_cell
 from sparsebench.execution import ChannelNetwork, removable, shrink
 from sparsebench.models import build
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsebench.functional.distribution import counts, er, erk, table, uniform
+from sparsebench.functional.counts import counts
+from sparsebench.functional.distribution import er, erk, table, uniform
 
 
 def vgg19(classes):

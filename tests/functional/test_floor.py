@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparsebench.functional.floor import lift_empty
+from sparsebench.functional.select import lift_empty
 
 
 def test_an_empty_layer_gets_its_strongest_and_the_weakest_elsewhere_goes():

@@ -18,7 +18,7 @@ from sparsebench.methods import Bregman, Clock, Dense, MultilevelBregman, Probe,
 from sparsebench.methods.lambda_control import measure_density, present_lambda
 from sparsebench.optim import AdaBreg, LinBreg, MLAdaBreg, MLLinBreg, ProxSGD, regularized_groups
 from sparsebench.sparse import SparseModel
-from sparsebench.sparse.report import exploration_rate
+from sparsebench.sparse.statistics import exploration_rate
 
 
 def conv_net() -> nn.Module:

@@ -18,15 +18,15 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from support import optimizer_tensors
 
-from sparsebench.app.build import build_run
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir
-from sparsebench.app.prefix import quieten
+from sparsebench.app.config.build import build_run
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.process.console import quieten
 from sparsebench.engine import Sparsity
+from sparsebench.fits import State
 from sparsebench.functional.select import keep_top_global
 from sparsebench.methods import Method
 from sparsebench.methods.given import Given
-from sparsebench.recipes import State
 from sparsebench.results.record import densities_of
 from sparsebench.sparse import digest
 

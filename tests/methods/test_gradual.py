@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsebench.functional.budget import whole
+from sparsebench.functional.counts import global_budget
 from sparsebench.functional.distribution import erk, uniform
 from sparsebench.methods import GMP, Clock, Dense, OneShot, Probe, Static
 from sparsebench.sparse import SparseModel
@@ -34,7 +34,7 @@ def train(method, total, *, params=None):
         yield step + 1, net
 
 
-@pytest.mark.parametrize("distribution", [uniform, erk, whole])
+@pytest.mark.parametrize("distribution", [uniform, erk, global_budget])
 def test_gmp_follows_the_cubic_curve(distribution):
     size = 288 + 720
     seen, before = {}, None
@@ -65,7 +65,7 @@ def test_gmp_starts_late():
     assert counts[90] == round(0.1 * 1008)
 
 
-@pytest.mark.parametrize("distribution", [uniform, whole])
+@pytest.mark.parametrize("distribution", [uniform, global_budget])
 def test_one_shot_prunes_once_by_magnitude(distribution):
     method = OneShot(density=0.2, at=0.4, distribution=distribution)
     versions = {}

@@ -5,7 +5,6 @@ import torch
 from noise import NO_PROBE, drive, random_layers
 
 from sparsebench.functional.distribution import erk, uniform
-from sparsebench.functional.pattern import Blocks, Channels, FanIn, NofM, Unstructured
 from sparsebench.methods import (
     CHT,
     DSR,
@@ -23,6 +22,7 @@ from sparsebench.methods import (
     SoftMEST,
     Static,
 )
+from sparsebench.patterns import Blocks, Channels, FanIn, NofM, Unstructured
 
 PATTERNS = [Unstructured(), NofM(2, 4), NofM(1, 4), Blocks(4, 1), Blocks(2, 2), Channels(0), Channels(1), FanIn()]
 

@@ -9,8 +9,8 @@ from toy import Toy, run
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT
 from sparsebench.functional.distribution import erk, uniform
-from sparsebench.functional.pattern import NofM
 from sparsebench.methods import SRSTE, STR, Clock
+from sparsebench.patterns import NofM
 
 # -- STR --------------------------------------------------------------------------------------------------------------
 

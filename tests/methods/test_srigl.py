@@ -5,9 +5,9 @@ import torch
 from noise import drive, layers, random_layers
 
 from sparsebench.functional.distribution import uniform
-from sparsebench.functional.pattern import NofM
 from sparsebench.functional.schedule import constant
 from sparsebench.methods import Clock, SRigL
+from sparsebench.patterns import NofM
 
 OPTIONS = {"density": 0.5, "distribution": uniform, "drop_fraction": 0.5, "drop_schedule": constant}
 

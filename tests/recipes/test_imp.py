@@ -8,7 +8,7 @@ from tiny_run import states, tiny_run
 from sparsebench.functional.distribution import uniform
 from sparsebench.methods import Given
 from sparsebench.recipes import Look, imp, imp_ensemble, prune_finetune
-from sparsebench.recipes.prune import ones, prune, rewind
+from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.sparse import digest
 
 BLIND = Look(barrier=0)
@@ -79,7 +79,7 @@ def test_layerwise_pruning_keeps_the_share_of_every_layer(tmp_path):
 def test_of_equal_magnitudes_the_first_stay(tmp_path):
     run = tiny_run(tmp_path)
     flat = {n: torch.ones_like(v) for n, v in run.initial().weights.items()}
-    from sparsebench.recipes import State
+    from sparsebench.fits import State
 
     state = prune(run, State(flat, ones(run)), 100 / 438)
     assert int(state.masks["conv.weight"].sum()) == 54

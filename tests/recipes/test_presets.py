@@ -1,10 +1,11 @@
 """The presets of the iterative recipes: their plans can be carried out, and cost what the reference says."""
 
 import pytest
+from reference.recipe_cost import cost
 
-from sparsebench.app.compose import compose_config
-from sparsebench.app.conf import conf_dir, options
-from sparsebench.recipes.cycles import cost, rewind_step, schedule_densities, switch_cycle
+from sparsebench.app.config.compose import compose_config
+from sparsebench.app.config.tree import conf_dir, options
+from sparsebench.recipes.schedule import rewind_step, schedule_densities, switch_cycle
 
 PRESETS = [name for name in options("experiment") if name.split("/")[0] in ("swamp_2024", "imp")]
 

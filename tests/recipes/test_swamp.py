@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny_run import Net, states, tiny_run
 
-from sparsebench.engine.averaging import Averaging
+from sparsebench.engine.callbacks.averaging import Averaging
+from sparsebench.fits import State
 from sparsebench.functional.average import mean
-from sparsebench.recipes import Look, State, imp, soup, swamp
-from sparsebench.recipes.merge import merge
-from sparsebench.recipes.prune import density_of, ones, prune, rewind
+from sparsebench.recipes import Look, imp, soup, swamp
+from sparsebench.recipes.cycle import merge
+from sparsebench.recipes.pruning import density_of, ones, prune, rewind
 from sparsebench.sparse import digest
 
 QUICK = {"share": 0.5, "rewind_to": 0.25}

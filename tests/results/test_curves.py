@@ -3,9 +3,9 @@
 import pytest
 from written_runs import write_run
 
-from sparsebench.app.report import read
+from sparsebench.app.cli.report import read
 from sparsebench.results.curves import curves_of, parts_of
-from sparsebench.results.series import picture
+from sparsebench.results.render.charts import picture
 
 
 def write_stage(folder, name, *, steps, epochs, accuracy, sparsity):

@@ -5,9 +5,9 @@ import re
 
 from written_runs import write_metrics, write_run
 
-from sparsebench.app.report import read
-from sparsebench.results.html import TEMPLATE, page
-from sparsebench.results.series import picture
+from sparsebench.app.cli.report import read
+from sparsebench.results.render.charts import picture
+from sparsebench.results.render.html import TEMPLATE, page
 
 
 def page_of(folder, **more):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sparsebench.app.dashboard import workspace
-from sparsebench.results.panels import STEP, specification
+from sparsebench.app.cli.dashboard import workspace
+from sparsebench.results.render.wandb_panels import STEP, specification
 
 
 def panels():

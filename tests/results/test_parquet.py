@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from sparsebench.results.parquet import parquet
+from sparsebench.results.render.parquet import parquet
 
 RECORDS = [
     {"method": "dense", "sparsity_target": None, "seeds": [0], "n": 1, "value": 1, "published": None},

@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from written_runs import LAYERS, write_metrics, write_run
 
-from sparsebench.app.report import read
-from sparsebench.results import plots
-from sparsebench.results.series import picture
+from sparsebench.app.cli.report import read
+from sparsebench.results.render import plots
+from sparsebench.results.render.charts import picture
 
 pytest.importorskip("matplotlib")
 

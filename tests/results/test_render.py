@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sparsebench.results.layout import Grid
-from sparsebench.results.render import csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.render.columns import Grid
+from sparsebench.results.render.text import csv_text, json_text, latex, markdown, terminal
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from urllib.parse import unquote
 import pytest
 from written_runs import LAYERS, write_metrics, write_run
 
-from sparsebench.app.report import read, variant
+from sparsebench.app.cli.report import read, variant
 from sparsebench.results.collect import collect
 from sparsebench.results.curves import read_curves
-from sparsebench.results.series import link, pareto, picture
+from sparsebench.results.render.charts import link, pareto, picture
 from sparsebench.results.table import tabulate
 
 

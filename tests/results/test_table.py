@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsebench.app.report import variant
+from sparsebench.app.cli.report import variant
 from sparsebench.results.collect import collect
-from sparsebench.results.layout import aligned, grid, records
+from sparsebench.results.render.columns import aligned, grid, records
 from sparsebench.results.table import mean, tabulate
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,87 @@
+"""Search for hyper-parameters with Optuna (see ``sparsebench/app/grid/search.py``).
+
+Hydra imports this module whenever it looks for plugins: nothing heavy may be imported here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class SearchSweeper(Sweeper):
+    """Let Optuna choose among ``choice(...)``, ``range(...)`` and ``interval(...)``; ``tag(log, ...)`` for logarithms.
+
+    Args:
+        params: override: values, beside what stands on the command line.
+        options: see ``sparsebench.app.grid.search.Options``.
+    """
+
+    def __init__(self, params: Any = None, **options: Any) -> None:
+        self.params, self.options = params or {}, options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        self.config: Any = config
+        self.hydra_context: Any = hydra_context
+        self.launcher: Any = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Search.
+
+        Raises:
+            ValueError: nothing to search for, or Optuna is missing.
+            GridFailed: some trials failed.
+        """
+        from sparsebench.app.grid.cells import compose_cells
+        from sparsebench.app.grid.search import Options, Search
+
+        try:
+            import optuna  # noqa: F401
+        except ImportError:
+            raise ValueError("a search needs optuna: install sparsebench[optuna]") from None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
+        if not space:
+            raise ValueError("nothing to search for: give for example optimizer.lr='tag(log, interval(0.01, 0.5))'")
+        fixed = {o.get_key_element(): o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
+        started = 0
+
+        def launch(batch: Sequence[Sequence[str]]) -> Sequence[Any]:
+            nonlocal started
+            number, started = started, started + len(batch)
+            return self.launcher.launch([list(job) for job in batch], initial_job_idx=number)
+
+        seeds = self.options.pop("seeds", None)
+        Search(
+            options=Options(**self.options, seeds=None if seeds is None else list(seeds)),
+            space=space,
+            compose=lambda jobs: compose_cells(self.hydra_context, self.config, jobs),
+            launch=launch,
+            place=Path(self.config.hydra.sweep.dir),
+        ).run([f"{key}={value}" for key, value in fixed.items()])
+
+
+def distribution(override: Override) -> Any:
+    """Translate what Hydra's command line can say to what Optuna knows."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value: Any = override.value()
+    logarithmic = "log" in value.tags
+    if override.is_interval_sweep():
+        kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
+        return kind(value.start, value.end, log=logarithmic)
+    if override.is_range_sweep() and all(isinstance(n, int) for n in (value.start, value.stop, value.step)):
+        numbers = range(value.start, value.stop, value.step)
+        if value.step > 0 and numbers:
+            return IntDistribution(numbers[0], numbers[-1], step=value.step, log=logarithmic)
+    return CategoricalDistribution([text.strip() for text in override.sweep_string_iterator()])

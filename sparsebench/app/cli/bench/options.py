@@ -1,0 +1,75 @@
+"""Arguments of the benchmarks, apart from them: help and tab completion answer without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsebench.app.cli.arguments import Parser
+
+MODELS = ("vgg11", "vgg16", "vgg19", "resnet20", "resnet32", "resnet18", "resnet50")
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def channels() -> Parser:
+    """Return the parser of ``sparsebench bench channels``."""
+    parser = Parser("bench channels", "What a network of few channels gains when it really is small.")
+    parser.add_argument("--model", choices=MODELS, default="vgg19")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on the widths, of CIFAR ResNets and VGG")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--keep", type=_shares, default=[0.5, 0.3, 0.1], help="shares of channels, such as 0.5,0.3")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--multiple", type=int, default=1, help="widths of layers are rounded up to a multiple of this")
+    parser.add_argument("--sum-multiple", type=int, default=16, help="the same for residual sums")
+    parser.add_argument("--warm-ups", type=int, default=12, help="steps of each small network before the first round")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
+    parser.add_argument("--device", help="cuda where there is one, or else cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers")
+    return parser
+
+
+def execution() -> Parser:
+    """Return the parser of ``sparsebench bench execution``."""
+    parser = Parser("bench execution", "What products that skip the zeros of a mask gain on a processor.")
+    parser.add_argument("--what", type=_subjects, default=list(SUBJECTS), help=f"among {','.join(SUBJECTS)}")
+    parser.add_argument("--model", choices=MODELS, default="vgg19", help="of network and inference")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--sparsity", type=_sparsities, default=[0.9, 0.95, 0.98], help="such as 0.9,0.95")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers")
+    return parser
+
+
+SUBJECTS = ("layers", "mlp", "network", "inference")
+PARSERS = {"channels": channels, "execution": execution}
+"""Subject -> what makes its parser."""
+
+
+def _shares(text: str) -> list[float]:
+    shares = [float(part) for part in text.split(",")]
+    if not all(0 < share <= 1 for share in shares):
+        raise argparse.ArgumentTypeError(f"{text}: shares of channels must be above 0 and at most 1")
+    return shares
+
+
+def _sparsities(text: str) -> list[float]:
+    sparsities = [float(part) for part in text.split(",")]
+    if not all(0 <= sparsity < 1 for sparsity in sparsities):
+        raise argparse.ArgumentTypeError(f"{text}: sparsities must be at least 0 and below 1")
+    return sparsities
+
+
+def _subjects(text: str) -> list[str]:
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in SUBJECTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown: choose among {', '.join(SUBJECTS)}")
+    return chosen

@@ -1,0 +1,72 @@
+"""``sparsebench dashboard``: lay out the panels of a Weights & Biases workspace for runs logged with logger=wandb."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sparsebench.app.cli.arguments import Parser
+from sparsebench.app.errors import stop
+from sparsebench.results.render.wandb_panels import specification
+
+
+def main(arguments: list[str]) -> None:
+    """Print the specification, or make the workspace."""
+    given = parser().parse_args(arguments)
+    wanted = specification(given.project, given.entity, name=given.name)
+    if given.dry_run:
+        print(json.dumps(wanted, indent=1))
+        return
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        stop("dashboard needs the package wandb-workspaces: install sparsebench[dashboard], or look with --dry-run")
+    print(f"sparsebench: {_publish(wanted)} is written")
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "dashboard",
+        "Make a Weights & Biases workspace with the panels of sparse training: accuracy, sparsity, density per layer, "
+        "drop fraction, exploration, mask change, FLOPs.",
+    )
+    parser.add_argument("--project", default="sparsebench", help="W&B project of the runs (sparsebench)")
+    parser.add_argument("--entity", help="user or team (that of the account)")
+    parser.add_argument("--name", default="sparsebench", help="name of the workspace (sparsebench)")
+    parser.add_argument("--dry-run", action="store_true", help="print the specification as JSON, without a network")
+    return parser
+
+
+def workspace(wanted: Mapping[str, Any], entity: str) -> Any:
+    """Return a specification as a workspace of wandb-workspaces, not saved yet."""
+    import wandb_workspaces.reports.v2 as reports
+    import wandb_workspaces.workspaces as workspaces
+
+    def build(panel: Mapping[str, Any]) -> Any:
+        kinds = {"line": reports.LinePlot, "scatter": reports.ScatterPlot, "bar": reports.BarPlot}
+        options = {key: value for key, value in panel.items() if key != "kind"}
+        if panel["kind"] == "scatter":
+            options |= {axis: reports.SummaryMetric(options[axis]) for axis in ("x", "y")}
+        return kinds[panel["kind"]](**options)
+
+    sections = [
+        workspaces.Section(name=section["name"], panels=[build(panel) for panel in section["panels"]], is_open=True)
+        for section in wanted["sections"]
+    ]
+    return workspaces.Workspace(entity=entity, project=wanted["project"], name=wanted["name"], sections=sections)
+
+
+def _publish(wanted: Mapping[str, Any]) -> str:
+    """Save the workspace; return its address."""
+    import wandb
+
+    try:
+        entity = wanted["entity"] or wandb.Api().default_entity
+        if entity is None:
+            stop("the W&B account has no default entity: give --entity")
+        made = workspace(wanted, entity)
+        made.save()
+        return str(made.url)
+    except Exception as error:  # no key, no network, no such project: whatever W&B says, in one line
+        stop(f"W&B refused ({type(error).__name__}: {error}): log in with wandb login, or look with --dry-run", code=1)

@@ -1,0 +1,100 @@
+"""``sparsebench export RUN``: the final network of a run without its dead channels, for plain PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsebench.app.cli.arguments import Parser
+from sparsebench.app.errors import stop
+
+
+def main(arguments: list[str]) -> None:
+    """Write the small network beside the run."""
+    options = parser().parse_args(arguments)
+    try:
+        report = export(options.run, options.output or options.run / "small")
+    except (ValueError, FileNotFoundError) as error:
+        stop(str(error))
+    before, after = report["before"], report["after"]
+    print(
+        f"{report['folder']}: {after['parameters']:,} of {before['parameters']:,} parameters, "
+        f"{after['macs']:,} of {before['macs']:,} MACs, outputs differ by at most {report['difference']:.1e}"
+    )
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "export",
+        "Write RUN/small/: small.pt (state_dict of plain small layers), small.pt2 (the whole network, for "
+        "torch.export.load, any batch size), channels.json (widths, parameters, MACs before and after).",
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--output", type=Path, help="another folder for the files")
+    return parser
+
+
+def export(run: Path, folder: Path) -> dict[str, Any]:
+    """Cut the dead channels out of a run's final network and write it.
+
+    Raises:
+        ValueError: the run is not finished, its network cannot be sliced, or no channel is dead.
+    """
+    import torch
+
+    from sparsebench.app.config.build import build, build_data
+    from sparsebench.execution import ChannelNetwork, removable, shrink
+
+    if not (run / "final.pt").exists():
+        raise ValueError(f"{run} holds no final.pt: give the folder of a finished run")
+    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())
+    data = build_data(config)
+    net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
+    net.load_state_dict(torch.load(run / "final.pt", weights_only=True))
+    names = [f"{name}.weight" for name in _layers(net)]
+    network = ChannelNetwork.of(net, names)
+    masks = removable(network)
+    if all(bool(mask.all()) for mask in masks.values()):
+        raise ValueError(
+            f"{run} has no channel that is zero in every activation: train with method=vr_pge, or with "
+            f"pattern=channels execution=compact (else norms turn dead channels into constants)"
+        )
+    small = shrink(network, masks).eval()
+    images = torch.randn(2, *data.shape)
+    with torch.no_grad():
+        wanted, got = net(images), small(images)
+    difference = float((wanted - got).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    if difference > 1e-3:
+        raise ValueError(f"{run}: the small network differs from the full one by {difference:.1e}; nothing was written")
+    report = {
+        "folder": str(folder),
+        "before": _size(net, images),
+        "after": _size(small, images),
+        "difference": difference,
+        "channels": {name: [int(mask.sum()), len(mask)] for name, mask in masks.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(small.state_dict(), folder / "small.pt")
+    program = torch.export.export(small, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    torch.export.save(program, folder / "small.pt2")
+    (folder / "channels.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _layers(net: Any) -> list[str]:
+    from torch import nn
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    return [
+        name for name, layer in net.named_modules() if isinstance(layer, kinds) and getattr(layer, "groups", 1) == 1
+    ]
+
+
+def _size(net: Any, images: Any) -> dict[str, int]:
+    from sparsebench.cost.flops import dense_macs, layer_costs
+
+    return {"parameters": sum(p.numel() for p in net.parameters()), "macs": dense_macs(layer_costs(net, images[:1]))}

@@ -1,0 +1,64 @@
+"""``sparsebench plan``: what would be masked and what it would cost, without training.
+
+Shapes and FLOPs come from one traced sample, densities and the cost of training from a rehearsal of the run (see
+``app/rehearsal.py``, which says why it is done that way). Data are not read: their number of images is known, listed or
+published. Every number says what it counts: 1 FLOP is one multiplication or addition, 2 per MAC; inference is the
+forward pass of one sample; training is all steps of the budget, three passes of every sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from sparsebench.app.config.check import check_overrides, normalise
+from sparsebench.app.errors import stop
+from sparsebench.app.grid.job import compose_and_call
+from sparsebench.app.plan.describe import describe
+
+if TYPE_CHECKING:
+    pass
+
+USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--json]
+
+Show layers, densities and FLOPs of a run, or one line per run of a grid (-m), without training.
+Overrides are those of train: sparsebench train --help lists them.
+
+  --json   print one JSON document on standard output and nothing else
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Compose as train does, and describe each cell instead of training it."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    as_json = "--json" in arguments
+    arguments = [argument for argument in arguments if argument != "--json"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    cells: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        if as_json:  # remarks of other modules must not stand between the brackets
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        try:
+            arguments = normalise(arguments)
+            check_overrides(arguments)
+        except ValueError as error:
+            stop(str(error))
+        sweeps = any(argument in ("-m", "--multirun") for argument in arguments)
+        if sweeps:  # Hydra writes a file into the folder of a sweep
+            nowhere = stack.enter_context(tempfile.TemporaryDirectory())
+            arguments = [*arguments, f"hydra.sweep.dir={nowhere}"]
+        failures = compose_and_call(arguments, lambda config: cells.append(describe(config)))
+    if as_json:
+        print(json.dumps(cells, indent=1))
+    elif cells:
+        from sparsebench.results.render.plan import print_cell, print_grid
+
+        print_grid(cells) if sweeps else print_cell(cells[0])
+    if failures:
+        stop(f"{len(failures)} of the cells cannot be planned: {'; '.join(failures)}", code=1)

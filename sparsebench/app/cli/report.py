@@ -1,0 +1,236 @@
+"""``sparsebench report``: the runs of a folder as a table, with the published value beside each row."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sparsebench.app.cli.arguments import Parser
+from sparsebench.app.cli.watch import watch
+from sparsebench.app.errors import stop
+from sparsebench.results.collect import Collected, Finished, collect
+from sparsebench.results.render.columns import grid, records, sources
+from sparsebench.results.render.text import FORMATS, csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.table import Row, tabulate
+from sparsebench.runs.identity import identity
+
+FILES = ("html", "parquet")
+"""Formats that are no text for a terminal."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a folder holds, ready to be written.
+
+    Attributes:
+        root: the folder.
+        found: runs, and what is not one.
+        rows: of the table.
+        notes: remarks on runs, one line each.
+    """
+
+    root: Path
+    found: Collected
+    rows: list[Row]
+    notes: list[str]
+
+
+def main(arguments: list[str]) -> None:
+    """Read, group, compare, write; again and again with ``--watch``."""
+    given = parser().parse_args(arguments)
+    if given.every <= 0:
+        stop(f"--every {given.every:g} is impossible: give seconds above 0")
+    root: Path = given.folder
+    if not root.is_dir():
+        stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+    if given.watch:
+        watch(root, lambda: _produce(given, root), every=given.every)
+        return
+    said = _produce(given, root)
+    if said:
+        stop(said)
+
+
+def read(root: Path, by: Sequence[str] = ()) -> Report:
+    """Read the runs below a folder.
+
+    Raises:
+        ValueError: nothing is finished, or ``by`` names a key that no run has.
+    """
+    found = collect(root, variant_of=variant)
+    if not found.runs:
+        raise ValueError(_nothing(root, found))
+    rows, remarks = tabulate(found.runs, by)
+    return Report(root, found, rows, [*remarks, *version_notes(found.runs), *left_out(root, found)])
+
+
+def _produce(given: argparse.Namespace, root: Path) -> str:
+    """Write what is asked for; return why nothing could be written, or an empty text."""
+    by = tuple(key for key in given.by.split(",") if key)
+    try:
+        report = read(root, by)
+        if given.plots:
+            _draw(report, given.plots)
+        if given.format in FILES:
+            _write_file(report, given.format, given.output or root / f"report.{given.format}")
+            return ""
+        if given.plots and given.output is None and given.format == "terminal":
+            return ""
+        text = _render(given, report, by)
+    except ValueError as error:
+        return str(error)
+    if given.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(given.output, text)
+    if given.format == "csv":  # a table for programs has no room for remarks
+        _remark(report.notes)
+    return ""
+
+
+def variant(config: Mapping[str, Any]) -> str:
+    """Return what is equal for runs that differ in the seed alone."""
+    return identity({**config, "seed": 0})
+
+
+def version_notes(runs: Sequence[Finished]) -> list[str]:
+    """Say which packages or machines differ between runs."""
+    notes: list[str] = []
+    names = dict.fromkeys(name for run in runs for name in run.result.get("versions") or {})
+    for name in names:
+        seen = Counter((run.result.get("versions") or {}).get(name, "unknown") for run in runs)
+        if len(seen) > 1:
+            notes.append(f"runs differ in {name}: {_counts(seen)}")
+    places = Counter(_machine(run.result.get("hardware") or {}) for run in runs)
+    if len(places) > 1:
+        notes.append(f"images/s and seconds come from several machines: {_counts(places)}")
+    return notes
+
+
+def left_out(root: Path, found: Collected) -> list[str]:
+    """Say which runs are unfinished and which files were skipped, one line each."""
+    unfinished = [f"unfinished: {_short(folder, root)} ({reason})" for folder, reason in found.unfinished]
+    return [*unfinished, *(f"skipped: {_short(path, root)}: {reason}" for path, reason in found.skipped)]
+
+
+def parser() -> Parser:
+    """Return the parser of the arguments."""
+    parser = Parser(
+        "report",
+        "Tabulate the finished runs below a folder: mean and standard deviation over seeds, FLOPs, measured speed, and "
+        "the published value beside each row.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, *FILES),
+        default="terminal",
+        help="how the table is written (terminal); html, a page with charts, and parquet go to a file",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to a file (html and parquet: report.html, report.parquet in the folder)",
+    )
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG and PNG")
+    parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    parser.add_argument(
+        "--by",
+        default="",
+        metavar="KEY[,KEY]",
+        help="columns that come first and order the rows: dataset, model, recipe, method, sparsity_target, epochs, "
+        "or a configuration key such as optimizer.lr",
+    )
+    return parser
+
+
+def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:
+    rows, notes, found, root = report.rows, report.notes, report.found, report.root
+    if given.format == "csv":
+        return csv_text(records(rows))
+    if given.format == "json":
+        return json_text(
+            records(rows),
+            notes=notes,
+            unfinished=[_short(folder, root) for folder, _ in found.unfinished],
+            skipped=[_short(path, root) for path, _ in found.skipped],
+        )
+    table = grid(rows, by)
+    if given.format == "markdown":
+        return markdown(table, notes)
+    if given.format == "latex":
+        return latex(table, notes)
+    shown = given.output is None and sys.stdout.isatty()
+    colour = shown and "NO_COLOR" not in os.environ
+    return terminal(table, notes, width=shutil.get_terminal_size().columns if shown else None, colour=colour)
+
+
+def _write_file(report: Report, form: str, path: Path) -> None:
+    """Write what is no text for a terminal: a page, or a table for programs."""
+    if form == "parquet":
+        from sparsebench.results.render.parquet import parquet
+
+        _write(path, parquet(records(report.rows)))
+        _remark(report.notes)
+        return
+    from sparsebench.results.render.charts import picture
+    from sparsebench.results.render.html import page
+
+    shown, damaged = picture(report.rows, base=path.parent)
+    made = f"Written by sparsebench {version('sparsebench')} on {datetime.now():%Y-%m-%d at %H:%M}."
+    title = report.root.resolve().name
+    _write(path, page(shown, title=title, notes=[*report.notes, *damaged], sources=sources(report.rows), made=made))
+
+
+def _draw(report: Report, folder: Path) -> None:
+    from sparsebench.results.render.charts import picture
+    from sparsebench.results.render.plots import draw
+
+    shown, damaged = picture(report.rows, base=folder)
+    for path in draw(shown, folder):
+        print(f"sparsebench: {path} is written")
+    _remark([*report.notes, *damaged])
+
+
+def _remark(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"sparsebench: {note}", file=sys.stderr)
+
+
+def _nothing(root: Path, found: Collected) -> str:
+    rest = left_out(root, found)
+    more = f"; {'; '.join(rest)}" if rest else ": sparsebench train ... writes runs to outputs"
+    return f"{root} holds no finished run{more}"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    if path.is_dir():
+        stop(f"--output {path} is a folder: name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(partial, path)
+    print(f"sparsebench: {path} is written")
+
+
+def _short(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else path.as_posix()
+
+
+def _counts(seen: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in seen.most_common())
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    return str(hardware.get("gpu") or f"{hardware.get('cpu', 'unknown')}, {hardware.get('threads', '?')} threads")

@@ -1,0 +1,24 @@
+"""The verbs of the command line; the module of a verb is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+VERBS = {
+    "train": "train a network, or a grid with -m; the same command again continues or skips",
+    "plan": "show what would be masked and what it would cost, without training",
+    "list": "list methods, models, datasets, experiments, ...",
+    "status": "show how far the runs of a folder are, live with --watch",
+    "report": "tabulate the runs of a folder, or show them in a page with charts",
+    "compare": "show in what two runs differ: configuration, numbers, masks",
+    "dashboard": "lay out the panels of a Weights & Biases workspace",
+    "export": "write the final network of a run without its dead channels, for plain PyTorch",
+    "bench": "measure ratios of step times on this machine",
+    "completion": "print the shell code for tab completion",
+}
+
+
+def module_of(verb: str) -> ModuleType:
+    """Import the module of a verb."""
+    return importlib.import_module(f"sparsebench.app.cli.{verb}")

@@ -1,0 +1,1 @@
+"""Configuration: the YAML tree, composed, checked, frozen and built."""

@@ -1,0 +1,144 @@
+"""From a frozen configuration to objects: the only caller of ``hydra.utils.instantiate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import lightning as L
+import torch
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+
+from sparsebench.engine import Classifier
+from sparsebench.engine.callbacks.progress import progress_callbacks
+from sparsebench.engine.classifier import Groups
+from sparsebench.engine.loggers import build_loggers
+from sparsebench.fits import Run, State
+from sparsebench.methods import Method, narrowed
+from sparsebench.optim import regularized_groups
+from sparsebench.runs.identity import label
+from sparsebench.sparse import Prunable
+
+# Keys of the trainer group that are ours; all others are Lightning's.
+_OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "save_seconds", "save_steps")
+
+
+def build(config: Mapping[str, Any]) -> Any:
+    """Instantiate one part of the configuration; errors come out as the constructor raised them."""
+    try:
+        check_words(get_object(config["_target_"]), config)
+        return instantiate(dict(config), _convert_="all")
+    except HydraException as error:
+        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            raise error.__cause__ from None
+        target = config.get("_target_", "?")
+        raise ValueError(f"{target} cannot be built: {_last_line(error.__cause__ or error)}") from error
+
+
+def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse a word where what is built wants a switch or a number, by its annotations: any word would be true.
+
+    Raises:
+        ValueError: the first such option.
+    """
+    try:
+        hints = get_type_hints(target.__init__ if isinstance(target, type) and not is_dataclass(target) else target)
+    except (NameError, TypeError):  # names that only type checkers know; no annotations at all
+        return
+    for key, value in options.items():
+        hint = hints.get(key)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if bool in kinds and all(kind in (bool, NoneType) for kind in kinds) and type(value) not in kinds:
+            raise ValueError(f"{key}={value!r} must be true or false")
+        plain = all(isinstance(kind, type) and kind is not str for kind in kinds)
+        if isinstance(value, str) and plain and (int in kinds or float in kinds):
+            raise ValueError(f"{key}={value!r} must be a number")
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the line that says what is wrong: Hydra puts the cause last."""
+    return [line for line in str(error).splitlines() if line.strip()][-1]
+
+
+def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
+    """Build the recipe; how many processes it may use is not its own affair."""
+    return build({key: value for key, value in config["recipe"].items() if key != "workers"})
+
+
+def build_data(config: Mapping[str, Any]) -> Any:
+    """Build the data module: one seed for the validation split, one for the order."""
+    return build(config["dataset"])(split_seed=config["seed"], order_seed=config["seed"])
+
+
+def build_run(config: Mapping[str, Any], folder: Path) -> Run:
+    """Build a run, without training anything."""
+    trainer: dict[str, Any] = dict(config["trainer"])
+    ours = {key: trainer.pop(key) for key in _OURS}
+    for target in (Classifier, Run):
+        check_words(target, ours)
+    data = build_data(config)
+    network = build(config["model"])
+    prunable = build(config["prunable"])
+    return Run(
+        folder=folder,
+        network=lambda: network(classes=data.classes, shape=data.shape),
+        data=data,
+        classifier=partial(
+            Classifier,
+            classes=data.classes,
+            optimizer=build(config["optimizer"]),
+            schedule=build(config["schedule"]),
+            weight_decay=config["optimizer"].get("weight_decay", 0.0),
+            decay_norm_and_bias=ours["decay_norm_and_bias"],
+            groups=_groups(config["optimizer"], prunable, ours["decay_norm_and_bias"]),
+            label_smoothing=ours["label_smoothing"],
+            channels_last=ours["channels_last"],
+        ),
+        method=_method(config),
+        trainer=partial(_trainer, **trainer),
+        prunable=prunable,
+        loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
+        progress=partial(progress_callbacks, config["progress"]),
+        seed=config["seed"],
+        compile=ours["compile"],
+        per_layer=config["monitor"]["per_layer"],
+        on_collapse=config["on_collapse"],
+        save_seconds=ours["save_seconds"],
+        save_steps=ours["save_steps"],
+    )
+
+
+def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bias: bool) -> Groups | None:
+    """Let the regulariser of an optimizer that has one hold for the weights that may be sparse, and for no other."""
+    if "regularizer" not in optimizer:
+        return None
+    options = {key: optimizer[key] for key in ("regularizer", "weight_decay")}
+    return lambda net: regularized_groups(net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias)
+
+
+def _method(config: Mapping[str, Any]) -> Method:
+    """Build the method; one that has no way of its own to run small networks is given one where that is asked for."""
+    method = build(config["method"])
+    if config.get("execution") is None or "execution" in config["method"]:
+        return method
+    return narrowed(method, config["execution"])
+
+
+def _trainer(**arguments: Any) -> L.Trainer:
+    """Build a Trainer that leaves data order, checkpoints and progress to us."""
+    shows = any("ProgressBar" in type(callback).__name__ for callback in arguments["callbacks"])
+    fixed = {
+        "enable_progress_bar": shows,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 1_000_000_000,
+    }
+    if arguments["sync_batchnorm"] == "auto":
+        arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
+    return L.Trainer(**{**fixed, **arguments})

@@ -1,0 +1,72 @@
+"""Turn what Hydra composed into a frozen configuration: plain, resolved, complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sparsebench.app.config.tree import conf_dir
+from sparsebench.runs.fingerprints import fingerprints
+
+CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
+
+
+def register_resolvers() -> None:
+    """Register ``${density:SPARSITY}``: users say sparsity, code says density, and this is the one conversion.
+
+    ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is
+    NAME, else VALUE.
+    """
+    OmegaConf.register_new_resolver("density", lambda s: round(1 - float(s), 12), replace=True)
+    OmegaConf.register_new_resolver("or", lambda value, default: default if value is None else value, replace=True)
+    OmegaConf.register_new_resolver(
+        "unless", lambda name, choice, value: None if choice == name else value, replace=True
+    )
+
+
+def freeze(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
+    hydra = HydraConfig.get()
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
+    config["typed"] = sorted(hydra.overrides.task)
+    config["fingerprints"] = fingerprints(config)
+    return config
+
+
+def compose_config(overrides: list[str]) -> dict[str, Any]:
+    """Compose and freeze outside of ``hydra.main``, for tests and scripts; Hydra is left as it was.
+
+    Lightning adds Hydra's arguments to the command lines of its ranks where it finds Hydra at work.
+    """
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", overrides, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            frozen = cfg.copy()
+            OmegaConf.set_struct(frozen, False)
+            frozen.pop("hydra")
+            return freeze(frozen)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def known_keys() -> list[str]:
+    """Return every key of the default configuration, dotted."""
+    return list(_dotted(compose_config([])))
+
+
+def _dotted(config: Any, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in config.items():
+        found.append(prefix + key)
+        if isinstance(value, dict):
+            found += _dotted(value, f"{prefix}{key}.")
+    return found

@@ -1,0 +1,52 @@
+"""Where the configuration tree lies, and what it offers: read as text, without importing Hydra."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """Return the folder of the Hydra tree: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).resolve().parents[2] / "conf"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "conf"
+
+
+def groups(folders: list[Path] | None = None) -> list[str]:
+    """Return the names of the configuration groups."""
+    found = {d.name for folder in folders or [conf_dir()] for d in folder.iterdir() if d.is_dir()}
+    return sorted(found - {"hydra"})
+
+
+def options(group: str, folders: list[Path] | None = None) -> dict[str, str]:
+    """Return the options of a group, each with the comment on its first line."""
+    found: dict[str, str] = {}
+    for folder in folders or [conf_dir()]:
+        for path in sorted((folder / group).rglob("*.yaml")):
+            comments = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+            said = [line[2:] for line in comments if not line.startswith("# @")]
+            found[path.relative_to(folder / group).with_suffix("").as_posix()] = said[0] if said else ""
+    return found
+
+
+def search_path(arguments: list[str]) -> list[Path]:
+    """Return the configuration folders that a command line names, ours first."""
+    folders = [conf_dir()]
+    for position, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
+            folders.append(Path(arguments[position + 1]))
+        elif argument.startswith("--config-dir="):
+            folders.append(Path(argument.partition("=")[2]))
+    return folders
+
+
+def make_importable(folders: list[Path]) -> None:
+    """Let Python find modules that lie in these folders: in this process, and in all that it starts.
+
+    They come first, as the folder of a script does; ``PYTHONPATH`` carries them to ranks, pools and clusters.
+    """
+    for folder in [str(folder.resolve()) for folder in reversed(folders) if folder.is_dir()]:
+        inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, *inherited])
+        sys.path[:] = [folder, *(part for part in sys.path if part != folder)]

@@ -1,0 +1,115 @@
+"""The cells of a grid, composed, frozen and checked before the first starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparsebench.app.config.check import check_config
+from sparsebench.app.grid.job import one_line
+from sparsebench.app.process.execute import check_folder
+from sparsebench.runs.identity import identity, run_folder
+
+WITHIN = ("given", "single")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One cell of a grid.
+
+    Attributes:
+        overrides: what distinguishes it, as Hydra's command line has it.
+        config: its frozen configuration.
+        folder: where it lies.
+        error: why it cannot even begin; empty where it can.
+    """
+
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    folder: Path
+    error: str = ""
+
+
+def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> list[Cell]:
+    """Compose, freeze and check every job of a grid.
+
+    Args:
+        context: Hydra's context, which has the loader of configurations.
+        master: the configuration of the grid.
+        jobs: overrides of each.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    before = HydraConfig.instance().cfg
+    cells: list[Cell] = []
+    try:
+        for overrides in jobs:
+            composed = context.config_loader.load_sweep_config(master, list(overrides))
+            cells.append(_frozen(composed, tuple(overrides)))
+    finally:
+        HydraConfig.instance().cfg = before
+    return _checked(_alone(cells))
+
+
+def _alone(cells: list[Cell]) -> list[Cell]:
+    """Leave out of a grid of methods the one that lives within recipes only: ``method=glob(*)`` names it too."""
+    able = [cell for cell in cells if (cell.config["choices"]["method"], cell.config["choices"]["recipe"]) != WITHIN]
+    if not able or len(able) == len(cells):
+        return cells
+    print(f"sparsebench: method={WITHIN[0]} is left out: its masks come from a recipe (imp, swamp, ...)", flush=True)
+    return able
+
+
+def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
+    """Name each job by the overrides in which it differs from others, for people; a lonely one by its number."""
+    shared = set.intersection(*map(set, jobs))
+    named = [[part for part in job if part not in shared and not part.startswith("hydra.")] for job in jobs]
+    parts = [" ".join(part.removeprefix("+") for part in own) for own in named]
+    return [name or f"run {first + number}" for number, name in enumerate(parts)]
+
+
+def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from sparsebench.app.config.compose import freeze
+
+    HydraConfig.instance().set_config(composed)
+    own = composed.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    config = freeze(own)
+    try:
+        check_config(config)
+    except ValueError as error:
+        return Cell(overrides, config, run_folder(config), one_line(error))
+    return Cell(overrides, config, run_folder(config))
+
+
+def _checked(cells: list[Cell]) -> list[Cell]:
+    """Refuse cells whose folder holds another run, or is that of another cell of the grid."""
+    owner: dict[Path, str] = {}
+    first: dict[str, Path] = {}  # two spellings of one run share a folder
+    checked: list[Cell] = []
+    for cell in cells:
+        error = cell.error
+        if cell.config["run_dir"] is None:
+            cell = replace(cell, folder=first.setdefault(identity(cell.config), cell.folder))
+        if not error and cell.config["run_dir"] is not None:  # else the hash is part of the name
+            mine = identity(cell.config)
+            if owner.setdefault(cell.folder, mine) != mine:
+                error = f"ValueError: run_dir={cell.folder} is that of another cell: leave it out in grids"
+            else:
+                error = _collision(cell)
+        checked.append(replace(cell, error=error))
+    return checked
+
+
+def _collision(cell: Cell) -> str:
+    try:
+        check_folder(cell.folder, cell.config)
+    except ValueError as error:
+        return one_line(error)
+    return ""

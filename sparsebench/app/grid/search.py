@@ -1,0 +1,242 @@
+"""Search for hyper-parameters with Optuna: a study that persists, and trials that are stopped when they are hopeless.
+
+A trial is one run, or one per seed; it is launched like the cells of a grid, by any launcher, and found again in its
+folder. This process alone talks to the study: it reads ``metrics.csv`` of the runs under way, and asks a hopeless one
+to stop through a file beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from sparsebench.app.grid.cells import Cell
+from sparsebench.app.grid.finish import Launch, bring_to_end
+from sparsebench.app.grid.job import GridFailed
+from sparsebench.app.process.execute import curve, failure_of, is_finished, result_of
+from sparsebench.runs.activity import STOP, hold
+from sparsebench.runs.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "hyperband", "none")
+_LOOK = 0.25  # seconds between two looks at the runs under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a search is asked for.
+
+    Args:
+        study: name of the study.
+        storage: where it lives, as Optuna has it; a file in the folder of the runs by default.
+        trials: how many, over all launches.
+        parallel: asked for and launched at a time.
+        seeds: seeds over which a trial is averaged; none takes the one of the configuration.
+        sampler: one of ``SAMPLERS``.
+        sampler_seed: of the sampler.
+        pruner: one of ``PRUNERS``.
+        startup: trials that are never pruned.
+        warmup: epochs in which none is.
+    """
+
+    study: str
+    storage: str | None = None
+    trials: int = 20
+    parallel: int = 1
+    seeds: Sequence[int] | None = None
+    sampler: str = "tpe"
+    sampler_seed: int = 0
+    pruner: str = "median"
+    startup: int = 5
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what would fail late."""
+        for name, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"hydra.sweeper.{name}={getattr(self, name)} is unknown: choose {', '.join(allowed)}")
+        for name in ("trials", "parallel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"hydra.sweeper.{name}={getattr(self, name)} is impossible: give at least 1")
+
+
+@dataclass
+class Attempt:
+    """A trial under way.
+
+    Attributes:
+        trial: what Optuna knows.
+        cells: its runs, one per seed.
+        reported: epochs that the study has heard of.
+        pruned: it is hopeless, and has been asked to stop.
+    """
+
+    trial: Trial
+    cells: list[Cell]
+    reported: int = 0
+    pruned: bool = False
+
+    def report(self) -> None:
+        """Tell the study of epochs that all its runs have reached, and stop them when it is hopeless."""
+        curves = [curve(cell.folder) for cell in self.cells]
+        known = self.trial.study.trials[self.trial.number].intermediate_values  # of an attempt that was interrupted
+        for epoch in range(self.reported, min(map(len, curves))):
+            if epoch not in known:
+                self.trial.report(fmean(each[epoch] for each in curves), epoch)
+            self.reported = epoch + 1
+            if not self.pruned and self.trial.should_prune():
+                self.pruned = True
+                for cell in self.cells:
+                    write_atomically(
+                        cell.folder / STOP, f"trial {self.trial.number} is hopeless after {epoch + 1} epochs"
+                    )
+
+
+@dataclass
+class Search:
+    """A search.
+
+    Args:
+        options: what is asked for.
+        space: override, such as ``optimizer.lr``, -> values to choose from.
+        compose: overrides of jobs -> cells.
+        launch: runs jobs.
+        place: folder of the runs.
+    """
+
+    options: Options
+    space: Mapping[str, BaseDistribution]
+    compose: Callable[[Sequence[Sequence[str]]], list[Cell]]
+    launch: Launch
+    place: Path
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, fixed: Sequence[str]) -> None:
+        """Make as many trials as asked for, counting those of earlier launches; interrupted ones continue.
+
+        Args:
+            fixed: overrides that all trials share.
+
+        Raises:
+            GridFailed: trials failed; the study goes on without them.
+        """
+        from optuna.trial import TrialState
+
+        self.place.mkdir(parents=True, exist_ok=True)
+        with hold(self.place):  # one launch at a time
+            study = self._open()
+            waiting = [self._again(study, frozen) for frozen in study.get_trials(states=(TrialState.RUNNING,))]
+            while waiting or len(study.get_trials(deepcopy=False)) < self.options.trials:
+                room = min(self.options.parallel, self.options.trials - len(study.get_trials(deepcopy=False)))
+                fresh = [study.ask(dict(self.space)) for _ in range(room - len(waiting))]
+                batch, waiting = [*waiting, *fresh][: self.options.parallel], waiting[self.options.parallel :]
+                self._try(study, [Attempt(trial, self._cells(trial, fixed)) for trial in batch])
+            self._conclude(study)
+
+    def _open(self) -> Study:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        wanted = self.options
+        samplers = {
+            "tpe": lambda: optuna.samplers.TPESampler(seed=wanted.sampler_seed, constant_liar=True),
+            "random": lambda: optuna.samplers.RandomSampler(seed=wanted.sampler_seed),
+        }
+        pruners = {
+            "median": lambda: optuna.pruners.MedianPruner(wanted.startup, wanted.warmup),
+            "hyperband": optuna.pruners.HyperbandPruner,
+            "none": optuna.pruners.NopPruner,
+        }
+        return optuna.create_study(
+            study_name=wanted.study,
+            storage=wanted.storage or f"sqlite:///{(self.place / f'{wanted.study}.db').resolve()}",
+            sampler=samplers[wanted.sampler](),
+            pruner=pruners[wanted.pruner](),
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    def _again(self, study: Study, frozen: Any) -> Trial:
+        """Return a trial that an earlier launch left unfinished."""
+        import optuna
+
+        if set(frozen.params) != set(self.space):
+            raise ValueError(
+                f"study {study.study_name} searches over {', '.join(sorted(frozen.params))}: repeat its command, "
+                "or give another hydra.sweeper.study"
+            )
+        return optuna.trial.Trial(study, frozen._trial_id)
+
+    def _cells(self, trial: Trial, fixed: Sequence[str]) -> list[Cell]:
+        chosen = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
+        seeds = [[f"seed={seed}"] for seed in self.options.seeds] if self.options.seeds else [[]]
+        return self.compose([[*chosen, *seed] for seed in seeds])
+
+    def _try(self, study: Study, attempts: list[Attempt]) -> None:
+        cells = {cell.folder: cell for attempt in attempts for cell in attempt.cells if not cell.error}
+        for folder in cells:
+            (folder / STOP).unlink(missing_ok=True)
+            (folder / "stopped.txt").unlink(missing_ok=True)
+        with _watching(attempts):
+            lost = bring_to_end([cell for cell in cells.values() if not is_finished(cell.folder)], self.launch)
+        for attempt in attempts:
+            attempt.report()
+            self._tell(study, attempt, lost)
+
+    def _tell(self, study: Study, attempt: Attempt, lost: Mapping[Path, str]) -> None:
+        from optuna.trial import TrialState
+
+        number = attempt.trial.number
+        wrong = [cell.error or lost.get(cell.folder) or failure_of(cell.folder) for cell in attempt.cells]
+        said = ", ".join(f"{name}={value}" for name, value in attempt.trial.params.items())
+        if all(not cell.error and is_finished(cell.folder) for cell in attempt.cells):
+            value = fmean(result_of(cell.folder)["val_accuracy"] for cell in attempt.cells)
+            study.tell(number, value)
+            print(f"sparsebench: trial {number}: validation accuracy {100 * value:.2f} %  {said}", flush=True)
+        elif attempt.pruned and not any(wrong):
+            study.tell(number, state=TrialState.PRUNED)
+            print(f"sparsebench: trial {number}: stopped after {attempt.reported} epochs  {said}", flush=True)
+        else:
+            study.tell(number, state=TrialState.FAIL)
+            self.failures.append(next(filter(None, wrong), "it was stopped"))
+            print(f"sparsebench: trial {number}: failed: {self.failures[-1]}  {said}", flush=True)
+
+    def _conclude(self, study: Study) -> None:
+        from optuna.trial import TrialState
+
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if complete:
+            best = study.best_trial
+            settings = " ".join(f"{name}={value}" for name, value in best.params.items())
+            print(f"sparsebench: {len(study.trials)} trials, {len(complete)} to their end; best is {best.number}:")
+            print(f"  {settings}  validation accuracy {100 * (best.value or 0):.2f} %", flush=True)
+        if self.failures:
+            raise GridFailed(self.failures)
+
+
+@contextlib.contextmanager
+def _watching(attempts: Sequence[Attempt]) -> Iterator[None]:
+    """Report what trials under way have reached, from a thread, while the launcher is at work."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK):
+            for attempt in attempts:
+                attempt.report()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

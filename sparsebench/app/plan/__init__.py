@@ -1,0 +1,1 @@
+"""What a run would cost, found by rehearsing it without data."""

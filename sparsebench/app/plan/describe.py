@@ -1,0 +1,160 @@
+"""Describe a run before it starts: layers, densities, FLOPs and steps, from a traced sample and a rehearsal."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebench.runs.identity import method_name, model_name
+
+if TYPE_CHECKING:
+    from sparsebench.cost.layers import PlanRow
+
+# Training images of sets whose files need not be there, or need not be read, to count them.
+_IMAGES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "FashionMNIST": 60_000, "Digits": 1_437}
+_PUBLISHED = {"TinyImageNet": 100_000, "ImageFolder": 1_281_167}
+_ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything about a run that is known before it: layers, densities, FLOPs, steps.
+
+    Keys that also stand in ``result.json`` have the same meaning there.
+    """
+    import torch
+
+    from sparsebench.app.config.build import build_recipe, build_run
+    from sparsebench.app.plan.rehearsal import Rehearsal, blindfold
+    from sparsebench.app.process.console import quieten
+    from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
+    from sparsebench.cost.layers import plan_rows
+
+    quieten()
+    run = build_run({**config, "logger": {"kind": "none"}}, Path())
+    images, notes = training_images(run.data)
+    with tempfile.TemporaryDirectory() as folder:
+        length = _length(config, images)
+        rehearsal = Rehearsal.of(run, Path(folder), length=length, settings=config["trainer"])
+        state = build_recipe({**config, "recipe": blindfold(config["recipe"])})(rehearsal)
+    net = run.network()
+    params = run.prunable.select(net)
+    densities = _densities(params, state, dense=run.method.budget_holds == "always")
+    costs = layer_costs(net, torch.zeros(1, *run.data.shape))
+    facts, networks = state.facts, 1 + len(state.members)
+    return {
+        **names_of(config),
+        "epochs": facts["epochs"],
+        "steps": facts["steps"],
+        "batch_size": length.batch * length.accumulate,
+        "training_images": images,
+        **_weights(net, params, densities),
+        "density_per_layer": densities,
+        "shapes": {name: list(p.shape) for name, p in params.items()},
+        "layers": _layers(plan_rows(costs, densities), params),
+        "networks": networks,
+        "test_flops_dense": int(dense_flops(costs)),
+        "test_flops": networks * int(inference_flops(costs, densities)),
+        "test_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        "train_flops_dense": facts["dense_flops"],
+        "train_flops": facts["train_flops"],
+        "train_flops_ratio": facts["train_flops"] / facts["dense_flops"],
+        "exact": not rehearsal.notes and not notes,
+        "notes": [*notes, *rehearsal.notes],
+    }
+
+
+def training_images(data: Any) -> tuple[int, list[str]]:
+    """Return how many images a data module trains on, without reading them, and remarks about that number.
+
+    Raises:
+        FileNotFoundError: the images are not there, and no published number stands for them.
+    """
+    kind, notes = type(data).__name__, []
+    own_validation = False
+    if kind in _IMAGES:
+        count = _IMAGES[kind]
+    elif kind == "Synthetic":
+        count = data.sizes["train"]
+    else:
+        try:
+            data.check()
+            count, own_validation = len(data.read_train()), data.read_val() is not None
+        except FileNotFoundError:
+            if kind not in _PUBLISHED or (kind == "ImageFolder" and data.classes != 1000):
+                raise
+            count = _PUBLISHED[kind]
+            notes = [_ASSUMED.format(count=count)]
+    held_out = 0 if own_validation else round(data.val_share * count)
+    left = count - held_out
+    return (left if data.limit is None else min(left, data.limit)), notes
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies a cell, under the names of ``result.json``."""
+    choices, density = config["choices"], config["method"].get("density")
+    return {
+        "method": method_name(choices),
+        "model": model_name(config),
+        "dataset": choices["dataset"],
+        "recipe": choices["recipe"],
+        "seed": config["seed"],
+        "sparsity_target": None if density is None else round(1 - density, 12),
+        "distribution": None if density is None else choices["distribution"],
+    }
+
+
+def _length(config: Mapping[str, Any], images: int) -> Any:
+    from sparsebench.app.plan.rehearsal import Length
+
+    trainer = config["trainer"]
+    return Length(
+        images=images,
+        batch=config["dataset"]["batch_size"],
+        accumulate=trainer["accumulate_grad_batches"],
+        limit=trainer["limit_train_batches"],
+    )
+
+
+def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[str, float]:
+    """Return the share of active weights of each layer: by its mask, or by its zeros where a method has no masks."""
+    found: dict[str, float] = {}
+    for name, parameter in params.items():
+        weight = state.weights[name]
+        if name not in state.masks and dense:
+            found[name] = 1.0
+        else:
+            found[name] = int(state.masks.get(name, weight != 0).sum()) / parameter.numel()
+    return found
+
+
+def _weights(net: Any, params: Mapping[str, Any], densities: Mapping[str, float]) -> dict[str, Any]:
+    prunable = sum(p.numel() for p in params.values())
+    everything = sum(p.numel() for p in net.parameters())
+    active = sum(round(densities[name] * p.numel()) for name, p in params.items())
+    return {
+        "sparsity": 1 - active / prunable,
+        "sparsity_all": (prunable - active) / everything,
+        "active_weights": active,
+        "prunable_weights": prunable,
+        "excluded_parameters": everything - prunable,
+        "parameters": everything,
+    }
+
+
+def _layers(rows: Sequence[PlanRow], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.name,
+            "shape": list(row.shape),
+            "weights": math.prod(row.shape) if row.shape else 0,
+            "prunable": row.name in params,
+            "density": row.density,
+            "kept": round(row.density * math.prod(row.shape)) if row.shape else 0,
+            "dense_flops": row.dense_flops,
+            "sparse_flops": row.active_flops,
+        }
+        for row in rows
+    ]

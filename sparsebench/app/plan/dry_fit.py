@@ -1,0 +1,232 @@
+"""One fit in rehearsal: the hooks of a method over the whole clock, on weights that nobody trains.
+
+Two things make it fast. A step at which the method does not act is recognised by handing the method a stand-in
+(``Untouched``) that may not be read: most steps are only a question to the clock. And where masks change too often for
+a network of this size, only some of the changes are carried out, evenly spread, and densities in between are
+interpolated; the plan then says that it is approximate.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from sparsebench.cost.flops import layer_costs
+from sparsebench.cost.ledger import Ledger
+from sparsebench.cost.passes import Passes
+from sparsebench.fits import Run, State
+from sparsebench.methods.base import Clock, Masked, Method, Probe
+from sparsebench.methods.static import draw_scores
+from sparsebench.sparse import SparseModel
+
+FEW = 40
+"""Changes of the masks that are all carried out, whatever the size of the network."""
+WORK = 200_000_000
+"""Weights that a rehearsal of one fit may sort where there are more changes: some seconds on one core."""
+LEAST = 9
+"""Changes that are carried out even then."""
+MOMENTS = 2000
+"""Moments at which densities between them are evaluated, at most."""
+
+ESTIMATED = "layers compete for one budget by values that data or training decide: an estimate"
+EMERGES = "the density emerges in training and cannot be planned: figures hold for the density at the start"
+MOVES = "the budget moves between layers in training: figures hold for the layer densities at the start"
+SAMPLED = "masks change too often to rehearse every change in a network of this size: densities are interpolated"
+
+
+class Touched(Exception):
+    """The stand-in for a network was read: the method acts."""
+
+
+class Untouched:
+    """Stand in for a SparseModel at steps where a method does nothing but mask gradients."""
+
+    def mask_gradients_(self) -> None:
+        """Do nothing: there are no gradients."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Touched(name)
+
+
+class Sketch:
+    """One fit in rehearsal.
+
+    Args:
+        module: the network, whose weights the method prunes but nobody trains.
+        run: says what may be sparse and which optimizer there is.
+        method: what differs from dense training.
+        steps: the budget.
+        start: masks to begin with.
+    """
+
+    def __init__(self, module: nn.Module, run: Run, method: Method, steps: int, start: State | None) -> None:
+        self.method, self.total = method, steps
+        self.notes: list[str] = []
+        self.ledger = Ledger(layer_costs(module, torch.zeros(1, *run.data.shape)))
+        self.net = SparseModel(run.prunable.select(module), seed=run.seed, module=module)
+        if start is not None and start.masks:
+            self.net.set_masks(start.masks)
+        self.net.learned = {name: Parameter(value) for name, value in method.learned(self.net).items()}
+        self.optimizer = _optimizer(run, module, steps, self.net, method)
+        self._idle: Any = Untouched()
+        self._stated: Passes | None = None
+        self._begin(Probe(_no_data, _no_data))
+
+    def _begin(self, probe: Probe) -> None:
+        if self.net.masks and self.net.density < 1:
+            self._estimated()
+        try:
+            self.method.start(self.net, probe)
+        except _NeedsData:
+            self.net.set_masks(self._drawn())
+            self._estimated()
+        if self.method.budget_holds == "never" and type(self.method) is not Method:
+            self.notes[:] = [EMERGES]
+        if getattr(self.method, "redistribute", False):
+            self.notes.append(MOVES)
+
+    def _drawn(self) -> dict[str, Tensor]:
+        """Return random masks that spend the method's budget: data would choose others, of the same size."""
+        scores = draw_scores(self.net, "start")
+        if not isinstance(self.method, Masked):
+            return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+        return self.method.pattern.keep(scores, self.method.budget(self.net))
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def play(self, samples: Callable[[int], int]) -> None:
+        """Charge every step of the budget, and leave the masks as they are at its end.
+
+        Args:
+            samples: step -> images of this step.
+        """
+        events = [] if self.method.budget_holds == "always" else self._events()
+        chosen = set(self._choose(events))
+        if events:
+            self._estimated()
+        sampled = len(chosen) < len(events)
+        self.notes += [SAMPLED] if sampled else []
+        stride = math.ceil(len(events) / MOMENTS) if sampled else 1
+        edges = {step + 1 for step in events[::stride]}
+        known = [(0, self.net.densities)]
+        spans: list[_Span] = []
+        for step in range(self.total):
+            passes = self._passes(step)
+            if not spans or step in edges or passes != spans[-1].passes:
+                spans.append(_Span(step, passes))
+            spans[-1].samples += samples(step)
+            spans[-1].last = step
+            if step in chosen:
+                self._act(step)
+                known.append((step + 1, self.net.densities))
+        for span in spans:
+            moment = span.first if stride == 1 else (span.first + span.last) / 2
+            densities = _between(known, moment) if sampled else _at(known, span.first)
+            self.ledger.charge(span.passes, densities, span.samples)
+        self.method.finish(self.net)
+
+    def _estimated(self) -> None:
+        """Note that layers compete for one budget, by values that training decides."""
+        together = not isinstance(self.method, Masked) or isinstance(self.method.budget(self.net), int)
+        if together and not self.notes:
+            self.notes.append(ESTIMATED)
+
+    def _events(self) -> list[int]:
+        """Return the steps, by the clock before the step, at which the method looks at the network."""
+        return [step for step in range(self.total) if not self._passes_by(step)]
+
+    def _passes_by(self, step: int) -> bool:
+        clock = Clock(step, self.total)
+        try:
+            self.method.before_step(self._idle, clock, self.optimizer)
+            self.method.after_step(self._idle, clock.after, self.optimizer)
+        except Touched:
+            return False
+        return True
+
+    def _choose(self, events: list[int]) -> list[int]:
+        weights = sum(p.numel() for p in self.net.params.values())
+        most = max(LEAST, WORK // weights)
+        if len(events) <= max(most, FEW):
+            return events
+        spread = (len(events) - 1) / (most - 1)
+        return [events[round(index * spread)] for index in range(most)]
+
+    @torch.no_grad()
+    def _act(self, step: int) -> None:
+        clock = Clock(step, self.total)
+        self.method.before_step(self.net, clock, self.optimizer)
+        self.method.after_step(self.net, clock.after, self.optimizer)
+        self._stated = None
+
+    def _passes(self, step: int) -> Passes:
+        """Ask what the step costs; an answer that depends on the network is asked for once per change."""
+        clock = Clock(step, self.total)
+        try:
+            return self.method.passes(self._idle, clock)
+        except Touched:
+            self._stated = self._stated or self.method.passes(self.net, clock)
+            return self._stated
+
+
+@dataclass
+class _Span:
+    """Consecutive steps of equal cost, charged together: the ledger counts whole MACs, so the sum is the same."""
+
+    first: int
+    passes: Passes
+    samples: int = 0
+    last: int = 0
+
+
+Known = list[tuple[int, dict[str, float]]]
+"""Moments, and the densities from each of them on."""
+
+
+def _at(known: Known, moment: float) -> dict[str, float]:
+    """Return the densities at a moment where every change is known."""
+    return known[bisect_right(known, moment, key=lambda pair: pair[0]) - 1][1]
+
+
+def _between(known: Known, moment: float) -> dict[str, float]:
+    """Return the densities at a moment among sampled changes: cubic through four of them, within their range.
+
+    A cubic is what gradual pruning follows, so that its interpolation is exact up to rounding to whole weights.
+    """
+    place = bisect_right(known, moment, key=lambda pair: pair[0])
+    if place == len(known) or place < 2 or known[place - 1][0] == moment:
+        return known[place - 1][1]  # at a known change, before the first, or after the last
+    start = min(max(1, place - 2), len(known) - 4)
+    near = known[start : start + 4]
+    shares = [math.prod((moment - b) / (a - b) for b, _ in near if b != a) for a, _ in near]
+    low, high = known[place - 1][1], known[place][1]
+
+    def inside(name: str) -> float:
+        value = sum(share * densities[name] for share, (_, densities) in zip(shares, near, strict=True))
+        return min(max(value, min(low[name], high[name])), max(low[name], high[name]))
+
+    return {name: inside(name) for name in low}
+
+
+class _NeedsData(Exception):
+    """A method asks for data, of which a rehearsal has none."""
+
+
+def _no_data(*_: Any, **__: Any) -> Any:
+    raise _NeedsData
+
+
+def _optimizer(run: Run, module: nn.Module, steps: int, net: SparseModel, method: Method) -> Optimizer:
+    classifier = run.classifier(module, total_steps=steps)
+    if net.learned:
+        classifier.extra_groups.append({"params": list(net.learned.values()), **method.learned_options()})
+    made: Any = classifier.configure_optimizers()
+    return made["optimizer"] if isinstance(made, Mapping) else made

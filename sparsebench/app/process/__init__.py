@@ -1,0 +1,1 @@
+"""One run in one process: execute, work, help, and say how it went."""

@@ -1,0 +1,110 @@
+"""More processes for one run: each executes the same recipe over the same folder, and locks divide the work.
+
+A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper
+may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsebench.fits import Run
+
+MARK = "SPARSEBENCH_HELPER"
+"""Set, to the process id of whom it helps, in the environment of a helper."""
+
+
+def number_of(config: Mapping[str, Any]) -> int:
+    """Return how many processes a run may use.
+
+    Raises:
+        ValueError: fewer than one, or several where each run has several already.
+    """
+    workers, trainer = config["recipe"].get("workers", 1), config["trainer"]
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"recipe.workers={workers} is impossible: give a whole number of at least 1")
+    if workers > 1 and (trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1):
+        raise ValueError(
+            f"recipe.workers={workers} with trainer.devices={trainer['devices']}: a stage is trained by one process "
+            "there and by several here; choose one of the two"
+        )
+    return workers
+
+
+@contextlib.contextmanager
+def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]:
+    """Have a run helped for the duration, by one process less than ``recipe.workers``, and say what that brought."""
+    workers, began = number_of(config), time.monotonic()
+    run.shared = workers > 1
+    started = [_start(folder, number) for number in range(1, workers)]
+    try:
+        yield
+        if workers > 1 and run.fresh:
+            print(f"sparsebench: {workers} processes: {gain(run, time.monotonic() - began)}", flush=True)
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def help_out(folder: Path) -> None:
+    """Execute the recipe of a run as a helper: no test, no result."""
+    _die_with(int(os.environ[MARK]))
+    import yaml
+
+    from sparsebench.app.config.build import build_recipe, build_run
+    from sparsebench.app.process.console import quieten
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    quieten()
+    run = build_run({**config, "progress": "none"}, folder)
+    run.shared = True
+    build_recipe(config)(run)
+
+
+def gain(run: Run, seconds: float) -> str:
+    """Say what the processes have brought: seconds of training over the seconds that passed."""
+    trained = sum(run.fits[name].get("seconds", 0.0) for name in run.fresh if name in run.fits)
+    return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
+
+
+def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
+    import torch
+
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    devices = torch.cuda.device_count()
+    own = {"CUDA_VISIBLE_DEVICES": _device(number % devices)} if devices > 1 else {}
+    environment = {**os.environ, **threads, **own, MARK: str(os.getpid())}
+    command = [sys.executable, "-m", "sparsebench.app.process.helpers", str(folder)]
+    with (folder / f"helper{number}.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _device(index: int) -> str:
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return visible[index] if visible else str(index)
+
+
+def _die_with(parent: int) -> None:
+    """End this process soon after the one that it helps, however that one ends."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    help_out(Path(sys.argv[1]))

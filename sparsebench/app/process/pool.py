@@ -1,0 +1,201 @@
+"""A pool of warm processes that fills a machine: one per core, group of cores or GPU, for the cells of a grid.
+
+Libraries are imported once, in a server from which the workers are forked; a worker keeps what is cached (data) from
+one cell to the next. A worker that dies takes one cell with it, and another one takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
+
+from sparsebench.app.process.placement import Place
+
+_WARM = [
+    "sparsebench.app.config.build",
+    "sparsebench.app.process.result",
+    "sparsebench.app.process.worker",
+    "sparsebench.app.process.helpers",
+]
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell for a worker: its name for people, and what Hydra's ``run_job`` needs."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def warm_up(place: Place) -> None:
+    """Start the server from which workers are forked; it imports while this process does something else."""
+    from multiprocessing.forkserver import ensure_running
+
+    with _environment(place):
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_WARM)
+        ensure_running()
+
+
+class Pool:
+    """Workers that wait for jobs.
+
+    Args:
+        divided: what each may use.
+    """
+
+    def __init__(self, divided: Sequence[Place]) -> None:
+        self.divided = divided
+        self.workers: list[_Worker] = []
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run all jobs; the answer of a job is what it returned, or the exception that it or its process died of."""
+        waiting, answers = deque(enumerate(jobs)), [None] * len(jobs)
+        self.workers = [_Worker(place) for place in self.divided[: len(jobs)]]
+        try:
+            for worker in self.workers:
+                worker.begin(waiting)
+            while busy := [worker for worker in self.workers if worker.number is not None]:
+                ready = connection.wait([w.pipe for w in busy])
+                for worker in [w for w in busy if w.pipe in ready]:
+                    assert worker.number is not None
+                    answers[worker.number] = worker.answer()
+                    if not worker.lives and waiting:
+                        self.workers[self.workers.index(worker)] = worker = _Worker(worker.place)
+                    worker.begin(waiting)
+        finally:
+            for worker in self.workers:
+                worker.end()
+        return answers
+
+
+class _Worker:
+    def __init__(self, place: Place) -> None:
+        self.place, self.number, self.lives = place, None, True
+        self.pipe, theirs = multiprocessing.Pipe()
+        warm_up(place)
+        self.process = multiprocessing.get_context("forkserver").Process(target=_serve, args=(theirs, place))
+        self.process.start()
+        theirs.close()
+        self.number: int | None
+
+    def begin(self, waiting: deque[tuple[int, Job]]) -> None:
+        """Take the next job, if there is one."""
+        self.number = None
+        if waiting and self.lives:
+            self.number, job = waiting.popleft()
+            with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer will say so
+                self.pipe.send(job)
+
+    def answer(self) -> Any:
+        """Receive the answer to the job."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.lives = False
+            self.process.join()
+            return RuntimeError(f"its process died with exit code {self.process.exitcode}")
+
+    def end(self) -> None:
+        """End the process, whatever it does: what it was at work on can be continued."""
+        if self.number is not None and self.process.is_alive():
+            self.process.terminate()
+        self.pipe.close()
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+
+
+def _serve(pipe: connection.Connection, place: Place) -> None:
+    """Run jobs until nobody sends any more, or until told to leave."""
+    from sparsebench.app.process.console import speak_for
+
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        _settle(place)
+        while True:
+            job: Job = pipe.recv()
+            speak_for(f"[{job.name}] ")
+            answer = _run(job)
+            speak_for("")
+            try:
+                pipe.send(answer)
+            except (TypeError, AttributeError, ValueError) as error:  # it cannot be pickled
+                pipe.send(RuntimeError(str(error)))
+
+
+def _run(job: Job) -> Any:
+    from hydra.core.utils import run_job, setup_globals
+
+    from sparsebench.app.config.compose import register_resolvers
+
+    setup_globals()
+    register_resolvers()
+    try:
+        return run_job(**job.arguments)
+    except Exception as error:
+        return error
+    finally:
+        _tidy()
+
+
+def _settle(place: Place) -> None:
+    """Take the place, die with the launch, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)
+    if place.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpus
+    os.environ.update({name: str(place.threads) for name in _THREADS})
+    import torch
+
+    torch.set_num_threads(place.threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(number: int, frame: Any) -> None:
+    """Leave as after Ctrl-C, so that processes which a run has started end too."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _tidy() -> None:
+    """Give back the memory of a GPU between two cells."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _environment(place: Place) -> Iterator[None]:
+    """Set what a process must find when it starts, and nothing that the launch itself would see afterwards."""
+    # without NVML, asking for GPUs wakes them, and what is forked afterwards cannot use them
+    wanted = {**{name: str(place.threads) for name in _THREADS}, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

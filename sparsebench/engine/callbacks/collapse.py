@@ -1,0 +1,57 @@
+"""Notice layers that have lost every weight: nothing flows through them any more."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import lightning as L
+
+from sparsebench.engine.sparsity import Sparsity
+from sparsebench.sparse.statistics import collapsed_layers
+
+ACTIONS = ("warn", "error", "floor")
+
+
+class CollapseGuard(L.Callback):
+    """Warn of, or stop at, a layer without any active weight.
+
+    With ``floor`` no layer becomes empty: the sparse state gives it its strongest weight, and takes the weakest of
+    the other layers instead, so that the budget stays exact.
+
+    Args:
+        sparsity: the callback to watch.
+        action: ``warn`` once per layer, ``error``, or ``floor``.
+
+    Raises:
+        ValueError: unknown action; with ``error``, a collapsed layer.
+    """
+
+    def __init__(self, sparsity: Sparsity, *, action: str = "warn") -> None:
+        if action not in ACTIONS:
+            raise ValueError(f"on_collapse {action!r} is unknown: choose {', '.join(ACTIONS)}")
+        self.sparsity, self.action = sparsity, action
+        self._seen = -1
+        self._warned: set[str] = set()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Set the floor before the first masks."""
+        if stage == "fit":
+            self.sparsity.net.floor = self.action == "floor"
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look, when the masks have changed."""
+        net = self.sparsity.net
+        if net.version == self._seen:
+            return
+        self._seen = net.version
+        lost = [name for name in collapsed_layers(net) if name not in self._warned]
+        if not lost:
+            return
+        found = f"no weight is left in {', '.join(lost)} at step {self.sparsity.step}"
+        if self.action == "error":
+            raise ValueError(f"{found}: lower the sparsity, choose another distribution, or set on_collapse=floor")
+        warnings.warn(f"{found}: nothing flows through; on_collapse=floor keeps one", stacklevel=1)
+        self._warned.update(lost)

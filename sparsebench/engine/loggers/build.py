@@ -1,0 +1,91 @@
+"""Open the loggers of a run, and close them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sparsebench.engine.loggers.metrics_file import MetricsFile
+
+
+def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> list[Logger]:
+    """Build the loggers of a run.
+
+    Args:
+        folder: the run's folder.
+        settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
+            ``tags``, ``artifacts`` and ``offline`` (None: offline unless a key is set).
+        config: the resolved configuration, shown by loggers that can.
+        label: name of the run for people.
+
+    Raises:
+        ValueError: unknown kind, or a package that is missing.
+    """
+    kind = settings["kind"]
+    if kind == "none":
+        return []
+    loggers: list[Logger] = [MetricsFile(folder / "metrics.csv")]
+    if kind == "tensorboard":
+        loggers.append(_tensorboard(folder))
+    elif kind == "wandb":
+        loggers.append(_wandb(folder, settings, config, label))
+    elif kind != "csv":
+        raise ValueError(f"logger {kind!r} is unknown: choose csv, tensorboard, wandb or none")
+    return loggers
+
+
+def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
+    """Close every logger; a W&B run is marked failed where the run failed."""
+    for logger in loggers:
+        if hasattr(logger, "close"):
+            logger.close(failed=failed, summary=summary or {})  # type: ignore[attr-defined]
+        else:
+            logger.finalize("failed" if failed else "success")
+
+
+def _tensorboard(folder: Path) -> Logger:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("logger=tensorboard needs the package tensorboard: install sparsebench[tensorboard]")
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+
+
+def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> Logger:
+    from sparsebench.engine.loggers.wandb import WandbRun, identity_of
+
+    offline = settings["offline"] if settings["offline"] is not None else not os.environ.get("WANDB_API_KEY")
+    run, stage = identity_of(folder)
+    choices = config.get("choices") or {}
+    names = [str(choices[key]) for key in ("method", "model", "dataset", "recipe") if choices.get(key)]
+    return WandbRun(
+        folder=folder,
+        artifacts=bool(settings.get("artifacts")),
+        project=settings["project"],
+        entity=settings["entity"],
+        tags=list(dict.fromkeys([*settings["tags"], *names])),
+        name=label if stage is None else f"{label} {stage}",
+        group=config["name"],
+        job_type="train" if stage is None else "stage",
+        id=run,
+        resume="allow",
+        save_dir=str(folder.resolve()),
+        offline=offline,
+        config=dict(config),
+        settings=_silent(offline),
+    )
+
+
+def _silent(offline: bool) -> Any:
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
+    if rank_zero_only.rank == 0:
+        wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+    return settings

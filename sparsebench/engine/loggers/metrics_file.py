@@ -1,0 +1,70 @@
+"""Loggers of a run: metrics.csv always, others beside it; closed also when the run fails."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsFile(Logger):
+    """Write ``metrics.csv``: one row per optimizer step that logged something, whole and in order after a resumption.
+
+    A row is replaced when its step is logged again, so that the file of an interrupted and continued run equals
+    that of an uninterrupted one.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: dict[int, dict[str, Any]] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+            self._rows = {int(row["step"]): row for row in rows}
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """One version only: the folder is the run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration stands in config.yaml already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of a step."""
+        row = self._rows.setdefault(step or 0, {"step": step or 0})
+        row.update({name: f"{value:.10g}" for name, value in metrics.items()})
+        for later in [known for known in self._rows if known > (step or 0)]:
+            del self._rows[later]  # written by a part of the run that a kill undid
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file atomically, once there is something to write."""
+        if not self._rows:
+            return
+        columns = list(dict.fromkeys(["step", "epoch", *(key for row in self._rows.values() for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows[step] for step in sorted(self._rows))
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        partial.write_text(text.getvalue())
+        os.replace(partial, self.path)

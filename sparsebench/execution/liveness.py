@@ -1,0 +1,214 @@
+"""Which channels of each tensor can be other than zero, given channel masks on some layers.
+
+One rule makes slicing exact: **a dead channel is zero everywhere**. A mask over the outputs of a convolution or linear
+layer makes weight rows and bias zero; each batch norm multiplies scale and shift by the set of live channels of its
+input, so the mask acts after the norm and a dead channel does not turn into a constant. Sums live on the union of their
+sets. Whatever mixes channels, or does not map zero to zero, must see all channels; else the layer is refused by name.
+
+The network is traced once with ``torch.fx``; the rules below then carry sets of channels along the graph.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from sparsebench.execution.liveness_rules import Space, filled, function, names, refuse, union
+
+Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+ZERO_STAYS = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Tanh,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)  # pyright: ignore
+
+
+ALL = Space()
+
+
+@dataclass
+class Spaces:
+    """Sets of live channels at each place that matters.
+
+    Attributes:
+        layers: layer name -> (outputs, inputs); None = all of them.
+        norms: batch norm name -> its channels.
+        sums: node name -> (first summand, second summand, their union).
+        pads: nodes that append zero channels, which a small network leaves out.
+        ties: pairs of masked layers whose outputs are summed.
+        summed: masked layers whose outputs enter a sum.
+        scaled: masked layers whose outputs are read by a norm with a scale, and by nothing else.
+    """
+
+    layers: dict[str, tuple[Tensor | None, Tensor | None]] = field(
+        default_factory=dict[str, tuple[Tensor | None, Tensor | None]]
+    )
+    norms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    sums: dict[str, tuple[Tensor | None, Tensor | None, Tensor | None]] = field(
+        default_factory=dict[str, tuple[Tensor | None, Tensor | None, Tensor | None]]
+    )
+    pads: set[str] = field(default_factory=set[str])
+    ties: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
+    summed: set[str] = field(default_factory=set[str])
+    scaled: set[str] = field(default_factory=set[str])
+
+
+def named(module: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules within a module, itself included, by name."""
+    return dict(cast("Iterable[tuple[str, nn.Module]]", module.named_modules()))
+
+
+def trace(module: nn.Module) -> fx.Graph:
+    """Trace the forward pass of a module in its present mode; layers of ``torch.nn`` are single nodes.
+
+    Raises:
+        ValueError: the forward pass depends on values, so that no graph describes it.
+    """
+    try:
+        return fx.Tracer().trace(module)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{type(module).__name__} cannot be made smaller: torch.fx cannot trace it ({reason})"
+        ) from error
+
+
+def spaces(
+    graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
+) -> Spaces:
+    """Carry masks along a graph.
+
+    Args:
+        graph: what ``trace`` returned.
+        modules: modules of the traced network by name.
+        masks: layer name -> bool [outputs], on the CPU; probabilities give expected sets for independent masks.
+        multiple: of the channels of sums, filled up as in ``filled``.
+
+    Raises:
+        ValueError: a masked layer, or one that reads masked channels, cannot be sliced.
+    """
+    walk = _Walk(modules, masks, multiple)
+    known: dict[fx.Node, Space] = {}
+    for node in graph.nodes:
+        known[node] = walk.visit(node, [known[n] for n in node.all_input_nodes])
+    return walk.found
+
+
+class _Walk:
+    """The rules. Each takes a node and the spaces of its inputs, and returns the space of its output."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], multiple: int) -> None:
+        self.modules, self.masks, self.multiple = modules, masks, multiple
+        self.found = Spaces()
+
+    def visit(self, node: fx.Node, inputs: list[Space]) -> Space:
+        if node.op == "call_module":
+            self._scaled(node)
+            return self._module(str(node.target), self.modules[str(node.target)], inputs)
+        if (node.op == "call_function" and node.target in SUMS) or (node.op, node.target) == ("call_method", "add"):
+            return self._sum(node, inputs)
+        if node.op == "output" and any(space.live is not None for space in inputs):
+            refuse("the output", f"reads masked channels of {names(inputs)}: exclude the last layer from masking")
+        if all(space.live is None for space in inputs):
+            return ALL
+        space = function(node, inputs)
+        if node.target is functional.pad and len(cast(Tensor, space.live)) > len(cast(Tensor, inputs[0].live)):
+            self.found.pads.add(node.name)
+        return space
+
+    def _scaled(self, norm: fx.Node) -> None:
+        layer, before = self.modules[str(norm.target)], norm.all_input_nodes[0]
+        if isinstance(layer, _BatchNorm) and layer.affine and before.target in self.masks and len(before.users) == 1:
+            self.found.scaled.add(str(before.target))
+
+    def _module(self, name: str, layer: nn.Module, inputs: list[Space]) -> Space:
+        space = inputs[0]
+        if isinstance(layer, Conv):
+            return self._convolution(name, layer, space)
+        if isinstance(layer, nn.Linear):
+            return self._linear(name, layer, space)
+        if name in self.masks:
+            refuse(name, f"a mask over the outputs of {type(layer).__name__} has no rule")
+        if space.live is None:
+            return ALL
+        if isinstance(layer, _BatchNorm) and len(space.live) == layer.num_features:
+            self._once(name, self.found.norms)
+            self.found.norms[name] = space.live
+            return space
+        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+            return Space(space.live, True, space.sources)
+        if isinstance(layer, ZERO_STAYS) and not (space.flat and "Pool" in type(layer).__name__):
+            return space
+        return refuse(name, _reason(layer))
+
+    def _convolution(self, name: str, layer: Any, space: Space) -> Space:
+        own = self.masks.get(name)
+        if space.flat and space.live is not None:
+            refuse(name, "it reads flattened channels")
+        if layer.groups == 1:
+            return self._layer(name, own, space.live)
+        depthwise = layer.groups == layer.in_channels == layer.out_channels
+        if own is not None:
+            kind = "a depthwise" if depthwise else "a grouped"
+            refuse(name, f"{kind} convolution is tied to its inputs and has no mask of its own: exclude it")
+        if space.live is not None and not depthwise:
+            refuse(name, f"a convolution in {layer.groups} groups reads masked channels, which would leave them uneven")
+        if space.live is not None:
+            self._layer(name, space.live, space.live)
+        return space
+
+    def _linear(self, name: str, layer: nn.Linear, space: Space) -> Space:
+        live = space.live
+        if live is not None:
+            positions, rest = divmod(layer.in_features, len(live))
+            if not space.flat or rest:
+                refuse(name, "a linear layer reads masked channels that are not flattened in front of it")
+            live = live.repeat_interleave(positions)
+        after = self._layer(name, self.masks.get(name), live)
+        return Space(after.live, after.live is not None, after.sources)
+
+    def _layer(self, name: str, out: Tensor | None, live: Tensor | None) -> Space:
+        if out is not None or live is not None:
+            self._once(name, self.found.layers)
+            self.found.layers[name] = (out, live)
+        return ALL if out is None else Space(out, False, frozenset([name]))
+
+    def _once(self, name: str, seen: Mapping[str, Any]) -> None:
+        if name in seen:
+            refuse(name, "it is called more than once")
+
+    def _sum(self, node: fx.Node, inputs: list[Space]) -> Space:
+        partial = [space for space in inputs if space.live is not None]
+        if not partial:
+            return ALL
+        if len(node.args) != 2 or node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
+            refuse(node.name, "a number is added to masked channels, which would not stay zero")
+        one, two = inputs if len(inputs) == 2 else (inputs[0], inputs[0])
+        if one.flat != two.flat and len(partial) == 2:
+            refuse(node.name, "a flattened tensor is added to one that is not")
+        if len(partial) == 2 and len(cast(Tensor, one.live)) != len(cast(Tensor, two.live)):
+            refuse(node.name, "tensors of different numbers of channels are added")
+        live = union(one.live, two.live)
+        if live is not None and self.multiple > 1:
+            live = filled(live, self.multiple)
+        self.found.sums[node.name] = (one.live, two.live, live)
+        sources = one.sources | two.sources
+        self.found.summed |= sources
+        self.found.ties |= {frozenset((a, b)) for a in one.sources for b in two.sources if a != b}
+        return ALL if live is None else Space(live, one.flat, sources)
+
+
+def _reason(layer: nn.Module) -> str:
+    kind = type(layer).__name__
+    if isinstance(layer, nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d | nn.RMSNorm):
+        return f"{kind} mixes channels or shifts them by constants of its own, so a smaller network is another network"
+    return f"{kind} has no rule: it may mix channels or turn zeros into other values"

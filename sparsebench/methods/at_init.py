@@ -1,0 +1,244 @@
+"""Pruning at initialisation: score the untrained weights, keep the best, and train what is left.
+
+Each method is another score. All rank the weights of all layers together, as their papers do, unless a distribution
+says how many stay in each layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from sparsebench.functional import score
+from sparsebench.functional.counts import Budget, global_budget
+from sparsebench.functional.schedule import exponential
+from sparsebench.functional.select import keep_top
+from sparsebench.methods.base import Distribution, Masked, Objective, Probe
+from sparsebench.methods.static import draw_scores
+from sparsebench.sparse.model import SparseModel, whole_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedAtStart(Masked):
+    """Keep the weights of largest score before the first step, and these for good.
+
+    Scores are raw: a constant factor does not change a ranking. Scoring runs in evaluation mode and full precision, on
+    the weights that are then trained, and on the same batches on every rank.
+
+    Args:
+        floor: weights that every layer keeps at least, its best ones, at the cost of the others; 0 allows a global
+            ranking to remove whole layers.
+        shuffle: a control: permute the mask within each layer, so that only the layers' counts come from the scores
+            (Frankle et al. 2021).
+        reinit: a control: draw the weights anew and keep the mask, so that it knows nothing of the values that it was
+            chosen for (Frankle et al. 2021).
+    """
+
+    budget_holds: ClassVar[str] = "always"
+    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    """Forward and backward passes that the scoring spends on a sample each time it evaluates an objective."""
+
+    distribution: Distribution = global_budget
+    floor: int = 0
+    shuffle: bool = False
+    reinit: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.floor < 0:
+            raise ValueError(f"floor {self.floor} is impossible: choose how many weights a layer keeps, 0 or more")
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Choose the masks."""
+        masks = self.choose(net, probe)
+        if self.shuffle:
+            counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})
+            masks = self.pattern.keep(draw_scores(net, "shuffle"), counts)
+        if self.reinit:
+            redraw_(net)
+        net.set_masks(masks)
+
+    def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Return masks of the largest scores that spend the budget exactly."""
+        kept = self.budget(net)
+        return self.pattern.keep(protect(self.scores(net, probe), self.floor, kept), kept)
+
+    def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Return a score for each weight; the larger stay."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(PrunedAtStart):
+    """Keep weights at random: what every other score has to beat.
+
+    With a budget per layer this is ``Static``; with a global one the counts of the layers are random too.
+    """
+
+    paper: ClassVar[str] = "synflow"
+
+    def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Draw a uniform number for each weight, seeded by its layer's name."""
+        del probe
+        return draw_scores(net, "start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagnitudeInit(PrunedAtStart):
+    """Keep the initial weights of largest magnitude.
+
+    A global ranking compares the scales of the layers' initial laws: layers with few inputs keep more.
+    """
+
+    paper: ClassVar[str] = "synflow"
+
+    def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Score by |w|."""
+        del probe
+        return score.magnitude(net.params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SNIP(PrunedAtStart):
+    """Keep the weights to whose removal the loss is most sensitive (Lee, Ajanthan and Torr 2019).
+
+    The sensitivity is the derivative of the loss by a mask that multiplies the weight: |dL/dm| at m = 1, which is
+    |w dL/dw|. The weights that are scored are the weights that are trained; the published code scores a second,
+    independent initialisation.
+
+    Args:
+        batches: training batches over which the gradient is averaged, before the modulus.
+    """
+
+    paper: ClassVar[str] = "snip"
+
+    batches: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("batches", self.batches)
+
+    def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Score by |w g|."""
+        return score.snip(probe.objectives(self.batches), net.params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraSP(PrunedAtStart):
+    """Keep the weights whose removal would weaken the gradient flow (Wang, Zhang and Grosse 2020).
+
+    Removing a weight changes the squared gradient norm by -2 w (H g) to first order: those with the largest w (H g)
+    stay. The gradient g is over all batches; the Hessian-vector product is exact, accumulated batch by batch.
+
+    Args:
+        batches: training batches that are scored; the paper takes ten images of each class.
+        temperature: divides the logits, so that the softmax is nearly uniform.
+    """
+
+    paper: ClassVar[str] = "grasp"
+    # Two evaluations: g costs a pass each way, H g a pass each way twice.
+    start_passes: ClassVar[tuple[float, float]] = (1.5, 1.5)
+
+    batches: int = 1
+    temperature: float = 200.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("batches", self.batches)
+        if self.temperature <= 0:
+            raise ValueError(f"temperature {self.temperature:g} is impossible: choose a number above 0, such as 200")
+
+    def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Score by w (H g)."""
+        objectives = cast(Tempered, probe.objectives)(self.batches, temperature=self.temperature)
+        return score.grasp(objectives, net.params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynFlow(PrunedAtStart):
+    """Keep the flow of a network of positive weights alive, without looking at data (Tanaka et al. 2020, algorithm 1).
+
+    R is the sum of outputs for an input of ones, all weights replaced by their magnitude; the score of a weight is
+    |w dR/dw|. Of ``rounds`` rounds the i-th scores what the one before has left, and keeps a share of
+    ``density^(i / rounds)``: pruning in one round would remove whole layers. Masks are nested. Scores are in float64,
+    since R exceeds float32 in deep networks.
+
+    Args:
+        rounds: how often the weights are scored.
+    """
+
+    paper: ClassVar[str] = "synflow"
+
+    rounds: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("rounds", self.rounds)
+
+    def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
+        """Prune round by round."""
+        final, sizes = self.budget(net), {name: p.numel() for name, p in net.params.items()}
+        weights = {name: p.detach().abs().double() for name, p in net.params.items()}
+        masks: dict[str, Tensor] = {}
+        for turn in range(1, self.rounds + 1):
+            scores = score.synflow(probe.output, weights)
+            # Below all others: where flow has died, a pruned weight must not return on a tie at 0.
+            scores = {name: s.masked_fill(~masks[name], -1.0) if masks else s for name, s in scores.items()}
+            kept = self.pattern.budget(net.shapes, anneal(final, sizes, self.density, turn / self.rounds))
+            masks = self.pattern.keep(protect(scores, self.floor, kept), kept)
+            weights = {name: w * masks[name] for name, w in weights.items()}
+        return masks
+
+
+@torch.no_grad()
+def redraw_(net: SparseModel) -> None:
+    """Permute the initial weights within each layer: a new draw from the layer's own law, whatever that is."""
+    for name, weight in net.params.items():
+        order = torch.randperm(weight.numel(), generator=net.generator("reinit", name)).to(weight.device)
+        weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
+
+
+class Tempered(Protocol):
+    """Objectives of a number of batches, the network's output divided by a temperature."""
+
+    def __call__(self, number: int, *, temperature: float = 1.0) -> Sequence[Objective]:
+        """Return as many objectives."""
+        ...
+
+
+def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
+    """Return exponentially falling densities on the way from all weights to ``final``, which is ``density`` of them.
+
+    With a budget per layer they are those of whole counts: rounded anew in every round, one could grow again.
+    """
+    if isinstance(final, int):
+        return exponential(1.0, density, progress)
+    counts = {name: round(sizes[name] * exponential(1.0, kept / sizes[name], progress)) for name, kept in final.items()}
+    return {name: count / sizes[name] for name, count in counts.items()}
+
+
+def protect(scores: Mapping[str, Tensor], floor: int, kept: Budget) -> dict[str, Tensor]:
+    """Raise the ``floor`` best scores of every layer above all others.
+
+    Raises:
+        ValueError: a global budget is too small for the floor.
+    """
+    if floor == 0:
+        return dict(scores)
+    least = {name: min(floor, s.numel()) for name, s in scores.items()}
+    if isinstance(kept, int) and sum(least.values()) > kept:
+        raise ValueError(
+            f"floor {floor} needs {sum(least.values())} weights in {len(least)} layers, the sparsity leaves {kept}: "
+            f"lower one of them"
+        )
+    return {name: s.masked_fill(keep_top(s, least[name]), math.inf) for name, s in scores.items()}
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} {value} is impossible: choose a whole number of at least 1")

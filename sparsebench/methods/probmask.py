@@ -1,0 +1,75 @@
+"""ProbMask: learn which weights live through relaxed masks (Zhou et al. 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.execution.runtime import Masks
+from sparsebench.methods.base import Clock, Objective
+from sparsebench.methods.sampled_masks import DrawnMasks
+from sparsebench.sparse.model import SparseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbMask(DrawnMasks):
+    """Learn which weights live by the chain rule through relaxed masks (Zhou et al. 2021).
+
+    A relaxed mask is ``sigmoid(T (logit s + logistic noise))``. T, an inverse temperature, rises from 1 to
+    ``1 / sharpest`` over training, so that masks harden. Every pass is dense.
+
+    Args:
+        samples: draws whose losses are averaged in a step.
+        sharpest: the last temperature.
+    """
+
+    paper: ClassVar[str] = "probmask"
+    budget_holds: ClassVar[str] = "end"
+
+    score_lr: float = 0.006
+    schedule: str = "cubic"
+    samples: int = 2
+    sharpest: float = 0.03
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1 or not 0 < self.sharpest <= 1 or self.final_mask == "best_of_n":
+            raise ValueError(
+                f"samples={self.samples}, sharpest={self.sharpest:g}, final_mask={self.final_mask}: "
+                f"samples >= 1, sharpest in (0, 1] and any final_mask but best_of_n are needed"
+            )
+
+    def loss(self, net: SparseModel, objective: Objective) -> Tensor:
+        """Return the mean loss over draws of relaxed masks."""
+        network = self.network(net)
+        if self.fixed(net):
+            return network.run(objective, net.memory["kept"])
+        path = self.next_draw(net)
+        losses = [network.run(objective, self.relaxed(net, *path, index)) for index in range(self.samples)]
+        return torch.stack(losses).mean()
+
+    def relaxed(self, net: SparseModel, *path: int | str) -> Masks:
+        """Draw relaxed masks, differentiable with respect to the scores."""
+        progress = float(net.memory["time"]["progress"]) if "time" in net.memory else 0.0
+        inverse = 1.0 / ((1.0 - self.sharpest) * (1.0 - progress) + self.sharpest)
+        masks: Masks = {}
+        for name, score in net.learned.items():
+            uniform = torch.rand(score.shape, generator=net.generator("noise", *path, name)).clamp(1e-6, 1 - 1e-6)
+            noise = torch.logit(uniform).to(score.device)
+            masks[name] = torch.sigmoid(inverse * (_log_odds(score) + noise))
+        return masks
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Every pass of every sample is dense, until the masks are fixed."""
+        if self.fixed(net):
+            return SPARSE
+        return Passes(DENSE.forward * self.samples, DENSE.input * self.samples, DENSE.weight * self.samples)
+
+
+def _log_odds(score: Tensor, eps: float = 1e-6) -> Tensor:
+    """Return ln(s / (1 - s)), finite at 0 and 1, where its slope stays finite too."""
+    return torch.log(score + eps) - torch.log(1.0 - score + eps)

@@ -1,0 +1,251 @@
+"""Masks that are drawn: every channel, or weight, lives with a probability that is learned (Zhou et al. 2021).
+
+``s`` holds the probabilities, K = density * n bounds their sum: s is projected on ``{0 <= s <= 1, sum s <= K}`` after
+each step. How s learns is told in ``probabilistic.py``; here is how masks are drawn, and which mask is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+
+from sparsebench.execution import WeightNetwork
+from sparsebench.execution.runtime import Masks, Network, Session, cpu, module_of, session_of
+from sparsebench.functional.estimate import bernoulli
+from sparsebench.functional.prox import project_budget
+from sparsebench.functional.schedule import constant, cubic
+from sparsebench.functional.select import keep_top_each, keep_top_global
+from sparsebench.methods.base import Clock, Method, Probe
+from sparsebench.runs.messages import check_choice
+from sparsebench.sparse.model import SparseModel
+
+FinalMask = Literal["topk", "bernoulli", "best_of_n", "random", "uniform"]
+
+SCHEDULES = {"constant": constant, "cubic": cubic}
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnMasks(Method):
+    """What VR-PGE and ProbMask share: scores with an optimizer of their own, a budget, and a final mask.
+
+    Args:
+        density: K / n, the share of channels or weights that live, in expectation.
+        score_lr: learning rate of s, under the schedule of the weights'.
+        score_optimizer: ``adam`` or ``sgd``.
+        clip_norm: bound of the gradient's norm; None for none.
+        clip: ``separate``: the bound holds for the scores alone; ``joint``: for scores and weights together.
+        schedule: of K: ``constant``, s starts at the density; ``cubic``, s starts at 1 and K falls between two moments.
+        falls_from: first of these moments, as a fraction of training.
+        falls_until: the second.
+        constraint: ``leq``: sum s <= K; ``eq``: sum s = K.
+        fix_at: moment, as a fraction of training, from which the final mask stays and only weights are trained; None
+            fixes it at the end.
+        final_mask: ``topk``: the K most probable; ``bernoulli``: a draw; ``best_of_n``: of ``best_of`` draws the one
+            with the smallest loss on the batch at ``fix_at``; ``random``: K of all, whatever s; ``uniform``: the first
+            of each layer, an equal share (with ``fix_at=0`` a narrow dense network).
+        best_of: draws of ``best_of_n``.
+    """
+
+    zeros: ClassVar[str] = "computed"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "growth": "what a draw leaves out keeps its weights, and returns with them in another draw",
+    }
+
+    density: float = 0.5
+    score_lr: float = 0.012
+    score_optimizer: str = "adam"
+    clip_norm: float | None = 3.0
+    clip: str = "separate"
+    schedule: str = "constant"
+    falls_from: float = 0.16
+    falls_until: float = 0.6
+    constraint: str = "leq"
+    fix_at: float | None = 0.88
+    final_mask: FinalMask = "topk"
+    best_of: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density {self.density:g} is impossible: choose a sparsity of at least 0 and below 1")
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("score_optimizer", self.score_optimizer, OPTIMIZERS)
+        check_choice("constraint", self.constraint, ("leq", "eq"))
+        check_choice("clip", self.clip, ("separate", "joint"))
+        check_choice("final_mask", self.final_mask, get_args(FinalMask))
+        if self.fix_at is not None and not 0 <= self.fix_at <= 1:
+            raise ValueError(f"fix_at={self.fix_at:g} must be in [0, 1], a share of training, or null")
+        if self.final_mask == "best_of_n" and (not self.fix_at or self.best_of < 1):
+            raise ValueError("final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0: it looks at a batch")
+        if not 0 <= self.falls_from < self.falls_until <= 1:
+            raise ValueError(f"K falls from {self.falls_from:g} until {self.falls_until:g}: 0 <= from < until <= 1")
+        if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
+            raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
+
+    def build(self, net: SparseModel) -> Network:
+        """Build the network that runs with masks."""
+        return WeightNetwork(module_of(net), net.params)
+
+    def network(self, net: SparseModel) -> Network:
+        """Return the network that runs with masks; built once."""
+        return self.session(net).network
+
+    def session(self, net: SparseModel) -> Session:
+        """Return what lives as long as the process."""
+        return session_of(net, self.build)
+
+    def learned(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return the first probabilities of each unit: a layer's channels, or its weights.
+
+        Raises:
+            ValueError: channels of this network cannot be removed, or the budget is too small.
+        """
+        units = self.network(net).units
+        first = self.density if self.schedule == "constant" else 1.0
+        scores = {name: torch.full(_shape(size), first) for name, size in units.items()}
+        self.count(scores)
+        return scores
+
+    def learned_optimizer(self, group: dict[str, Any]) -> Optimizer | None:
+        """Return the scores' own optimizer."""
+        return OPTIMIZERS[self.score_optimizer]([group], lr=self.score_lr)
+
+    def count(self, scores: Mapping[str, Tensor]) -> int:
+        """Return K, a whole number that leaves one live entry in each layer.
+
+        Raises:
+            ValueError: there are more layers than that.
+        """
+        total = sum(value.numel() for value in scores.values())
+        kept = round(self.density * total)
+        if kept < len(scores):
+            raise ValueError(
+                f"density {self.density:g} keeps {kept} of {total}, fewer than one in each of {len(scores)} layers: "
+                f"choose a sparsity of at most {1 - len(scores) / total:.4f}"
+            )
+        return kept
+
+    # -- draws ------------------------------------------------------------------------------------------------------
+
+    def draw(self, net: SparseModel, *path: int | str) -> Masks:
+        """Draw a mask for each unit: a function of scores, seed and path alone."""
+        masks: Masks = {}
+        for name, score in net.learned.items():
+            masks[name] = bernoulli(cpu(score), net.generator("mask", *path, name))
+        return masks
+
+    def next_draw(self, net: SparseModel) -> tuple[int, int]:
+        """Return the numbers of the step and of the micro-batch in it: the path of its draws."""
+        session = self.session(net)
+        session.micro += 1
+        return int(net.memory["time"]["step"]) if "time" in net.memory else 0, session.micro - 1
+
+    def repair(self, net: SparseModel, masks: Masks) -> Masks:
+        """Switch the most probable entry on where a draw has left a layer empty."""
+        for name, mask in masks.items():
+            if not bool(mask.any()):
+                masks = {**masks, name: keep_top_each({name: cpu(net.learned[name])}, {name: 1})[name]}
+        return masks
+
+    # -- when -------------------------------------------------------------------------------------------------------
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Fix the mask, if it is fixed from the first step on."""
+        del probe
+        if self.fix_at == 0:
+            self.fix(net, self.choose(net), None)
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Clip the gradients."""
+        if self.clip_norm is not None and not self.fixed(net):
+            every = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(every if self.clip == "joint" else net.learned.values(), self.clip_norm)
+
+    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Project the scores on the budget; fix the mask at its time."""
+        if self.fixed(net):
+            return
+        net.memory["time"] = {"step": torch.tensor(clock.step), "progress": torch.tensor(clock.progress).double()}
+        self.session(net).micro = 0
+        self.project(net, clock)
+        if self.fix_at is not None and clock.step >= round(self.fix_at * clock.total):
+            if self.final_mask != "best_of_n":
+                self.fix(net, self.choose(net), optimizer)
+            elif "best" in net.memory:
+                self.fix(net, net.memory.pop("best"), optimizer)
+            else:
+                net.memory["wanted"] = {"best": torch.ones(())}
+
+    @torch.no_grad()
+    def project(self, net: SparseModel, clock: Clock) -> None:
+        """Project all scores together on the budget of the moment."""
+        total = sum(score.numel() for score in net.learned.values())
+        share, time = self.count(net.learned) / total, clock.between(self.falls_from, self.falls_until)
+        budget = total * SCHEDULES[self.schedule](share if self.schedule == "constant" else 1.0, share, time)
+        flat = torch.cat([score.reshape(-1) for score in net.learned.values()])
+        flat = project_budget(flat, budget, equality=self.constraint == "eq")
+        start = 0
+        for score in net.learned.values():
+            score.copy_(flat[start : start + score.numel()].reshape(score.shape))
+            start += score.numel()
+
+    # -- the final mask -----------------------------------------------------------------------------------------------
+
+    def fixed(self, net: SparseModel) -> bool:
+        """Tell whether the final mask is fixed."""
+        return "kept" in net.memory
+
+    def choose(self, net: SparseModel) -> Masks:
+        """Choose the final mask, with one live entry at least in each layer."""
+        scores = {name: cpu(score) for name, score in net.learned.items()}
+        if self.final_mask == "uniform":
+            counts = {name: max(1, round(self.density * score.numel())) for name, score in scores.items()}
+            return keep_top_each({name: torch.zeros_like(score) for name, score in scores.items()}, counts)
+        if self.final_mask == "bernoulli":
+            return self.repair(net, self.draw(net, "final"))
+        if self.final_mask == "random":
+            scores = {n: torch.rand(s.shape, generator=net.generator("random", n)) for n, s in scores.items()}
+        return self.top(scores)
+
+    def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
+        """Keep the K largest of all scores, or so many, the largest of each layer among them."""
+        first = {name: keep_top_each({name: score}, {name: 1})[name] for name, score in scores.items()}
+        sure = {name: score.masked_fill(first[name], torch.inf) for name, score in scores.items()}
+        return keep_top_global(sure, self.count(scores) if kept is None else kept)
+
+    def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
+        """Fix the masks: from now on weights outside are zero, and stay so."""
+        net.memory["kept"] = masks
+        kept = self.network(net).weight_masks(masks)
+        net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)
+
+    def shown(self, net: SparseModel) -> Masks:
+        """Return the masks that evaluation sees: the final ones, or the likeliest at the budget of the moment."""
+        if self.fixed(net):
+            return {name: mask.cpu() for name, mask in net.memory["kept"].items()}
+        scores = {name: cpu(score) for name, score in net.learned.items()}
+        return self.top(scores, max(self.count(scores), round(sum(float(s.sum()) for s in scores.values()))))
+
+    def view(self, net: SparseModel) -> dict[str, Tensor]:
+        """Show the network of these masks, at full size."""
+        return self.network(net).masked(self.shown(net)).tensors
+
+    @torch.no_grad()
+    def finish(self, net: SparseModel) -> None:
+        """Fix the masks, if they are not yet; store zeros for all that belongs to what is dead, norms included."""
+        if not self.fixed(net):
+            self.fix(net, self.top(net.learned) if self.final_mask == "best_of_n" else self.choose(net), None)
+        net.project_()
+        stored = dict(module_of(net).named_parameters())
+        for name, tensor in self.view(net).items():
+            if name in stored:
+                stored[name].copy_(tensor)
+
+
+def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else size

@@ -1,0 +1,178 @@
+"""Learn which channels, or weights, live (Zhou et al. 2021).
+
+VR-PGE learns the probabilities from the losses of two sampled networks, without a gradient through the masks, so the
+sampled networks may be as small as their masks say. ProbMask relaxes the masks and differentiates through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from sparsebench.cost.passes import Passes
+from sparsebench.execution import ChannelNetwork
+from sparsebench.execution.runtime import Execution, Masks, Network, cpu, module_of, run, runs_small
+from sparsebench.functional.estimate import Form, policy_gradient
+from sparsebench.methods.base import Clock, Objective
+from sparsebench.methods.sampled_masks import DrawnMasks
+from sparsebench.runs.messages import check_choice
+from sparsebench.sparse.model import SparseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class VRPGE(DrawnMasks):
+    """Learn which channels live from two sampled networks and the difference of their losses (Zhou et al. 2021).
+
+    Two masks m0, m1 are drawn for the same batch. The weights learn from the first network by the chain rule; the
+    scores get ``(L0 - L1) (m0 - m1) / (2 h) * h^exponent`` with ``h = s (1 - s)``. Neither needs what a mask leaves
+    out, so both networks run as the small dense networks that they are.
+
+    Args:
+        level: ``filter``: a score for each output channel of each prunable convolution, its mask acting after the norm;
+            ``weight``: for each prunable weight.
+        estimator: ``two_sided``, ``one_sided`` or ``plain``.
+        exponent: of the preconditioner; 0 is the plain unbiased gradient.
+        backward_samples: 1: weights learn from the first network, the second is run forward only, leaves no trace in
+            running statistics, and is left out where both draws are equal; 2: from the mean of both.
+        residual: masks around residual sums: ``union``, ``tied`` or ``inner`` (see ``execution.ChannelNetwork``).
+        execution: ``compact``: small networks; ``masked``: at full size; ``auto``: the faster, timed on first steps.
+        multiple: widths of small layers are rounded up to a multiple of this, or its half, ..., where that adds at most
+            an eighth; 1: never.
+        sum_multiple: the same for residual sums.
+        shuffle: control: give the loss difference a random sign, so that scores learn nothing.
+    """
+
+    paper: ClassVar[str] = "vr_pge"
+
+    level: str = "filter"
+    estimator: Form = "two_sided"
+    exponent: float = 0.5
+    backward_samples: int = 1
+    residual: str = "union"
+    execution: Execution = "compact"
+    multiple: int = 1
+    sum_multiple: int = 16
+    shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("level", self.level, ("filter", "weight"))
+        check_choice("estimator", self.estimator, get_args(Form))
+        check_choice("execution", self.execution, get_args(Execution))
+        check_choice("backward_samples", self.backward_samples, (1, 2))
+        if not 0 <= self.exponent <= 1:
+            raise ValueError(f"exponent={self.exponent:g} must be in [0, 1]: 0 is unbiased, 0.5 the published choice")
+
+    def build(self, net: SparseModel) -> Network:
+        """Build the network whose channels, or weights, have masks."""
+        if self.level == "weight":
+            return super().build(net)
+        options = {"multiple": self.multiple, "sum_multiple": self.sum_multiple, "residual": self.residual}
+        return ChannelNetwork.of(module_of(net), net.params, **options)
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def loss(self, net: SparseModel, objective: Objective) -> Tensor:
+        """Return the loss of a pair of draws, or of the final network once it is fixed."""
+        if self.fixed(net):
+            return self._run(net, objective, self.shown(net))
+        path = self.next_draw(net)
+        if "wanted" in net.memory:
+            self._compare(net, objective)
+        return self.pair(net, objective, self.draw(net, *path, 0), self.draw(net, *path, 1), path)
+
+    def pair(
+        self, net: SparseModel, objective: Objective, one: Masks, two: Masks, path: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Return the loss whose gradient is the chain rule for the weights and the estimate for the scores.
+
+        Args:
+            net: scores and parameters.
+            objective: weights -> loss of a batch.
+            one: first draw.
+            two: second draw.
+            path: of the draws, for the sign of the shuffled control.
+        """
+        network = self.network(net)
+        real = (self.repair(net, one), self.repair(net, two))
+        loss_one = self._run(net, objective, real[0])
+        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
+            real, loss_two = real[:1], loss_one  # one network, one loss: a second pass would teach nothing
+        elif self.backward_samples == 1:
+            with torch.no_grad():
+                loss_two = self._run(net, objective, real[1], statistics=False)
+        else:
+            loss_two = self._run(net, objective, real[1])
+        total = loss_one if self.backward_samples == 1 else (loss_one + loss_two) / 2
+        # of several micro-batches, the last stands for all in the ledger
+        self.session(net).costs = tuple((network.shares(m), network.shares(m, executed=True)) for m in real)
+        sign = 1.0
+        if self.shuffle:
+            sign = 2.0 * torch.randint(2, (), generator=net.generator("sign", *path)).item() - 1.0
+        losses = [
+            sign * loss.detach().to(torch.promote_types(loss.dtype, torch.float32)) for loss in (loss_one, loss_two)
+        ]
+        for name, score in net.learned.items():
+            gradient = policy_gradient(
+                score,
+                one[name].to(score.device),
+                two[name].to(score.device),
+                losses[0],
+                losses[1],
+                self.estimator,
+                self.exponent,
+            )
+            # the value stays, the gradient of the score is the estimate: accumulated, scaled and averaged as all others
+            total = total + ((score - score.detach()) * gradient).sum()
+        return total
+
+    def _run(self, net: SparseModel, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        return run(net, self.session(net), objective, masks, execution=self._execution, statistics=statistics)
+
+    @property
+    def _execution(self) -> Execution:
+        return "masked" if self.level == "weight" else self.execution
+
+    @torch.no_grad()
+    def _compare(self, net: SparseModel, objective: Objective) -> None:
+        """Find the best of several draws on this batch, over all ranks."""
+        draws = [self.repair(net, self.draw(net, "best", index)) for index in range(self.best_of)]
+        losses = torch.stack([self._run(net, objective, masks, statistics=False).float() for masks in draws])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(losses)
+        net.memory["best"] = draws[int(losses.argmin())]
+        del net.memory["wanted"]
+
+    # -- cost ---------------------------------------------------------------------------------------------------------
+
+    def passes(self, net: SparseModel, clock: Clock) -> Passes:
+        """Two forward passes, and the backward passes of one network or of both; one of each in the final network."""
+        if self.fixed(net):
+            return self._final(net, executed=False)
+        costs = self.session(net).costs
+        if not costs:  # nothing is drawn yet: the expectation
+            scores = {name: cpu(score).double() for name, score in net.learned.items()}
+            expected = self.network(net).shares(scores)
+            return self._passes(expected, expected)
+        return self._passes(*(nominal for nominal, _ in costs))
+
+    def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
+        """Say what the small networks multiply; None where the network runs at full size."""
+        if not runs_small(net, self._execution):
+            return None
+        if self.fixed(net):
+            return self._final(net, executed=True)
+        costs = self.session(net).costs
+        return self._passes(*(executed for _, executed in costs)) if costs else None
+
+    def _final(self, net: SparseModel, *, executed: bool) -> Passes:
+        shares = self.network(net).shares(self.shown(net), executed=executed)
+        return Passes((shares,), (shares,), (shares,))
+
+    def _passes(self, *shares: Mapping[str, float]) -> Passes:
+        backward = shares[: self.backward_samples]
+        return Passes(shares, backward, backward)

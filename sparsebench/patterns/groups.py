@@ -1,0 +1,187 @@
+"""Patterns that fix how many weights of each group stay: N of M, and a constant fan-in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsebench.functional.counts import Budget, Shapes
+from sparsebench.functional.select import keep_top
+from sparsebench.patterns.base import Densities, Pattern
+
+
+@dataclass(frozen=True)
+class Grouped(Pattern):
+    """All groups of a layer keep the same number of weights; a group without any (an ablated neuron) stays empty.
+
+    Single weights move, within their group. Nothing moves between layers.
+    """
+
+    shifts: ClassVar[bool] = False
+
+    def step(self, shape: tuple[int, ...]) -> int:
+        """Return the number of groups: one weight more in each."""
+        return math.prod(shape) // self.size(shape)
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Return the weights of a group."""
+        raise NotImplementedError
+
+    def budget(self, shapes: Shapes, densities: Densities) -> Budget:
+        """Turn densities into numbers of weights, the same in every group of a layer; layers do not compete."""
+        each = densities if isinstance(densities, Mapping) else dict.fromkeys(shapes, densities)
+        return super().budget(shapes, each)
+
+    def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
+        """Return masks of the best weights of each group that spend a budget exactly."""
+        assert isinstance(kept, Mapping), "groups have budgets per layer"
+        masks: dict[str, Tensor] = {}
+        for name, score in scores.items():
+            groups = self.units(score)
+            chosen = ranks(groups, torch.ones_like(groups, dtype=torch.bool)) < kept[name] // len(groups)
+            masks[name] = self.spread(chosen, score)
+        return masks
+
+    def prune(self, mask: Tensor, score: Tensor, count: int, *, allow_regrow: bool = True) -> Tensor:
+        """Keep the ``count`` best active weights of the layer, whatever their group."""
+        active, values = self.units(mask), self.units(score)
+        fixed = torch.zeros_like(active)
+        if not allow_regrow:  # a group cannot lose more than what is off in it now
+            room = (~active).sum(dim=1, keepdim=True)
+            fixed = active & (ranks(values, active) < active.sum(dim=1, keepdim=True) - room)
+        loose = (active & ~fixed).reshape(-1).nonzero().reshape(-1)
+        kept = fixed.reshape(-1).clone()
+        kept[loose[keep_top(values.reshape(-1)[loose], count - int(fixed.sum()))]] = True
+        return self.spread(kept.reshape(active.shape), mask)
+
+    def grow(self, mask: Tensor, score: Tensor, count: int, *, avoid: Tensor | None = None) -> Tensor:
+        """Fill every group to the same number: ``count`` more weights in all.
+
+        Raises:
+            ValueError: the total is no multiple of the groups, or a group holds more than its part.
+        """
+        kept, values = self.units(mask), self.units(score)
+        total, groups = int(kept.sum()) + count, len(kept)
+        missing = total // groups - kept.sum(dim=1, keepdim=True)
+        if total % groups or bool((missing < 0).any()):
+            raise ValueError(f"{total} weights cannot be shared equally by {groups} groups that keep what they have")
+        first = ~kept if avoid is None else ~kept & ~self.units(avoid)
+        grown = first & (ranks(values, first) < missing)
+        last = ~kept & ~first
+        grown |= last & (ranks(values, last) < missing - grown.sum(dim=1, keepdim=True))
+        return self.spread(kept | grown, mask)
+
+    def holds(self, mask: Tensor) -> bool:
+        """Tell whether all groups have the same number of ones, or none."""
+        ones = self.units(mask).sum(dim=1)
+        return bool(((ones == 0) | (ones == ones.max())).all())
+
+
+@dataclass(frozen=True)
+class NofM(Grouped):
+    """Of every ``m`` consecutive weights along a dimension, ``n`` stay.
+
+    Args:
+        n: weights that stay in each group.
+        m: size of a group.
+        dim: where groups lie; 1 groups the input channels, for each kernel position on its own, as hardware does.
+    """
+
+    n: int = 2
+    m: int = 4
+    dim: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= self.m:
+            raise ValueError(f"{self.n}:{self.m} is impossible: of every M weights N stay, 1 <= N <= M")
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Return M, or all of a dimension that M does not divide: only a dense layer may have one."""
+        return self.m if shape[self.dim] % self.m == 0 else shape[self.dim]
+
+    def units(self, values: Tensor) -> Tensor:
+        """Return [groups, m]."""
+        return values.detach().movedim(self.dim, -1).reshape(-1, self.size(tuple(values.shape)))
+
+    def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
+        """Undo ``units``."""
+        last = like.movedim(self.dim, -1).shape
+        return super().spread(chosen.reshape(last).movedim(-1, self.dim), like)
+
+    def budget(self, shapes: Shapes, densities: Densities) -> Budget:
+        """Turn densities into N per group, more while a method is on its way; a dense layer has no groups."""
+        each = densities if isinstance(densities, Mapping) else dict.fromkeys(shapes, densities)
+        grouped = {name: shape for name, shape in shapes.items() if each[name] < 1}
+        counts = super().budget(grouped, {name: each[name] for name in grouped})
+        assert isinstance(counts, Mapping)
+        return {name: counts[name] if name in counts else math.prod(shape) for name, shape in shapes.items()}
+
+    def refuse(self, shapes: Shapes, density: Densities) -> None:
+        """Refuse a sparsity other than that of N:M, and dimensions that M does not divide."""
+        each = density if isinstance(density, Mapping) else dict.fromkeys(shapes, density)
+        sparse = {name: value for name, value in each.items() if value < 1}
+        wrong = {name: value for name, value in sparse.items() if abs(value - self.n / self.m) > 1e-9}
+        if wrong and len({round(value, 9) for value in sparse.values()}) > 1:
+            name, value = next(iter(wrong.items()))
+            raise ValueError(
+                f"{self.n}:{self.m} keeps {self.n / self.m:.4g} of every layer, the distribution asks for {value:.4g} "
+                f"of {name}: choose distribution=uniform sparsity={1 - self.n / self.m:.4g}"
+            )
+        if wrong:
+            raise ValueError(self._other_ratio(next(iter(wrong.values()))))
+        for name in sparse:
+            size = shapes[name][self.dim]
+            if size % self.m:
+                fits = [divisor for divisor in range(self.n + 1, size + 1) if size % divisor == 0]
+                near = min(fits, key=lambda divisor: abs(divisor - self.m), default=None)
+                raise ValueError(
+                    f"{self.n}:{self.m} does not fit {name}, whose dimension {self.dim} has size {size}: "
+                    + (f"the nearest M that divides it is {near}; choose that, or " if near else "")
+                    + f"leave the layer dense with prunable.exclude=[{name}]"
+                )
+
+    def _other_ratio(self, density: float) -> str:
+        asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, {1 - density:.4g} is asked for"
+        same = f"choose sparsity={1 - self.n / self.m:.4g}"
+        group = round(self.n / density)
+        if abs(self.n / group - density) > 1e-9:
+            return f"{asked}: {same}"
+        ratios = f"pattern.n={self.n} pattern.m={group} ({self.n}:{group})"
+        shared = math.gcd(self.n, group)
+        if shared > 1:
+            ratios += f" or pattern.n={self.n // shared} pattern.m={group // shared}"
+        return f"{asked}: {same}, or {ratios}"
+
+    def holds(self, mask: Tensor) -> bool:
+        """Tell whether a mask is N:M: exactly N of every M; a mask of ones is a dense layer."""
+        return bool(mask.all()) or bool((self.units(mask).sum(dim=1) == self.n).all())
+
+
+@dataclass(frozen=True)
+class FanIn(Grouped):
+    """Every output (neuron, filter) has the same number of incoming weights (Lasby et al. 2024, section 3)."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Return the possible inputs of an output."""
+        return math.prod(shape[1:])
+
+    def units(self, values: Tensor) -> Tensor:
+        """Return [outputs, inputs]."""
+        return values.detach().reshape(values.shape[0], -1)
+
+
+def ranks(values: Tensor, among: Tensor) -> Tensor:
+    """Rank the marked entries of each row: 0 for the largest, ties by index; elsewhere the number means nothing.
+
+    Args:
+        values: [rows, columns].
+        among: bool, same shape.
+    """
+    order = values.sort(dim=1, descending=True, stable=True).indices
+    place = among.gather(1, order).cumsum(dim=1) - 1
+    return torch.empty_like(place).scatter_(1, order, place)

@@ -1,0 +1,32 @@
+"""An ensemble of independent solutions of iterative pruning: what one averaged network is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sparsebench.fits.journal import conclude
+from sparsebench.fits.run import Run
+from sparsebench.fits.state import State
+from sparsebench.recipes.imp import imp
+
+
+def imp_ensemble(run: Run, *, solutions: int = 2, **arguments: Any) -> State:
+    """Prune several networks iteratively, from different initial weights, and average their predictions.
+
+    Its inference costs as many forward passes as there are solutions.
+
+    Args:
+        run: what to train with.
+        solutions: independent runs of ``imp``, with seeds that follow from the run's.
+        arguments: those of ``imp``.
+
+    Raises:
+        ValueError: fewer than two solutions.
+    """
+    if solutions < 2:
+        raise ValueError(f"recipe.solutions={solutions} is no ensemble: give at least 2, or choose recipe=imp")
+    seeds = [run.seed + 1_000_003 * number for number in range(solutions)]  # the first is what recipe=imp trains
+    runs = [replace(run, seed=seed, prefix=f"solution{number}-") for number, seed in enumerate(seeds)]
+    first, *others = [imp(one, **arguments) for one in runs]
+    return conclude(run, State(first.weights, first.masks, members=[other.weights for other in others]))

@@ -1,0 +1,70 @@
+"""From one fit to the next: the masks that are pruned, and the weights that are rewound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsebench.fits.state import State
+from sparsebench.methods.given import Given
+from sparsebench.sparse import SparseModel
+
+if TYPE_CHECKING:
+    from sparsebench.fits.run import Run
+
+
+def pruning(run: Run) -> Given:
+    """Return what the run prunes to: density, distribution and pattern.
+
+    Raises:
+        ValueError: the run's method chooses masks itself.
+    """
+    if not isinstance(run.method, Given):
+        name = type(run.method).__name__
+        raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")
+    run.method.budget(_blank(run))  # refuses what a pattern or distribution cannot express
+    return run.method
+
+
+def ones(run: Run) -> dict[str, Tensor]:
+    """Return masks that keep everything."""
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in _blank(run).shapes.items()}
+
+
+def prune(run: Run, state: State, density: float) -> State:
+    """Keep the largest magnitudes among the active weights of a state, an exact number of them.
+
+    The ranking is global or within layers, as the method's distribution says; of equal magnitudes the first stay.
+
+    Raises:
+        ValueError: a layer would have to grow.
+    """
+    method, masks = pruning(run), state.masks or ones(run)
+    scores = {name: state.weights[name].detach().abs().masked_fill(~mask, -1.0) for name, mask in masks.items()}
+    pruned = method.pattern.keep(scores, method.budget(_blank(run), density))
+    for name, mask in pruned.items():
+        if bool((mask & ~masks[name]).any()):
+            raise ValueError(
+                f"{name} would regrow weights at density {density:g}: choose distribution=global or uniform, under "
+                f"which no layer grows when the whole shrinks"
+            )
+    return rewind(state, pruned)
+
+
+def rewind(state: State, masks: Mapping[str, Tensor]) -> State:
+    """Return a state's weights, zero outside the masks, with nothing of an optimizer: where a new fit starts."""
+    weights = {n: v.masked_fill(~masks[n], 0.0) if n in masks else v.clone() for n, v in state.weights.items()}
+    return State(weights, dict(masks))
+
+
+def density_of(masks: Mapping[str, Tensor]) -> float:
+    """Return the share of active weights; 1 without masks."""
+    return sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values()) if masks else 1.0
+
+
+def _blank(run: Run) -> SparseModel:
+    """Return the sparse state of an untrained network, for its names and shapes."""
+    return SparseModel(run.prunable.select(run.network()))

@@ -1,0 +1,127 @@
+"""From rows to what a picture shows: points, curves over training, density per layer, published numbers, links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sparsebench.results.collect import Finished
+from sparsebench.results.curves import CURVES, curves_of, rounded
+from sparsebench.results.published import Published, citation, find, load_published
+from sparsebench.results.render.columns import records
+from sparsebench.results.table import Row
+
+_CELLS = 60_000
+_MOST, _LEAST = 120, 10
+
+
+def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return everything that plots show, ready for JSON, and what could not be read.
+
+    Curves are thinned to between 10 and 120 points, so that a page stays small however many runs it shows.
+
+    Args:
+        rows: rows of the table.
+        base: folder from which links to the runs start.
+
+    Returns:
+        ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
+        runs refer by number) and ``curves`` (metric -> meaning); and one line per damaged file.
+    """
+    total = sum(len(row.runs) for row in rows)
+    points = max(_LEAST, min(_MOST, _CELLS // max(1, total)))
+    layers: dict[tuple[str, ...], int] = {}
+    damaged: list[str] = []
+    shown: list[dict[str, Any]] = []
+    for row, record in zip(rows, records(rows), strict=True):
+        entry = row.published.published if row.published else None
+        record["published_source"] = source(entry) if entry else None
+        record["runs"] = [_run(run, base=base, points=points, layers=layers, damaged=damaged) for run in row.runs]
+        shown.append(record)
+    drawn = {metric for record in shown for run in record["runs"] for metric in run["curves"]}
+    return {
+        "rows": shown,
+        "published": published_points(rows),
+        "layers": [list(names) for names in layers],
+        "curves": {metric: meaning for metric, meaning in CURVES.items() if metric in drawn},
+    }, damaged
+
+
+def published_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the published numbers at every sparsity, for each method on each network and data set of ours."""
+    asked = dict.fromkeys(tuple(row.key[key] for key in ("dataset", "model", "recipe", "method")) for row in rows)
+    sparsities = sorted({entry.sparsity for entry in load_published() if entry.sparsity is not None})
+    found: list[dict[str, Any]] = []
+    for dataset, model, recipe, method in asked:
+        entries = {
+            entry.id: entry
+            for sparsity in sparsities
+            for entry in find(method=method, model=model, dataset=dataset, recipe=recipe, sparsity=sparsity)
+        }
+        for entry in entries.values():
+            names = {"dataset": dataset, "model": model, "recipe": recipe, "method": method}
+            numbers = {key: getattr(entry, key) for key in ("sparsity", "value", "std", "epochs", "train_flops")}
+            found.append({**names, **numbers, "source": source(entry), "protocol": entry.protocol})
+    return found
+
+
+def source(entry: Published) -> str:
+    """Say where a published number stands."""
+    place = entry.table if entry.evidence == "read" else f"{entry.table}, quoted second-hand"
+    return f"{citation(entry.paper)} ({place})"
+
+
+def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other beats in both: cheaper (first number) and better (second), cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def is_dense(row: Mapping[str, Any]) -> bool:
+    """Tell dense training from all else."""
+    return row["method"] == "dense" and row["recipe"] == "single"
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return what has a colour of its own: the method, or the method within its recipe."""
+    plain = row["recipe"] in ("single", row["method"])
+    return row["method"] if plain else f"{row['method']}, {row['recipe']}"
+
+
+def line_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what rows of one line have in common: all but sparsity."""
+    return kind_of(row), row["epochs"], row["settings"]
+
+
+def link(folder: Path, base: Path) -> str:
+    """Return a link from a page in ``base`` to a folder: relative where both lie on one drive."""
+    try:
+        return quote(Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()) + "/"
+    except ValueError:
+        return folder.resolve().as_uri() + "/"
+
+
+def _run(
+    run: Finished, *, base: Path, points: int, layers: dict[tuple[str, ...], int], damaged: list[str]
+) -> dict[str, Any]:
+    result = run.result
+    densities = result.get("density_per_layer")
+    densities = densities if isinstance(densities, Mapping) else {}
+    curves, unread = curves_of(run, points)
+    damaged += unread
+    return {
+        "seed": result["seed"],
+        "test_accuracy": rounded(result["test_accuracy"], 6),
+        "folder": link(run.folder, base),
+        "name": run.folder.name,
+        "at": curves.pop("at"),
+        "curves": curves,
+        "layers": layers.setdefault(tuple(densities), len(layers)) if densities else None,
+        "densities": [rounded(value) for value in densities.values()],
+    }

@@ -1,0 +1,173 @@
+"""From rows to a grid of text: which columns a table has, and how each number is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsebench.results.published import citation
+from sparsebench.results.table import GROUP, Mean, Row, value_of
+
+HEADERS = {
+    "dataset": "dataset",
+    "model": "model",
+    "recipe": "recipe",
+    "method": "method",
+    "sparsity_target": "sparsity",
+    "epochs": "epochs",
+}
+# metric -> header, factor, digits; FLOPs are counted on active weights, relative to the same network trained dense
+_METRICS = {
+    "test_accuracy": ("test\nacc. %", 100, 2),
+    "sparsity": ("measured", 1, 4),
+    "train_flops_ratio": ("train\nFLOPs", 1, 3),
+    "test_flops_ratio": ("inference\nFLOPs", 1, 3),
+    "executed_flops_ratio": ("executed\nFLOPs", 1, 2),
+    "exploration_rate": ("explored", 1, 3),
+    "images_per_second": ("images/s", 1, 0),
+    "seconds": ("seconds", 1, 1),
+}
+LEGEND = (
+    "mean ± sample standard deviation over n seeds; sparsity: target, measured: zeros among the weights that may be "
+    "sparse; train and inference FLOPs: active weights, relative to the dense network; executed FLOPs: what the back "
+    "end multiplied in training, relative to dense training; explored: weights that were ever active; "
+    "Δ: ours minus published, in points"
+)
+
+
+@dataclass
+class Grid:
+    """A table as text.
+
+    Attributes:
+        headers: one per column; a line break may stand where a narrow column wants one.
+        numeric: which columns are aligned to the right.
+        body: rows of cells.
+        common: what holds for every row and has no column of its own.
+        sources: where the published numbers stand.
+        results: columns of names, accuracy and published values.
+        costs: columns of names, FLOPs and speed.
+    """
+
+    headers: list[str] = field(default_factory=list)
+    numeric: list[bool] = field(default_factory=list)
+    body: list[list[str]] = field(default_factory=list)
+    common: str = ""
+    sources: list[str] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    costs: list[int] = field(default_factory=list)
+
+    def add(
+        self, header: str, cells: Sequence[str], *, numeric: bool = True, results: bool = True, costs: bool = True
+    ) -> None:
+        """Add a column; where a table must be split, it belongs to one part or to both."""
+        self.results += [len(self.headers)] if results else []
+        self.costs += [len(self.headers)] if costs else []
+        self.headers.append(header)
+        self.numeric.append(numeric)
+        self.body = self.body or [[] for _ in cells]
+        for row, cell in zip(self.body, cells, strict=True):
+            row.append(cell)
+
+
+def grid(rows: Sequence[Row], by: Sequence[str] = ()) -> Grid:
+    """Lay rows out for people; a name that is the same in every row moves to the line above the table."""
+    table, common = Grid(), []
+    keys = [*by, *(key for key in GROUP if key not in by)]
+    for key in keys:
+        values = [_name(value_of(row, key)) for row in rows]
+        movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
+        if movable and len(set(values)) == 1:
+            common.append(f"{HEADERS[key]} {values[0]}")
+        else:
+            table.add(HEADERS.get(key, key), values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
+    settings = [_settings(row, by) for row in rows]
+    if any(settings):
+        table.add("settings", [text or "-" for text in settings], numeric=False)
+    table.add("n", [str(len(row.runs)) for row in rows])
+    for metric, (header, factor, digits) in _METRICS.items():
+        cells = aligned([_number(row.means.get(metric), factor, digits) for row in rows])
+        result = metric in ("test_accuracy", "sparsity")
+        table.add(header, cells, results=result, costs=not result)
+    table.add("published", aligned([_published(row) for row in rows]), costs=False)
+    table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
+    protocols = [row.published.protocol if row.published else "-" for row in rows]
+    table.add("protocol", protocols, numeric=False, costs=False)
+    table.common = ", ".join(common)
+    table.sources = sources(rows)
+    return table
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows with every name and number in full, for CSV and JSON."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        record: dict[str, Any] = {key: row.key[key] for key in GROUP}
+        record |= {"settings": _settings(row, ()), "n": len(row.runs), "seeds": row.seeds}
+        for metric in _METRICS:
+            average = row.means.get(metric)
+            record[metric] = average.value if average else None
+            record[f"{metric}_std"] = average.std if average else None
+        entry = row.published.published if row.published else None
+        record |= {
+            "published": entry.value if entry else None,
+            "published_std": entry.std if entry else None,
+            "published_id": entry.id if entry else None,
+            "published_paper": entry.paper if entry else None,
+            "delta": row.delta,
+            "protocol": row.published.protocol if row.published else None,
+        }
+        found.append(record)
+    return found
+
+
+def sources(rows: Sequence[Row]) -> list[str]:
+    """Return one line per published source: paper, and the tables that were used."""
+    tables: dict[str, list[str]] = {}
+    for row in rows:
+        if row.published:
+            entry = row.published.published
+            place = entry.table if entry.evidence == "read" else f"{entry.table}, quoted second-hand"
+            tables.setdefault(entry.paper, [])
+            if place not in tables[entry.paper]:
+                tables[entry.paper].append(place)
+    return [f"{paper}: {citation(paper)} ({'; '.join(places)})" for paper, places in tables.items()]
+
+
+def aligned(cells: Sequence[str]) -> list[str]:
+    """Pad cells with ``±`` to equal width on the right of it, so that decimal points stand below each other."""
+    width = max((len(cell.partition(" ± ")[2]) for cell in cells), default=0)
+    if not width:
+        return list(cells)
+    return [c if c == "-" else c + " " * (width + 3 - len("".join(c.partition(" ± ")[1:]))) for c in cells]
+
+
+def _number(average: Mean | None, factor: float, digits: int) -> str:
+    if average is None or not math.isfinite(average.value):
+        return "-"
+    text = f"{factor * average.value:.{digits}f}"
+    if average.std is None:
+        return text
+    spread = f"{factor * average.std:.{digits}f}"
+    # a deviation that rounds to nothing is worth its width for the accuracy alone
+    return text if float(spread) == 0 and factor == 1 else f"{text} ± {spread}"
+
+
+def _published(row: Row) -> str:
+    if row.published is None:
+        return "-"
+    entry = row.published.published
+    spread = "" if entry.std is None else f" ± {entry.std:.2f}"
+    return f"{entry.value:.2f}{spread}"
+
+
+def _settings(row: Row, by: Sequence[str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in row.settings.items() if key not in by)
+
+
+def _name(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,40 @@
+"""One page that holds a whole report: opened from disk, without a network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsebench.results.render.columns import LEGEND
+from sparsebench.results.render.text import finite
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def page(picture: Mapping[str, Any], *, title: str, notes: Sequence[str], sources: Sequence[str], made: str) -> str:
+    """Return the page.
+
+    Nothing of a run's text is ever markup: the data stand in a block of JSON in which no tag can begin, and the
+    script writes them as text.
+
+    Args:
+        picture: what ``series.picture`` returns.
+        title: heading.
+        notes: remarks on runs: unfinished, damaged, of different versions.
+        sources: where the published numbers stand.
+        made: by which version, and when.
+    """
+    data = {**picture, "title": title, "notes": list(notes), "sources": list(sources), "made": made, "legend": LEGEND}
+    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(letter, escape)
+    head, tail = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
+    return head.replace("{{title}}", html.escape(title)) + text + tail
+
+
+def _plain(value: Any) -> str:
+    """Write what JSON does not know, such as a date in a configuration, as text."""
+    return str(value)

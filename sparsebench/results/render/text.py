@@ -1,0 +1,143 @@
+"""Write a table for a terminal, in Markdown, LaTeX, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sparsebench.results.render.columns import LEGEND, Grid
+
+FORMATS = ("terminal", "markdown", "latex", "csv", "json")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+}
+
+
+def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: bool) -> str:
+    """Return the table for a terminal, or for a file where ``width`` is None: then no line is broken.
+
+    A table wider than the terminal becomes two, below each other: results, then costs.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    screen = Console(
+        file=io.StringIO(), width=width or 1000, force_terminal=colour, no_color=not colour, highlight=False
+    )
+    whole = _rich_table(grid, range(len(grid.headers)))
+    parts = [whole]
+    if width is not None and screen.measure(whole, options=screen.options.update(width=1000)).maximum > width:
+        parts = [_rich_table(grid, grid.results), _rich_table(grid, grid.costs)]
+    with screen.capture() as captured:
+        if grid.common:
+            screen.print(Text(grid.common, style="bold"))
+        for table in parts:
+            screen.print()
+            screen.print(table)
+        screen.print()
+        for line in (LEGEND, *_footers(grid, notes)):
+            screen.print(Text(line), soft_wrap=width is None)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def _rich_table(grid: Grid, columns: Sequence[int]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        justify, wraps = "right" if grid.numeric[column] else "left", grid.headers[column] in ("settings", "protocol")
+        table.add_column(grid.headers[column], justify=justify, no_wrap=not wraps, overflow="fold")
+    for row in grid.body:
+        table.add_row(*(Text(row[column]) for column in columns), style="dim" if "dense" in row else None)
+    return table
+
+
+def markdown(grid: Grid, notes: Sequence[str]) -> str:
+    """Return the table in Markdown, with columns of equal width so that the source can be read too."""
+    cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in (_one_line(grid), *grid.body)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.headers))]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(row, widths, grid.numeric, strict=True)
+        ]
+        lines.append(f"| {' | '.join(padded)} |")
+    rule = [("-" * (w - 1) + ":") if n else "-" * w for w, n in zip(widths, grid.numeric, strict=True)]
+    lines.insert(1, f"| {' | '.join(rule)} |")
+    head = [grid.common[:1].upper() + grid.common[1:] + ":", ""] if grid.common else []
+    foot = ["", LEGEND[:1].upper() + LEGEND[1:] + ".", "", *(f"- {line}" for line in _footers(grid, notes))]
+    return "\n".join([*head, *lines, *foot]).rstrip() + "\n"
+
+
+def latex(grid: Grid, notes: Sequence[str]) -> str:
+    """Return the table in LaTeX; it needs the package booktabs."""
+    columns = "".join("r" if numeric else "l" for numeric in grid.numeric)
+    body = [" & ".join(_escape(cell.strip()) for cell in row) + r" \\" for row in grid.body]
+    lines = [
+        r"% \usepackage{booktabs}",
+        *([f"% {grid.common}"] if grid.common else []),
+        f"% {LEGEND}",
+        *(f"% {line}" for line in _footers(grid, notes)),
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(map(_escape, _one_line(grid))) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(records: Sequence[dict[str, Any]]) -> str:
+    """Return records as CSV: every number in full, empty where there is none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        flat = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in record.items()}
+        writer.writerow({key: "" if value is None else value for key, value in flat.items()})
+    return text.getvalue()
+
+
+def json_text(records: Sequence[dict[str, Any]], **more: Any) -> str:
+    """Return one JSON document: ``rows`` and what is passed besides; numbers that JSON has no name for are null."""
+    return json.dumps(finite({"rows": list(records), **more}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that JSON has no name for by None, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _one_line(grid: Grid) -> list[str]:
+    return [header.replace("\n", " ") for header in grid.headers]
+
+
+def _footers(grid: Grid, notes: Sequence[str]) -> list[str]:
+    return [*(f"published, {line}" for line in grid.sources), *notes]
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)

@@ -1,0 +1,131 @@
+"""Fingerprints of what a configuration only points at: files of a data set, source files of foreign code.
+
+They enter the frozen configuration, and so the identity of the run: other images, or an edited method, are another
+run. The standard library is enough, and nothing foreign is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+_SELF_CHECKING = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "Digits", "Synthetic")
+"""Data sets of ours that check their files against published checksums, or bring their images along."""
+_SIZES_UP_TO = 100_000  # files; beyond, names and numbers of files must do: a stat of each would take minutes
+_INSTALLED = tuple(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "purelib", "platlib"))
+
+
+def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of a configuration: ``data`` where files decide, and one for each foreign module.
+
+    Args:
+        config: a resolved configuration.
+
+    Returns:
+        Name -> 8 hexadecimal digits. Data that are not there yet have no fingerprint.
+    """
+    found: dict[str, str] = {}
+    dataset = config["dataset"]
+    target = str(dataset.get("_target_", ""))
+    known = target.startswith("sparsebench.") and target.rpartition(".")[2] in _SELF_CHECKING
+    if dataset.get("root") and not known:
+        folder = _folder_of_images(Path(dataset["root"]))
+        if folder.is_dir():
+            found["data"] = tree(folder)
+    for target in sorted(set(_targets(config))):
+        if not target.startswith("sparsebench.") and (source := find_source(target)) is not None:
+            found[target.rpartition(".")[0]] = source_digest(source)
+    return found
+
+
+@lru_cache(maxsize=64)
+def tree(folder: Path) -> str:
+    """Return 8 hexadecimal digits over the names and sizes of all files below a folder, wherever it lies."""
+    hashed, files = hashlib.blake2b(digest_size=4), 0
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        hashed.update(f"{os.path.relpath(place, folder)}\0{len(names)}\0".encode())
+        for name in sorted(name for name in names if not name.startswith(".")):
+            files += 1
+            size = os.path.getsize(os.path.join(place, name)) if files <= _SIZES_UP_TO else 0
+            hashed.update(f"{name}\0{size}\0".encode())
+    return hashed.hexdigest()
+
+
+def _folder_of_images(root: Path) -> Path:
+    """Return the folder of Tiny ImageNet where a root holds several data sets, else the root."""
+    inside = root / "tiny-imagenet-200"
+    return inside if inside.is_dir() else root
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[str, Any]", value)
+        if isinstance(entries.get("_target_"), str):
+            yield entries["_target_"]
+        for part in entries.values():
+            yield from _targets(part)
+    elif isinstance(value, list):
+        for part in cast("list[Any]", value):
+            yield from _targets(part)
+
+
+def find_source(dotted: str) -> Path | None:
+    """Return the source file of a dotted name, found as Python would find it but without importing it.
+
+    None for installed packages, whose version the result records, and for what has no source file.
+    """
+    parts = dotted.split(".")
+    for entry in sys.path:
+        for length in range(len(parts), 0, -1):
+            base = Path(entry or ".").joinpath(*parts[:length])
+            for path in (base.with_suffix(".py"), base / "__init__.py"):
+                if path.is_file():
+                    resolved = path.resolve()
+                    return None if str(resolved).startswith(_INSTALLED) else resolved
+    return None
+
+
+def source_digest(source: Path) -> str:
+    """Return 8 hexadecimal digits over a source file and all files of the same author that it imports."""
+    hashed = hashlib.blake2b(digest_size=4)
+    for path in sorted(_with_imports(source)):
+        hashed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return hashed.hexdigest()
+
+
+def _with_imports(source: Path) -> set[Path]:
+    found, waiting = set[Path](), [source]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        try:
+            names = list(_imported(ast.parse(path.read_bytes()), path))
+        except SyntaxError:  # building the run will say so
+            continue
+        waiting += [other for name in names if (other := find_source(name)) is not None]
+    return found
+
+
+def _imported(tree: ast.Module, path: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports, relative ones made absolute as far as ``sys.path`` reaches."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if not alias.name.startswith("sparsebench"))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                folder = path.parents[node.level - 1]
+                entry = next((e for e in map(Path, sys.path) if folder.is_relative_to(e.resolve())), folder)
+                base = ".".join([*folder.relative_to(entry.resolve()).parts, *([base] if base else [])])
+            if base and not base.startswith("sparsebench"):
+                yield from (f"{base}.{alias.name}" for alias in node.names)

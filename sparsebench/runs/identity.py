@@ -1,0 +1,192 @@
+"""Identity of a run: a hash over everything that can change its result, and a folder name for people.
+
+The hash holds no path of a Python module of ours, so rooms may be rearranged, and no key that stands at its neutral
+value, so a new key renames no finished run (docs/decisions/0011).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+OURS = "sparsebench."
+
+WITHOUT_EFFECT = (
+    "name",
+    "output_root",
+    "data_root",
+    "run_dir",
+    "rerun",
+    "progress",
+    "logger",
+    "monitor",
+    "choices",
+    "typed",
+)
+"""Keys that cannot change a result: where files lie, who watches, and what was typed."""
+# Which device computes, how fast, and in which order the same sums are taken.
+_OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
+                    "channels_last")  # fmt: skip
+_OUTSIDE_DATASET = ("root", "download", "workers", "resident")
+_OUTSIDE_RECIPE = ("workers",)
+# Keys that act only where a method refers to them, so that dense training is one run whatever the sparsity of a grid.
+_REFERRED = ("sparsity", "distribution", "pattern", "every")
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "execution": (None,),
+    "on_collapse": ("warn", "error"),
+    "fingerprints": ({},),
+    "dataset.limit": (None,),
+    "trainer.accumulate_grad_batches": (1,),
+    "trainer.check_val_every_n_epoch": (1,),
+    "trainer.gradient_clip_val": (None,),
+    "trainer.label_smoothing": (0.0,),
+    "trainer.limit_test_batches": (1.0,),
+    "trainer.limit_train_batches": (1.0,),
+    "trainer.limit_val_batches": (1.0,),
+    "trainer.max_steps": (-1,),
+    "trainer.num_sanity_val_steps": (0,),
+    "recipe.look.hessian": (0,),
+}
+"""Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
+
+Append only. A new key enters with the value that changes nothing; a value once listed stays, whatever the default of
+the key becomes.
+"""
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return the hash of a run: 8 hexadecimal digits over everything that can change its result."""
+    return _digest(essence(config))
+
+
+def essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a frozen configuration that can change the result, in the form that is hashed."""
+    kept = {key: value for key, value in config.items() if key not in (*WITHOUT_EFFECT, *_REFERRED)}
+    for group, keys in (("trainer", _OUTSIDE_TRAINER), ("dataset", _OUTSIDE_DATASET), ("recipe", _OUTSIDE_RECIPE)):
+        kept[group] = {key: value for key, value in config[group].items() if key not in keys}
+    if "execution" in kept["method"]:  # the method has taken it over
+        kept.pop("execution", None)
+    return _without_neutral(_without_paths(kept))
+
+
+def _without_paths(value: Any) -> Any:
+    """Name our own targets by their last name: the group around them tells the rest."""
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        return {key: _last_name(part) if key == "_target_" else _without_paths(part) for key, part in entries.items()}
+    return [_without_paths(part) for part in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
+def _last_name(target: str) -> str:
+    return target.rpartition(".")[2] if target.startswith(OURS) else target
+
+
+def _without_neutral(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, part in value.items():
+        name = prefix + key
+        if any(part == neutral and type(part) is type(neutral) for neutral in NEUTRAL.get(name, ())):
+            continue
+        kept[key] = _without_neutral(cast("dict[str, Any]", part), f"{name}.") if isinstance(part, dict) else part
+    return kept
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def method_name(choices: Mapping[str, str]) -> str:
+    """Return the method's name in tables: that of the recipe, where masks come from a recipe."""
+    return choices["recipe"] if choices["method"] == "given" else choices["method"]
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Return the model's name in tables: ``timm:NAME`` for models from timm."""
+    name = config["choices"]["model"]
+    return f"timm:{str(config['model']['name']).removeprefix('timm:')}" if name == "timm" else name
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """Return the words that describe a run, joined by dashes: method, model, data set, settings, seed.
+
+    Only letters, digits, ``.``, ``_`` and ``-`` occur: neither a shell nor Hydra has to quote them.
+    """
+    choices = config["choices"]
+    name = method_name(choices)
+    parts = [name, model_name(config), choices["dataset"]]
+    if choices["recipe"] not in ("single", name):
+        parts.append(choices["recipe"])
+    if "density" in config["method"]:
+        parts.append(f"sparsity{config['sparsity']:g}")
+    parts += _settings(config)
+    return "-".join(_plain(part) for part in [*parts, f"seed{config['seed']}"])
+
+
+_NAMED = ("sparsity", "density", "seed", "method", "model", "dataset", "recipe", "debug")
+_MODIFIERS = ("trainer", "optimizer", "schedule", "distribution", "pattern", "prunable", "experiment")
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a word for each setting that was typed and can change the result, so that cells differ by name."""
+    for override in sorted(config.get("typed", ())):
+        key, _, value = override.lstrip("+").partition("=")
+        key, group = key.partition("@")[0], key.partition(".")[0]
+        referred = key not in _REFERRED or "${" in value or _refers(config["method"], key)
+        outside = (
+            key in WITHOUT_EFFECT or group in ("logger", "monitor", "hydra") or key.partition(".")[2] in _without(group)
+        )
+        if key in _NAMED or outside or not referred or not re.fullmatch(r"[\w.+/:-]+", value):
+            continue
+        yield value.rpartition("/")[2] if key in _MODIFIERS else f"{key.rpartition('.')[2]}{value}"
+
+
+def _refers(method: Mapping[str, Any], key: str) -> bool:
+    return key in method or (key == "distribution" and "density" in method)
+
+
+def _without(group: str) -> tuple[str, ...]:
+    known = {"trainer": _OUTSIDE_TRAINER, "dataset": _OUTSIDE_DATASET, "recipe": _OUTSIDE_RECIPE}
+    return known.get(group, ())
+
+
+def _plain(word: str) -> str:
+    """Return a word without characters that a shell or Hydra would have to quote."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-")
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """Return the folder of a run: the one with its hash, whatever its words, or else the one to make."""
+    if config["run_dir"] is not None:
+        return Path(config["run_dir"])
+    place, name = Path(config["output_root"]) / config["name"], identity(config)
+    present = sorted(place.glob(f"*--{name}"))
+    return present[0] if present else place / f"{label(config)[:200]}--{name}"
+
+
+def finished_before(config: Mapping[str, Any]) -> Path | None:
+    """Return the finished run that an earlier version made of this configuration, under its old name, if any.
+
+    Versions up to 0.1 put commas into folder names and knew neither fingerprints of data nor digests of source files.
+    """
+    bare = _digest(essence({**config, "fingerprints": {}}))
+    return _of_earlier_versions(Path(config["output_root"]) / config["name"]).get(bare)
+
+
+@lru_cache(maxsize=16)
+def _of_earlier_versions(place: Path) -> dict[str, Path]:
+    import yaml
+
+    found: dict[str, Path] = {}
+    for done in sorted(place.glob("*,*--*/DONE")):
+        try:
+            config = yaml.safe_load((done.parent / "config.yaml").read_text())
+            found[identity(config)] = done.parent
+        except Exception:  # damaged, or not ours: it cannot be the run that is asked for
+            continue
+    return found
