@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.execution.direct.build import cache_folder, capability, library_name
+from sparsebench.execution.direct.support import density_of
 from sparsebench.execution.direct.walk import Shape
 
 Candidate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -85,7 +86,7 @@ def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:
 
     The seconds depend on the counts alone, so that two masks of one density share a choice.
     """
-    density = int(mask.count_nonzero()) / max(1, mask.numel())
+    density = density_of(mask)
     bucket = "empty" if density == 0 else f"{1.2 ** round(math.log(density, 1.2)):.3g}"
     layout = "batch innermost" if x.movedim(0, -1).is_contiguous() and not x.is_contiguous() else "usual"
     low = str(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else str(x.dtype)

@@ -72,7 +72,7 @@ def _matrix(values: Tensor, order: Order, columns: int) -> Tensor:
         starts = order.starts[:: order.taps * order.blocks]
         size = (order.rows, columns)
         return torch.sparse_csr_tensor(  # pyright: ignore[reportUnknownMemberType]
-            starts, order.channel, values, size, check_invariants=False
+            starts, order.channel.long(), values, size, check_invariants=False
         )
 
 

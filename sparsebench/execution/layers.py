@@ -16,11 +16,15 @@ from sparsebench.execution.choice import Candidate, Choices
 from sparsebench.execution.direct import Support, available, support_of
 from sparsebench.execution.direct.functions import conv2d_values, linear_values
 from sparsebench.execution.direct.modules import refusal
+from sparsebench.execution.direct.support import density_of
 from sparsebench.execution.direct.walk import Pair, Shape
 from sparsebench.execution.layout import kept, replace_forward
 
 Backend = Literal["masked", "direct", "csr", "auto"]
 Layer = nn.Linear | nn.Conv2d
+
+DENSE = 0.5
+"""Density above which ``auto`` tries nothing but dense products: indices would cost more memory than the weights."""
 
 
 class SparseLayers:
@@ -98,6 +102,8 @@ class SparseLayers:
         ways: dict[str, Candidate] = {"masked": partial(_dense, layer)}
         precise = layer.weight.dtype in (torch.float32, torch.float64)
         if not precise or x.device.type != "cpu" or (x.ndim == 3 and isinstance(layer, nn.Conv2d)):
+            return ways
+        if self.backend == "auto" and density_of(mask) > DENSE:
             return ways
         if available():
             ways["direct"] = partial(_sparse, layer, mask, None)

@@ -110,6 +110,7 @@ class Support:
 
 
 _KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_COUNTED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def support_of(mask: Tensor) -> Support:
@@ -118,6 +119,15 @@ def support_of(mask: Tensor) -> Support:
     if known is None or known[0] != mask._version:
         known = (mask._version, Support(mask))
         _KNOWN[mask] = known
+    return known[1]
+
+
+def density_of(mask: Tensor) -> float:
+    """Return the share of ones of a mask, counted again only when the mask has been written to."""
+    known = cast("tuple[int, float] | None", _COUNTED.get(mask))  # pyright: ignore[reportUnknownMemberType]
+    if known is None or known[0] != mask._version:
+        known = (mask._version, int(mask.count_nonzero()) / max(1, mask.numel()))
+        _COUNTED[mask] = known
     return known[1]
 
 

@@ -47,9 +47,8 @@ class Order:
         mask: bool, (rows, taps, channels).
 
     Attributes:
-        row: of each weight.
-        tap: of each weight.
-        channel: of each weight.
+        tap: of each weight; int32.
+        channel: of each weight; int32.
         starts: first weight of each (row, block, tap), and the end.
         rows: their number.
         taps: their number.
@@ -65,10 +64,15 @@ class Order:
         whole = functional.pad(mask, (0, self.blocks * size - channels))
         blocks: Tensor = whole.view(self.rows, self.taps, self.blocks, size).transpose(1, 2)
         found: list[Tensor] = list(blocks.nonzero().unbind(1))
-        self.row, self.tap = found[0], found[2]
-        self.channel = found[1] * size + found[3]
+        self.tap, self.channel = found[2].int(), (found[1] * size + found[3]).int()
         counts = blocks.sum(-1).reshape(-1)
         self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    @property
+    def row(self) -> Tensor:
+        """The row of each weight."""
+        ends = self.starts[:: self.taps * self.blocks]
+        return torch.repeat_interleave(torch.arange(self.rows), ends.diff())
 
 
 @dataclass(frozen=True)
