@@ -24,7 +24,7 @@ Backend = Literal["masked", "direct", "csr", "auto"]
 Layer = nn.Linear | nn.Conv2d
 
 DENSE = 0.5
-"""Density above which ``auto`` tries nothing but dense products: indices would cost more memory than the weights."""
+"""Density above which a layer stays dense: sparse products are slower, and their indices larger than the weights."""
 
 
 class SparseLayers:
@@ -37,8 +37,9 @@ class SparseLayers:
     Args:
         module: the network; its layers' ``forward`` is replaced within ``installed`` only.
         parameters: the weights that may have masks, by name.
-        backend: ``direct``: compiled kernels; ``csr``: PyTorch's sparse rows, for linear layers and 1x1 convolutions;
-            ``masked``: dense products; ``auto``: the fastest for each layer, timed when its shape is first met.
+        backend: of layers of a density up to one half; others stay dense. ``direct``: compiled kernels; ``csr``:
+            PyTorch's sparse rows, for linear layers and 1x1 convolutions; ``masked``: dense products; ``auto``: the
+            fastest for each layer, timed when its shape is first met.
 
     Attributes:
         refused: layer with a weight among the parameters that stays dense -> why.
@@ -103,7 +104,7 @@ class SparseLayers:
         precise = layer.weight.dtype in (torch.float32, torch.float64)
         if not precise or x.device.type != "cpu" or (x.ndim == 3 and isinstance(layer, nn.Conv2d)):
             return ways
-        if self.backend == "auto" and density_of(mask) > DENSE:
+        if density_of(mask) > DENSE:
             return ways
         if available():
             ways["direct"] = partial(_sparse, layer, mask, None)

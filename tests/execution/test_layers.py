@@ -316,3 +316,21 @@ def test_layers_that_cannot_be_stored_sparsely(masks, words):
     with pytest.raises(ValueError, match=words):
         direct.store_active(net, {name: torch.ones(shape, dtype=torch.bool) for name, shape in masks.items()})
     assert type(net[0]) is nn.Conv2d
+
+
+def test_layers_of_more_than_half_their_weights_stay_dense():
+    (net, _), (state, _) = masked_pair(torch.float32)
+    state.set_masks({"two.weight": torch.rand(8, 8, 3, 3) < 0.9})
+    runner = SparseLayers(net, state.params, "direct")
+    with runner.installed(state.masks):
+        net(torch.randn(4, 3, 16, 16))
+    assert {name for name, way in runner.chosen.items() if way == "masked"} == {"two.weight"}
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        mask = torch.rand(4, 4) < 0.5
+        x, weight = torch.randn(20, 4), torch.randn(4, 4)
+        torch.testing.assert_close(direct.linear(x, weight, mask), functional.linear(x, weight * mask))
+        mask.copy_(~mask)
+        torch.testing.assert_close(direct.linear(x, weight, mask), functional.linear(x, weight * mask))

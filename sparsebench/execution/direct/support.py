@@ -115,6 +115,8 @@ _COUNTED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 def support_of(mask: Tensor) -> Support:
     """Return the support of a mask, built again only when the mask has been written to."""
+    if mask.is_inference():  # nobody counts what is written to it
+        return Support(mask)
     known = cast("tuple[int, Support] | None", _KNOWN.get(mask))  # pyright: ignore[reportUnknownMemberType]
     if known is None or known[0] != mask._version:
         known = (mask._version, Support(mask))
@@ -124,6 +126,8 @@ def support_of(mask: Tensor) -> Support:
 
 def density_of(mask: Tensor) -> float:
     """Return the share of ones of a mask, counted again only when the mask has been written to."""
+    if mask.is_inference():
+        return int(mask.count_nonzero()) / max(1, mask.numel())
     known = cast("tuple[int, float] | None", _COUNTED.get(mask))  # pyright: ignore[reportUnknownMemberType]
     if known is None or known[0] != mask._version:
         known = (mask._version, int(mask.count_nonzero()) / max(1, mask.numel()))
