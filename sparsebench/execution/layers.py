@@ -20,7 +20,7 @@ from sparsebench.execution.direct.support import density_of
 from sparsebench.execution.direct.walk import Pair, Shape
 from sparsebench.execution.layout import kept, replace_forward
 
-Backend = Literal["masked", "direct", "csr", "auto"]
+Kernel = Literal["masked", "direct", "csr", "auto"]
 Layer = nn.Linear | nn.Conv2d
 
 DENSE = 0.5
@@ -49,9 +49,9 @@ class SparseLayers:
         ValueError: an unknown backend.
     """
 
-    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor], backend: Backend = "direct") -> None:
-        if backend not in get_args(Backend):
-            raise ValueError(f"execution={backend!r} is unknown: choose one of {', '.join(get_args(Backend))}")
+    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor], backend: Kernel = "direct") -> None:
+        if backend not in get_args(Kernel):
+            raise ValueError(f"execution={backend!r} is unknown: choose one of {', '.join(get_args(Kernel))}")
         self.module, self.backend, self.choices = module, backend, Choices()
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}

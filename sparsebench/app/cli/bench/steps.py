@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsebench.execution.layers import Backend, SparseLayers
+from sparsebench.execution.layers import Kernel, SparseLayers
 from sparsebench.execution.layout import kept
 from sparsebench.functional.select import random_mask
 from sparsebench.models import build
@@ -42,7 +42,7 @@ def training_step(
     *,
     low: bool = False,
     masks: Mapping[str, Tensor] | None = None,
-    backend: Backend = "direct",
+    backend: Kernel = "direct",
 ) -> Callable[[], None]:
     """Return a training step: forward, backward, SGD with momentum.
 
