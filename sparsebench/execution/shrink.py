@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from sparsebench.execution.channel_graph import Masks, tied
-from sparsebench.execution.channel_network import ChannelNetwork, places
+from sparsebench.execution.base import Masks
+from sparsebench.execution.channel_graph import is_depthwise
+from sparsebench.execution.channel_network import ChannelNetwork, positions
 from sparsebench.execution.liveness import Conv, named
-from sparsebench.execution.stand_ins import Pieces
+from sparsebench.execution.stand_ins import StandIns
 
 
 class FixedSum(nn.Module):
@@ -51,18 +52,18 @@ def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
         network: structure and weights.
         masks: channels that live.
     """
-    found = network.wide(masks)
-    pieces = network.small(masks, found)
+    live = network.live(masks)
+    found, tensors = live.rounded, network.small(live)
     _, twin = network.graph()
     small = copy.deepcopy(network.module if twin is None else twin)
     layers = named(small)
     for name in (*found.layers, *found.norms):
-        _cut(layers[name], name, pieces)
+        _cut(layers[name], name, tensors)
     for name, (one, two, both) in found.sums.items():
         among = next(live for live in (both, one, two) if live is not None)
         among = torch.ones_like(among) if both is None else among
         size, device = int(among.sum()), network.device
-        small.set_submodule(f"_{name}", FixedSum(places(one, among, device), places(two, among, device), size))
+        small.set_submodule(f"_{name}", FixedSum(positions(one, among, device), positions(two, among, device), size))
     return small
 
 
@@ -87,7 +88,7 @@ def removable(network: ChannelNetwork) -> dict[str, Tensor]:
 
 def _silent(network: ChannelNetwork, masks: Masks) -> bool:
     """Tell whether norms leave dead channels at zero."""
-    for name, live in network.spaces(masks).norms.items():
+    for name, live in network.exact(masks).norms.items():
         norm: Any = network.modules[name]
         added = [tensor for tensor in (norm.weight, norm.bias) if tensor is not None]
         if not added or any(bool(tensor.detach().cpu()[~live].count_nonzero()) for tensor in added):
@@ -95,18 +96,18 @@ def _silent(network: ChannelNetwork, masks: Masks) -> bool:
     return True
 
 
-def _cut(layer: Any, name: str, pieces: Pieces) -> None:
+def _cut(layer: Any, name: str, small: StandIns) -> None:
     """Give a copied layer its small tensors and the widths that fit them."""
     for kind in ("weight", "bias"):
-        tensor = pieces.tensors.get(f"{name}.{kind}")
+        tensor = small.tensors.get(f"{name}.{kind}")
         if tensor is not None:
             setattr(layer, kind, Parameter(tensor.detach().clone()))
     for kind in ("running_mean", "running_var"):
-        if f"{name}.{kind}" in pieces.tensors:
-            setattr(layer, kind, pieces.tensors[f"{name}.{kind}"].detach().clone())
+        if f"{name}.{kind}" in small.tensors:
+            setattr(layer, kind, small.tensors[f"{name}.{kind}"].detach().clone())
     if isinstance(layer, Conv):
         layer.out_channels = layer.weight.shape[0]
-        layer.groups = layer.out_channels if tied(layer) else layer.groups
+        layer.groups = layer.out_channels if is_depthwise(layer) else layer.groups
         layer.in_channels = layer.weight.shape[1] * layer.groups
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape

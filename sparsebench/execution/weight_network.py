@@ -1,58 +1,91 @@
-"""Run a network with a mask over single weights: at full size, multiplied by zeros."""
+"""Back ends of masks over single weights; at full size, the zeros stored in the weights or multiplied in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from sparsebench.execution.stand_ins import Pieces, copied_statistics
+from sparsebench.execution.base import Backend, Masks, Shares
+from sparsebench.execution.stand_ins import copied_statistics
+from sparsebench.functional.score import Objective
 
 
-class WeightNetwork:
-    """A network whose weights are multiplied by masks, hard or soft.
+class WeightBackend(Backend):
+    """A back end of masks over single weights, which methods keep as stored zeros: a subclass defines ``run``.
 
     Args:
-        module: the network; never changed.
-        parameters: the weights that have masks.
-
-    Attributes:
-        units: name of a parameter -> its shape.
+        module: the network.
+        parameters: the weights that may have masks, by name; a weight whose mask is missing is dense.
     """
 
+    stored_zeros: ClassVar[bool] = True
+
     def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-        self.module, self.parameters = module, parameters
+        self.module = module
+        self.parameters = dict(parameters)
         self.units = {name: tuple(weight.shape) for name, weight in parameters.items()}
 
-    def run(
-        self,
-        call: Callable[[Mapping[str, Tensor]], Any],
-        masks: Mapping[str, Tensor],
-        *,
-        small: bool = False,
-        statistics: bool = True,
-    ) -> Any:
-        """Call a function of weights in which the module runs with these masks.
+    def unit_masks(self, weight_masks: Masks) -> Masks:
+        """Return the masks: units are weights."""
+        return weight_masks
+
+    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the masks, on the devices of the weights."""
+        return {name: mask.to(self.parameters[name].device) for name, mask in masks.items()}
+
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return nothing: the zeros are stored in the weights."""
+        del masks
+        return {}
+
+    def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
+        """Return the share of weights that stay, by parameter; all of them where ``executed`` at full size."""
+        if executed and self.full_size:
+            return dict.fromkeys(masks, 1.0)
+        return {name: float(mask.mean(dtype=torch.float64)) for name, mask in masks.items()}
+
+
+class StoredZeros(WeightBackend):
+    """The network as it is, with dense products: the reference for every back end of stored zeros.
+
+    Weights outside the masks must be zero, as methods with stored zeros keep them.
+    """
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network as it is."""
+        del masks
+        return objective({} if statistics else copied_statistics(self.module))
+
+    @property
+    def full_size(self) -> bool:
+        """True: every product is dense."""
+        return True
+
+
+class WeightNetwork(WeightBackend):
+    """The network with its weights multiplied by masks, hard or soft: zeros are computed, not stored."""
+
+    stored_zeros = False
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network whose weights are multiplied by these masks.
 
         Args:
-            call: calls the module with the given tensors in the place of its parameters and buffers.
-            masks: shape of the weights.
-            small: has no meaning here: the network stays at full size.
+            objective: weights -> loss.
+            masks: shape of the weights; floats between 0 and 1 get a gradient.
             statistics: whether the running statistics of the norms learn from this call.
         """
-        del small
-        tensors = self.masked(masks).tensors
-        return call(tensors if statistics else tensors | copied_statistics(self.module))
+        weights = self.view(masks)
+        return objective(weights if statistics else weights | copied_statistics(self.module))
 
-    def masked(self, masks: Mapping[str, Tensor]) -> Pieces:
-        """Multiply weights by masks."""
-        return Pieces({name: weight * masks[name].to(weight) for name, weight in self.parameters.items()})
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return weights times masks, by parameter name."""
+        return {name: weight * masks[name].to(weight) for name, weight in self.parameters.items()}
 
-    def shares(self, masks: Mapping[str, Tensor], *, executed: bool = False) -> dict[str, float]:
-        """Return the share of weights that stay, by parameter; every weight is multiplied by, where ``executed``."""
-        return {name: 1.0 if executed else float(mask.double().mean()) for name, mask in masks.items()}
-
-    def weight_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the masks."""
-        return {name: mask.to(self.parameters[name].device) for name, mask in masks.items()}
+    @property
+    def full_size(self) -> bool:
+        """True: every product is dense."""
+        return True

@@ -63,6 +63,7 @@ def train(run: Run, fit: Fit) -> State:
         total_steps=last - first,
         ledger=Ledger(layer_costs(net, torch.zeros(1, *run.data.shape))),
         masks=None if fit.start is None else fit.start.masks,
+        execution=run.execution if fit.method is None else None,
     )
     module = run.classifier(net, total_steps=last - first)
     module.schedule = _schedule(module, fit, first / total, last / total)

@@ -20,6 +20,7 @@ from sparsebench.engine.callbacks.averaging import Averaging
 from sparsebench.engine.callbacks.collapse import CollapseGuard
 from sparsebench.engine.callbacks.monitors import GradientFlow, SparsityMonitor
 from sparsebench.engine.loggers import close_loggers
+from sparsebench.execution.backends import Execution
 from sparsebench.fits.fit import Fit, train
 from sparsebench.fits.stages import is_busy, lock
 from sparsebench.fits.state import State
@@ -39,6 +40,7 @@ class Run:
         method: what differs from dense training.
         trainer: keyword arguments -> Trainer.
         prunable: which parameters may be sparse.
+        execution: how networks of this method are computed (``engine.Sparsity``).
         loggers: folder -> loggers of a fit.
         progress: callbacks that show progress, made anew for each fit.
         seed: initial weights, data order and masks.
@@ -64,6 +66,7 @@ class Run:
     method: Method
     trainer: Callable[..., L.Trainer]
     prunable: Prunable = field(default_factory=Prunable)
+    execution: Execution | None = None
     loggers: Callable[[Path], Sequence[Any]] = lambda folder: ()
     progress: Callable[[], Sequence[L.Callback]] = lambda: ()
     seed: int = 0
