@@ -9,6 +9,7 @@ from sparsebench.execution.autotune import Fastest
 from sparsebench.execution.base import Backend
 from sparsebench.execution.channel_network import ChannelNetwork, MaskedChannels
 from sparsebench.execution.runtime import module_of
+from sparsebench.execution.sparse_network import SparseNetwork
 from sparsebench.execution.weight_network import StoredZeros
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
@@ -20,6 +21,9 @@ ChannelExecution = Literal["compact", "masked", "auto"]
 
 WEIGHTS: Mapping[str, Callable[[SparseModel], Backend]] = {
     "masked": lambda net: StoredZeros(module_of(net), net.params),
+    "direct": lambda net: SparseNetwork(module_of(net), net.params, "direct"),
+    "csr": lambda net: SparseNetwork(module_of(net), net.params, "csr"),
+    "auto": lambda net: SparseNetwork(module_of(net), net.params, "auto"),
 }
 """Back ends of masks over single weights that are stored as zeros."""
 

@@ -173,6 +173,7 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
         "seconds": speed.seconds,
         "images_per_second": speed.stopwatch.images_per_second,
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+        **({"backends": net.runtime.backend.chosen} if net.runtime is not None and net.runtime.backend.chosen else {}),
     }
 
 
