@@ -3,7 +3,6 @@
 import pytest
 import torch
 from support import Foreign, batches, silent_trainer
-from torch import nn
 
 from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.skipif(not direct.available(), reason="needs a C++ comp
 
 def fit(method, execution, *, epochs=4, **options):
     module = Foreign()
-    ledger = Ledger(layer_costs(nn.Sequential(module.body, module.head), torch.zeros(1, 1, 8, 8)))
+    ledger = Ledger(layer_costs(module, torch.zeros(1, 1, 8, 8)))
     sparsity = Sparsity(method, seed=3, execution=execution, ledger=ledger, total_steps=options.pop("total", None))
     trainer = silent_trainer(callbacks=[sparsity], max_epochs=epochs, **options)
     return sparsity, module, trainer
