@@ -5,7 +5,7 @@ from sparsebench.execution.backends import build_backend
 from sparsebench.execution.base import Backend, Live
 from sparsebench.execution.channel_network import ChannelNetwork, MaskedChannels
 from sparsebench.execution.runtime import Runtime
-from sparsebench.execution.shrink import removable, shrink
+from sparsebench.execution.shrink import nonzero_filters, removable, shrink
 from sparsebench.execution.sparse_network import SparseNetwork
 from sparsebench.execution.weight_network import StoredZeros, WeightBackend, WeightNetwork
 
@@ -22,6 +22,7 @@ __all__ = [
     "WeightBackend",
     "WeightNetwork",
     "build_backend",
+    "nonzero_filters",
     "removable",
     "shrink",
 ]

@@ -15,15 +15,15 @@ from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 Execution = str | Callable[[SparseModel], Backend]
-"""Name of a back end, or what builds one for a sparse model."""
+"""Name of a back end, or what builds one for a sparse model: a subclass of ``WeightBackend``, or a function."""
 
 ChannelExecution = Literal["compact", "masked", "auto"]
 
 WEIGHTS: Mapping[str, Callable[[SparseModel], Backend]] = {
-    "masked": lambda net: StoredZeros(module_of(net), net.params),
-    "direct": lambda net: SparseNetwork(module_of(net), net.params, "direct"),
-    "csr": lambda net: SparseNetwork(module_of(net), net.params, "csr"),
-    "auto": lambda net: SparseNetwork(module_of(net), net.params, "auto"),
+    "masked": StoredZeros,
+    "direct": lambda net: SparseNetwork(net, "direct"),
+    "csr": lambda net: SparseNetwork(net, "csr"),
+    "auto": lambda net: SparseNetwork(net, "auto"),
 }
 """Back ends of masks over single weights that are stored as zeros."""
 

@@ -9,6 +9,7 @@ checkpoints stay plain and of full size, so that back ends may be exchanged betw
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -31,10 +32,14 @@ class Live(Mapping[str, Tensor]):
 
     Args:
         masks: by unit.
+
+    Attributes:
+        found: whatever a back end wants to keep.
     """
 
     def __init__(self, masks: Masks) -> None:
         self.masks = dict(masks)
+        self.found: dict[str, Any] = {}
 
     def __getitem__(self, unit: str) -> Tensor:
         return self.masks[unit]
@@ -155,3 +160,13 @@ class SharedMasks(Backend):
     def __str__(self) -> str:
         """Describe the other back end, under this name."""
         return f"{type(self).__name__}, {self.network}"
+
+
+def replace(stack: contextlib.ExitStack, module: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute of a module, such as its ``forward``, until the stack closes."""
+    own: dict[str, Any] = vars(module)
+    if name in own:
+        stack.callback(own.__setitem__, name, own[name])
+    else:
+        stack.callback(own.__delitem__, name)
+    own[name] = value

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from sparsebench.execution.base import Live, Masks
 from sparsebench.execution.describe import describe
 from sparsebench.execution.gather import Drop, Sum
-from sparsebench.execution.liveness import Conv, LiveSets, live_sets, named, trace
+from sparsebench.execution.liveness import Conv, LiveSets, Steps, live_sets, named, steps, trace
 from sparsebench.execution.liveness_rules import round_up
 
 Residual = Literal["union", "tied", "inner"]
@@ -52,7 +52,7 @@ class ChannelGraph:
             raise ValueError(f"residual {residual!r} must be one of {', '.join(get_args(Residual))}")
         self.module, self.multiple, self.sum_multiple = module, multiple, sum_multiple
         self.modules = named(module)
-        self._traced: dict[bool, tuple[fx.Graph, fx.GraphModule | None]] = {}
+        self._traced: dict[bool, tuple[Steps, fx.GraphModule | None]] = {}
         self._leaders = {name: name for name in layers}
         found = live_sets(self.graph()[0], self.modules, self._partial())
         if residual == "inner":
@@ -86,13 +86,16 @@ class ChannelGraph:
 
     # -- structure ------------------------------------------------------------------------------------------------
 
-    def graph(self) -> tuple[fx.Graph, fx.GraphModule | None]:
-        """Trace once for each mode, and put sums of channel subsets in the place of sums, where there are any."""
+    def graph(self) -> tuple[Steps, fx.GraphModule | None]:
+        """Return the steps of the network in its present mode, and the twin that adds channel subsets, if it adds any.
+
+        The network is traced once for each mode.
+        """
         mode = self.module.training
         if mode not in self._traced:
-            graph = trace(self.module)
-            found = live_sets(graph, self.modules, self._partial())
-            self._traced[mode] = (graph, self._twin(found) if found.sums or found.pads else None)
+            order = steps(trace(self.module))
+            found = live_sets(order, self.modules, self._partial())
+            self._traced[mode] = (order, self._twin(found) if found.sums or found.pads else None)
         return self._traced[mode]
 
     def _twin(self, found: LiveSets) -> fx.GraphModule:
@@ -163,6 +166,7 @@ class ChannelLive(Live):
         super().__init__(masks)
         self.graph = graph
         self._found: dict[tuple[bool, bool], LiveSets] = {}
+        self._shares: dict[int, tuple[Tensor, float]] = {}
 
     @property
     def exact(self) -> LiveSets:
@@ -173,6 +177,14 @@ class ChannelLive(Live):
     def rounded(self) -> LiveSets:
         """The live channels, and the dead ones that round widths up."""
         return self._find(rounded=(self.graph.multiple, self.graph.sum_multiple) != (1, 1))
+
+    def share(self, live: Tensor | None) -> float:
+        """Return the share of live channels in one of the sets; one set serves the layers on both of its sides."""
+        if live is None:
+            return 1.0
+        if id(live) not in self._shares:  # the set is kept too, so that its id is not given to another
+            self._shares[id(live)] = (live, float(live.sum(dtype=torch.float64)) / live.numel())
+        return self._shares[id(live)][1]
 
     def _find(self, *, rounded: bool) -> LiveSets:
         case = (self.graph.module.training, rounded)

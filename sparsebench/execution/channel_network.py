@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsebench.execution.base import Backend, Masks, SharedMasks, Shares
+from sparsebench.execution.base import Backend, Masks, SharedMasks, Shares, replace
 from sparsebench.execution.channel_graph import ChannelGraph, is_depthwise
 from sparsebench.execution.liveness import LiveSets
 from sparsebench.execution.stand_ins import StandIns, copied_statistics
@@ -103,10 +103,11 @@ class ChannelNetwork(ChannelGraph, Backend):
             masks: bool; probabilities give the expectation under independent draws (not with tied masks).
             executed: count the dead channels that rounding adds.
         """
-        found = self.rounded(masks) if executed else self.exact(masks)
+        live = self.live(masks)
+        found = live.rounded if executed else live.exact
         return {
-            f"{name}.weight": _share(out) * _share(None if is_depthwise(self.modules[name]) else live)
-            for name, (out, live) in found.layers.items()
+            f"{name}.weight": live.share(out) * live.share(None if is_depthwise(self.modules[name]) else inputs)
+            for name, (out, inputs) in found.layers.items()
         }
 
     def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
@@ -141,11 +142,11 @@ class ChannelNetwork(ChannelGraph, Backend):
             if wide is not None:
                 for name, (out, _) in wide.layers.items():
                     if out is not None and is_depthwise(self.modules[name]):
-                        _swap(stack, vars(self.modules[name]), "groups", int(out.sum()))
+                        replace(stack, self.modules[name], "groups", int(out.sum()))
                 _, twin = self.graph()
                 if twin is not None:
                     self._place(twin, wide)
-                    _swap(stack, vars(self.module), "forward", twin.forward)
+                    replace(stack, self.module, "forward", twin.forward)
             yield
 
     def _place(self, twin: nn.Module, found: LiveSets) -> None:
@@ -155,19 +156,6 @@ class ChannelNetwork(ChannelGraph, Backend):
             node: Any = twin.get_submodule(f"_{name}")
             node.places = (positions(one, among, self.device), positions(two, among, self.device))
             node.size = int(among.sum())
-
-
-def _share(live: Tensor | None) -> float:
-    return 1.0 if live is None else float(live.to(torch.float64).mean())
-
-
-def _swap(stack: contextlib.ExitStack, own: dict[str, Any], name: str, value: Any) -> None:
-    """Set an attribute of an object until the stack closes."""
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.__delitem__, name)
-    own[name] = value
 
 
 def positions(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:

@@ -32,6 +32,8 @@ ZERO_STAYS = (
 SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)  # pyright: ignore
 
 
+Steps = list[tuple[fx.Node, list[fx.Node]]]
+
 ALL = LiveSet()
 
 
@@ -84,24 +86,29 @@ def trace(module: nn.Module) -> fx.Graph:
         ) from error
 
 
+def steps(graph: fx.Graph) -> Steps:
+    """Return the nodes of a graph in the order of execution, each with those that it reads."""
+    return [(node, node.all_input_nodes) for node in graph.nodes]
+
+
 def live_sets(
-    graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
+    steps: Steps, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
 ) -> LiveSets:
     """Carry masks along a graph.
 
     Args:
-        graph: what ``trace`` returned.
+        steps: of the graph that ``trace`` returned.
         modules: modules of the traced network by name.
         masks: layer name -> bool [outputs], on the CPU; probabilities give expected sets for independent masks.
-        multiple: of the channels of sums, round_up up as in ``round_up``.
+        multiple: of the channels of sums, rounded as by ``round_up``.
 
     Raises:
         ValueError: a masked layer, or one that reads masked channels, cannot be sliced.
     """
     walk = _Walk(modules, masks, multiple)
     known: dict[fx.Node, LiveSet] = {}
-    for node in graph.nodes:
-        known[node] = walk.visit(node, [known[n] for n in node.all_input_nodes])
+    for node, inputs in steps:
+        known[node] = walk.visit(node, [known[n] for n in inputs])
     return walk.found
 
 
@@ -142,7 +149,7 @@ class _Walk:
             refuse(name, f"a mask over the outputs of {type(layer).__name__} has no rule")
         if given.live is None:
             return ALL
-        if isinstance(layer, _BatchNorm) and len(given.live) == layer.num_features:
+        if isinstance(layer, _BatchNorm) and given.live.shape[0] == layer.num_features:
             self._once(name, self.found.norms)
             self.found.norms[name], self.found.sources[name] = given.live, given.sources
             return given
@@ -171,7 +178,7 @@ class _Walk:
     def _linear(self, name: str, layer: nn.Linear, given: LiveSet) -> LiveSet:
         live = given.live
         if live is not None:
-            positions, rest = divmod(layer.in_features, len(live))
+            positions, rest = divmod(layer.in_features, live.shape[0])
             if not given.flat or rest:
                 refuse(name, "a linear layer reads masked channels that are not flattened in front of it")
             live = live.repeat_interleave(positions)
@@ -197,7 +204,7 @@ class _Walk:
         one, two = inputs if len(inputs) == 2 else (inputs[0], inputs[0])
         if one.flat != two.flat and len(partial) == 2:
             refuse(node.name, "a flattened tensor is added to one that is not")
-        if len(partial) == 2 and len(cast(Tensor, one.live)) != len(cast(Tensor, two.live)):
+        if one.live is not None and two.live is not None and one.live.shape != two.live.shape:
             refuse(node.name, "tensors of different numbers of channels are added")
         live = union(one.live, two.live)
         if live is not None and self.multiple > 1:

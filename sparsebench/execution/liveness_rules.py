@@ -49,7 +49,7 @@ def round_up(live: Tensor, multiple: int) -> Tensor:
     """
     count = int(live.sum())
     while multiple > 1:
-        missing = min(-count % multiple, len(live) - count)
+        missing = min(-count % multiple, live.shape[0] - count)
         if 8 * missing <= count:
             return live.index_fill(0, (~live).nonzero().reshape(-1)[:missing], True)
         multiple //= 2

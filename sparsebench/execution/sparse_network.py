@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsebench.execution.base import Masks, Shares
 from sparsebench.execution.direct.support import density_of
@@ -12,23 +10,23 @@ from sparsebench.execution.layers import Kernel, SparseLayers
 from sparsebench.execution.stand_ins import copied_statistics
 from sparsebench.execution.weight_network import WeightBackend
 from sparsebench.functional.score import Objective
+from sparsebench.sparse.model import SparseModel
 
 
 class SparseNetwork(WeightBackend):
     """The network with products over active weights, on processors; the numbers differ by the order of sums only.
 
     Args:
-        module: the network.
-        parameters: the weights that may have masks, by name.
+        net: parameters and module.
         kernel: ``direct``, ``csr`` or ``auto``; see ``SparseLayers``.
 
     Attributes:
         layers: what replaces the layers while the network runs.
     """
 
-    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor], kernel: Kernel = "auto") -> None:
-        super().__init__(module, parameters)
-        self.layers = SparseLayers(module, parameters, kernel)
+    def __init__(self, net: SparseModel, kernel: Kernel = "auto") -> None:
+        super().__init__(net)
+        self.layers = SparseLayers(self.module, net.params, kernel)
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
         """Return the loss of the network of these masks; weights outside of them must be zero."""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsebench.execution.base import Backend, Masks, Shares
+from sparsebench.execution.runtime import module_of
 from sparsebench.execution.stand_ins import copied_statistics
 from sparsebench.functional.score import Objective
+from sparsebench.sparse.model import SparseModel
 
 
 class WeightBackend(Backend):
     """A back end of masks over single weights, which methods keep as stored zeros: a subclass defines ``run``.
 
+    A weight whose mask is missing is dense.
+
     Args:
-        module: the network.
-        parameters: the weights that may have masks, by name; a weight whose mask is missing is dense.
+        net: parameters and module.
+
+    Attributes:
+        parameters: the weights that may have masks, by name.
     """
 
     stored_zeros: ClassVar[bool] = True
 
-    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-        self.module = module
-        self.parameters = dict(parameters)
-        self.units = {name: tuple(weight.shape) for name, weight in parameters.items()}
+    def __init__(self, net: SparseModel) -> None:
+        self.module, self.parameters, self.units = module_of(net), net.params, net.shapes
 
     def unit_masks(self, weight_masks: Masks) -> Masks:
         """Return the masks: units are weights."""
@@ -40,6 +43,10 @@ class WeightBackend(Backend):
         """Return nothing: the zeros are stored in the weights."""
         del masks
         return {}
+
+    def copied_statistics(self) -> dict[str, Tensor]:
+        """Return copies of the statistics of all norms: given to an objective, the real ones learn nothing."""
+        return copied_statistics(self.module)
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
         """Return the share of weights that stay, by parameter; all of them where ``executed`` at full size."""
@@ -57,7 +64,7 @@ class StoredZeros(WeightBackend):
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
         """Return the loss of the network as it is."""
         del masks
-        return objective({} if statistics else copied_statistics(self.module))
+        return objective({} if statistics else self.copied_statistics())
 
     @property
     def full_size(self) -> bool:
@@ -79,7 +86,7 @@ class WeightNetwork(WeightBackend):
             statistics: whether the running statistics of the norms learn from this call.
         """
         weights = self.view(masks)
-        return objective(weights if statistics else weights | copied_statistics(self.module))
+        return objective(weights if statistics else weights | self.copied_statistics())
 
     def view(self, masks: Masks) -> dict[str, Tensor]:
         """Return weights times masks, by parameter name."""

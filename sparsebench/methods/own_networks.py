@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from sparsebench.execution import Backend, Runtime, WeightNetwork
 from sparsebench.execution.backends import Execution
-from sparsebench.execution.runtime import module_of
 from sparsebench.methods.base import Method
 from sparsebench.sparse.model import SparseModel
 
@@ -21,7 +20,7 @@ class OwnNetworks(Method):
             return execution(net)
         if execution != "masked":
             raise ValueError(f"{type(self).__name__} runs at full size only: leave execution=null")
-        return WeightNetwork(module_of(net), net.params)
+        return WeightNetwork(net)
 
     def runtime(self, net: SparseModel) -> Runtime:
         """Return how the model runs in this process: as the engine was told, or else as the method is set."""

@@ -21,6 +21,7 @@ from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
+from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, State
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
@@ -177,9 +178,15 @@ def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bia
     return lambda net: regularized_groups(net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias)
 
 
-def _execution(config: Mapping[str, Any]) -> str | None:
+def _execution(config: Mapping[str, Any]) -> Execution | None:
     """Return the back end that is asked for; a method with a key of its own has taken it over."""
-    return None if "execution" in config["method"] else config.get("execution")
+    name = None if "execution" in config["method"] else config.get("execution")
+    if name is None or "." not in name:
+        return name
+    try:
+        return get_object(name)
+    except Exception as error:
+        raise ValueError(f"execution={name} cannot be imported: {_last_line(error)}") from error
 
 
 def _trainer(**arguments: Any) -> L.Trainer:
