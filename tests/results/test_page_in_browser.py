@@ -84,9 +84,9 @@ def test_words_filter_and_heads_sort(page):
     assert page.run(ROWS) == 1
     page.click("#reset")
     accuracies = "[...document.querySelectorAll('#table tbody tr')].map(r => parseFloat(r.children[3].textContent))"
-    page.click('[data-column="accuracy %"]')
+    page.click('[data-column="test acc. %"]')
     assert page.run(accuracies) == sorted(page.run(accuracies))
-    page.click('[data-column="accuracy %"]')
+    page.click('[data-column="test acc. %"]')
     assert page.run(accuracies) == sorted(page.run(accuracies), reverse=True)
     assert page.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
 

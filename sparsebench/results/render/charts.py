@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sparsebench.results.collect import Finished
-from sparsebench.results.curves import CURVES, curves_of, rounded
+from sparsebench.results.curves import curves_of, in_order, rounded
 from sparsebench.results.published import Published, citation, find, load_published
 from sparsebench.results.render.columns import records
+from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.table import Row
 
 _CELLS = 60_000
@@ -29,7 +31,8 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
 
     Returns:
         ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
-        runs refer by number) and ``curves`` (metric -> meaning); and one line per damaged file.
+        runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares) and ``columns``
+        (keys of the table); and one line per damaged file.
     """
     total = sum(len(row.runs) for row in rows)
     points = max(_LEAST, min(_MOST, _CELLS // max(1, total)))
@@ -41,12 +44,14 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
         record["published_source"] = source(entry) if entry else None
         record["runs"] = [_run(run, base=base, points=points, layers=layers, damaged=damaged) for run in row.runs]
         shown.append(record)
-    drawn = {metric for record in shown for run in record["runs"] for metric in run["curves"]}
+    drawn = dict.fromkeys(metric for record in shown for run in record["runs"] for metric in run["curves"])
     return {
         "rows": shown,
         "published": published_points(rows),
         "layers": [list(names) for names in layers],
-        "curves": {metric: meaning for metric, meaning in CURVES.items() if metric in drawn},
+        "curves": {name: describe(name).name_for_people for name in in_order(drawn)},
+        "percent": [name for name in in_order(drawn) if describe(name).unit == "share"],
+        "columns": [asdict(key) for key in shown_in("table")],
     }, damaged
 
 

@@ -8,33 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.published import citation
+from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.table import GROUP, Mean, Row, value_of
 
-HEADERS = {
-    "dataset": "dataset",
-    "model": "model",
-    "recipe": "recipe",
-    "method": "method",
-    "sparsity_target": "sparsity",
-    "epochs": "epochs",
-}
-# metric -> header, factor, digits; FLOPs are counted on active weights, relative to the same network trained dense
-_METRICS = {
-    "test_accuracy": ("test\nacc. %", 100, 2),
-    "sparsity": ("measured", 1, 4),
-    "train_flops_ratio": ("train\nFLOPs", 1, 3),
-    "test_flops_ratio": ("inference\nFLOPs", 1, 3),
-    "executed_flops_ratio": ("executed\nFLOPs", 1, 2),
-    "exploration_rate": ("explored", 1, 3),
-    "images_per_second": ("images/s", 1, 0),
-    "seconds": ("seconds", 1, 1),
-}
-LEGEND = (
-    "mean ± sample standard deviation over n seeds; sparsity: target, measured: zeros among the weights that may be "
-    "sparse; train and inference FLOPs: active weights, relative to the dense network; executed FLOPs: what the back "
-    "end multiplied in training, relative to dense training; explored: weights that were ever active; "
-    "Δ: ours minus published, in points"
+_OBVIOUS = ("test_accuracy", "images_per_second", "seconds")
+LEGEND = "; ".join(
+    [
+        "mean ± sample standard deviation over n seeds",
+        "sparsity: target",
+        *(
+            f"{key.heading.replace(chr(10), ' ')}: {key.meaning}"
+            for key in shown_in("table")
+            if key.name not in _OBVIOUS
+        ),
+        "Δ: ours minus published, in points",
+    ]
 )
+"""What the headings of a table mean."""
 
 
 @dataclass
@@ -80,17 +70,17 @@ def grid(rows: Sequence[Row], by: Sequence[str] = ()) -> Grid:
         values = [_name(value_of(row, key)) for row in rows]
         movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
         if movable and len(set(values)) == 1:
-            common.append(f"{HEADERS[key]} {values[0]}")
+            common.append(f"{describe(key).heading} {values[0]}")
         else:
-            table.add(HEADERS.get(key, key), values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
+            table.add(describe(key).heading, values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
     settings = [_settings(row, by) for row in rows]
     if any(settings):
         table.add("settings", [text or "-" for text in settings], numeric=False)
     table.add("n", [str(len(row.runs)) for row in rows])
-    for metric, (header, factor, digits) in _METRICS.items():
-        cells = aligned([_number(row.means.get(metric), factor, digits) for row in rows])
-        result = metric in ("test_accuracy", "sparsity")
-        table.add(header, cells, results=result, costs=not result)
+    for key in shown_in("table"):
+        cells = aligned([_number(row.means.get(key.name), 100 if key.percent else 1, key.digits) for row in rows])
+        result = key.name in ("test_accuracy", "sparsity")
+        table.add(key.heading, cells, results=result, costs=not result)
     table.add("published", aligned([_published(row) for row in rows]), costs=False)
     table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
     protocols = [row.published.protocol if row.published else "-" for row in rows]
@@ -106,10 +96,10 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         record: dict[str, Any] = {key: row.key[key] for key in GROUP}
         record |= {"settings": _settings(row, ()), "n": len(row.runs), "seeds": row.seeds}
-        for metric in _METRICS:
-            average = row.means.get(metric)
-            record[metric] = average.value if average else None
-            record[f"{metric}_std"] = average.std if average else None
+        for key in shown_in("table"):
+            average = row.means.get(key.name)
+            record[key.name] = average.value if average else None
+            record[f"{key.name}_std"] = average.std if average else None
         entry = row.published.published if row.published else None
         record |= {
             "published": entry.value if entry else None,

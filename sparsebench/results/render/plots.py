@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.curves import CURVES
 from sparsebench.results.render.charts import is_dense, kind_of, line_of, pareto
+from sparsebench.results.schema import describe
 
 _COLOURS = ("#1f5fd0", "#cf4520", "#0d8a5f", "#8b46c4", "#0a84a0", "#b36b00", "#c02d82", "#6d7a00", "#8a5638")
 _MARKERS = ("o", "s", "^", "v", "X", "P", "h")
@@ -58,21 +58,21 @@ def draw(picture: Mapping[str, Any], folder: Path) -> list[Path]:
             rows = [row for row in picture["rows"] if (row["dataset"], row["model"]) == (dataset, model)]
             papers = [p for p in picture["published"] if (p["dataset"], p["model"]) == (dataset, model)]
             stem = f"{dataset}-{model}-".replace("/", "-").replace(":", "-") if len(groups) > 1 else ""
-            for name, chart in _charts(rows, papers, picture["layers"]).items():
+            for name, chart in _charts(rows, papers, picture).items():
                 written += _save(folder / f"{stem}{name}", chart)
     return written
 
 
-def _charts(rows: Rows, papers: Rows, layers: Sequence[list[str]]) -> dict[str, Callable[[Any], bool]]:
+def _charts(rows: Rows, papers: Rows, picture: Mapping[str, Any]) -> dict[str, Callable[[Any], bool]]:
     """Return the charts by file name; each draws on axes and says whether there was anything to draw."""
     style = _styles(rows)
     charts: dict[str, Callable[[Any], bool]] = {
         "accuracy_sparsity": lambda axes: _accuracy_sparsity(axes, rows, papers, style),
         "accuracy_flops": lambda axes: _accuracy_flops(axes, rows, papers, style),
-        "density_layers": lambda axes: _density_layers(axes, rows, layers, style),
+        "density_layers": lambda axes: _density_layers(axes, rows, picture["layers"], style),
     }
-    for metric in CURVES:
-        charts[metric] = lambda axes, metric=metric: _curves(axes, rows, metric, style)
+    for metric in picture["curves"]:
+        charts[metric.replace("/", "-")] = lambda axes, metric=metric: _curves(axes, rows, metric, style)
     return charts
 
 
@@ -156,7 +156,8 @@ def _density_layers(axes: Any, rows: Rows, layers: Sequence[list[str]], style: M
 
 
 def _curves(axes: Any, rows: Rows, metric: str, style: Mapping[str, tuple[str, str]]) -> bool:
-    factor = 100 if "accuracy" in metric else 1
+    key = describe(metric)
+    factor = 100 if key.percent else 1
     drawn = [row for row in rows if any(metric in run["curves"] for run in row["runs"])]
     dash = _dashes(drawn)
     for row in drawn:
@@ -171,7 +172,7 @@ def _curves(axes: Any, rows: Rows, metric: str, style: Mapping[str, tuple[str, s
     _explain(axes, dash)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epochs")
-    axes.set_ylabel(CURVES[metric] + (" (%)" if factor == 100 else ""))
+    axes.set_ylabel(key.axis)
     return bool(drawn)
 
 
