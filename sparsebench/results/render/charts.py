@@ -68,7 +68,7 @@ def published_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
         }
         for entry in entries.values():
             names = {"dataset": dataset, "model": model, "recipe": recipe, "method": method}
-            numbers = {key: getattr(entry, key) for key in ("sparsity", "value", "std", "epochs", "train_flops")}
+            numbers = {key: getattr(entry, key) for key in ("sparsity", "value", "std", "epochs", "train_flops_ratio")}
             found.append({**names, **numbers, "source": source(entry), "protocol": entry.protocol})
     return found
 

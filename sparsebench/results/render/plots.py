@@ -123,8 +123,8 @@ def _accuracy_flops(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tup
         colour, marker = style[kind_of(row)]
         _with_deviation(axes, [row["train_flops_ratio"]], [row], colour, marker, kind_of(row))
     for paper in papers:
-        if (paper["train_flops"] or 0) > 0:
-            _published(axes, paper["train_flops"], paper, style)
+        if (paper["train_flops_ratio"] or 0) > 0:
+            _published(axes, paper["train_flops_ratio"], paper, style)
     front = pareto((row["train_flops_ratio"], 100 * row["test_accuracy"]) for row in usable)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color="#8a96a3", linewidth=1, label="Pareto front", zorder=1)
