@@ -142,7 +142,7 @@ def parser() -> Parser:
         metavar="FILE",
         help="write to a file (html and parquet: report.html, report.parquet in the folder)",
     )
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG and PNG")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG, PDF and PNG")
     parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
     parser.add_argument(

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from sparsebench.results.collect import Finished
 from sparsebench.results.curves import curves_of, in_order, rounded
+from sparsebench.results.names import display_kind
 from sparsebench.results.published import Published, citation, find, load_published
 from sparsebench.results.render.columns import records
 from sparsebench.results.schema import describe, shown_in
@@ -31,8 +32,8 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
 
     Returns:
         ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
-        runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares) and ``columns``
-        (keys of the table); and one line per damaged file.
+        runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares), ``columns``
+        (keys of the table) and ``names`` (kind -> as papers write it); and one line per damaged file.
     """
     total = sum(len(row.runs) for row in rows)
     points = max(_LEAST, min(_MOST, _CELLS // max(1, total)))
@@ -51,6 +52,7 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
         "layers": [list(names) for names in layers],
         "curves": {name: describe(name).name_for_people for name in in_order(drawn)},
         "percent": [name for name in in_order(drawn) if describe(name).unit == "share"],
+        "names": {kind_of(record): label_of(record) for record in shown},
         "columns": [asdict(key) for key in shown_in("table")],
     }, damaged
 
@@ -97,6 +99,11 @@ def kind_of(row: Mapping[str, Any]) -> str:
     """Return what has a colour of its own: the method, or the method within its recipe."""
     plain = row["recipe"] in ("single", row["method"])
     return row["method"] if plain else f"{row['method']}, {row['recipe']}"
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's kind as papers write it."""
+    return display_kind(row["method"], row["recipe"])
 
 
 def line_of(row: Mapping[str, Any]) -> tuple[Any, ...]:

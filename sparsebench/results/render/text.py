@@ -39,10 +39,11 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
     screen = Console(
         file=io.StringIO(), width=width or 1000, force_terminal=colour, no_color=not colour, highlight=False
     )
-    whole = _rich_table(grid, range(len(grid.headers)))
+    bound = None if width is None else max(24, width // 4)
+    whole = _rich_table(grid, range(len(grid.headers)), bound)
     parts = [whole]
     if width is not None and screen.measure(whole, options=screen.options.update(width=1000)).maximum > width:
-        parts = [_rich_table(grid, grid.results), _rich_table(grid, grid.costs)]
+        parts = [_rich_table(grid, grid.results, bound), _rich_table(grid, grid.costs, bound)]
     with screen.capture() as captured:
         if grid.common:
             screen.print(Text(grid.common, style="bold"))
@@ -55,14 +56,16 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
-def _rich_table(grid: Grid, columns: Sequence[int]) -> Any:
+def _rich_table(grid: Grid, columns: Sequence[int], bound: int | None) -> Any:
+    """Return a table whose columns of sentences are at most so wide."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         justify, wraps = "right" if grid.numeric[column] else "left", grid.headers[column] in ("settings", "protocol")
-        table.add_column(grid.headers[column], justify=justify, no_wrap=not wraps, overflow="fold")
+        look = {"no_wrap": not wraps, "max_width": bound if wraps else None}
+        table.add_column(grid.headers[column], justify=justify, overflow="fold", **look)
     for row in grid.body:
         table.add_row(*(Text(row[column]) for column in columns), style="dim" if "dense" in row else None)
     return table
