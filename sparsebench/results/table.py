@@ -159,7 +159,7 @@ def _fill(row: Row) -> None:
             row.means[metric] = mean(values)
     target = row.key["sparsity_target"]
     measured = row.means["sparsity"].value if "sparsity" in row.means else 0.0
-    emerged = target is None and not _is_dense(row)
+    emerged = target is None and not is_dense(row)
     choices = row.runs[0].config.get("choices") or {}
     row.published = match(
         method=row.key["method"],
@@ -187,10 +187,11 @@ def _order(row: Row, by: Sequence[str]) -> tuple[Any, ...]:
     first = tuple(_sortable(value_of(row, name)) for name in by)
     rest = (key["sparsity_target"], key["method"], key["recipe"], key["epochs"])
     settings = tuple(map(_sortable, row.settings.values()))
-    return (*first, key["dataset"], key["model"], not _is_dense(row), *map(_sortable, rest), settings)
+    return (*first, key["dataset"], key["model"], not is_dense(row), *map(_sortable, rest), settings)
 
 
-def _is_dense(row: Row) -> bool:
+def is_dense(row: Row) -> bool:
+    """Return True for dense training."""
     return row.key["method"] == "dense" and row.key["recipe"] == "single"
 
 

@@ -7,7 +7,7 @@ from written_runs import LAYERS, write_metrics, write_run
 
 from sparsebench.app.cli.report import read
 from sparsebench.results.render import plots
-from sparsebench.results.render.charts import picture
+from sparsebench.results.render.charts import dodged, picture
 
 pytest.importorskip("matplotlib")
 
@@ -54,11 +54,11 @@ def test_the_same_runs_give_the_same_picture(shown, tmp_path):
 
 
 def test_error_bars_lie_side_by_side():
-    shifts = plots._dodged({0.7, 1.0, 1.3}, 3)
+    shifts = dodged({0.7, 1.0, 1.3}, 3)
     assert shifts[1] == 0
     assert shifts[2] - shifts[1] == pytest.approx(shifts[1] - shifts[0])
     assert 0 < shifts[2] - shifts[0] < 0.5 * 0.3, "a point stays nearer to its own sparsity than to the next"
-    assert plots._dodged({1.0}, 1) == [0]
+    assert dodged({1.0}, 1) == [0]
 
 
 def test_networks_are_drawn_apart(shown, tmp_path):

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from sparsebench.results.render.columns import Grid
-from sparsebench.results.render.text import csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.render.latex import latex
+from sparsebench.results.render.text import csv_text, json_text, markdown, terminal
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.app.cli.arguments import Parser
-from sparsebench.app.cli.report import left_out, variant, version_notes
+from sparsebench.app.cli.report import variant
 from sparsebench.app.errors import stop
 from sparsebench.results.collect import Finished, collect
 from sparsebench.results.difference import Overlap, config_changes, mask_overlaps, number_changes, total_overlap
+from sparsebench.results.remarks import left_out, version_notes
 from sparsebench.results.schema import describe
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -88,6 +90,19 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or value > front[-1][1]:
             front.append((cost, value))
     return front
+
+
+def decades(sparsity: float) -> float:
+    """Return where a sparsity stands on an axis of equal factors of density."""
+    return -math.log10(max(1e-6, 1 - sparsity))
+
+
+def dodged(places: set[float], count: int) -> list[float]:
+    """Return how far each of so many lines stands to the side of its places, so that error bars lie side by side."""
+    ordered = sorted(places)
+    gaps = [after - before for before, after in itertools.pairwise(ordered) if after - before > 0.05]
+    step = min(0.02, 0.4 * min(gaps, default=0.3) / max(1, count))
+    return [step * (number - (count - 1) / 2) for number in range(count)]
 
 
 def is_dense(row: Mapping[str, Any]) -> bool:

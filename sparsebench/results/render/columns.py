@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparsebench.results.key import Key
+from sparsebench.results.names import display
 from sparsebench.results.published import citation
 from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.table import GROUP, Mean, Row, value_of
@@ -62,12 +65,42 @@ class Grid:
             row.append(cell)
 
 
-def grid(rows: Sequence[Row], by: Sequence[str] = ()) -> Grid:
-    """Lay rows out for people; a name that is the same in every row moves to the line above the table."""
+BESIDE = ("published", "delta", "protocol")
+"""Columns beside the numbers of a run."""
+
+
+def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list[str]]:
+    """Return the numbers to show, and which of ``BESIDE``; without a choice those of the schema and all.
+
+    Raises:
+        ValueError: no run has a number of that name.
+    """
+    if not columns:
+        return shown_in("table"), list(BESIDE)
+    known = dict.fromkeys([key.name for key in shown_in("table")] + [name for row in rows for name in row.means])
+    for name in columns:
+        if name not in known and name not in BESIDE:
+            near = difflib.get_close_matches(name, [*known, *BESIDE], n=1)
+            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *BESIDE])}"
+            raise ValueError(f"--columns {name}: no run has a number of that name; {advice}")
+    return [describe(name) for name in columns if name in known], [name for name in columns if name in BESIDE]
+
+
+def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (), *, printed: bool = False) -> Grid:
+    """Lay rows out for people; a name that is the same in every row moves to the line above the table.
+
+    Args:
+        rows: of the table.
+        by: keys that come first.
+        columns: numbers to show, those of the schema by default.
+        printed: write methods, networks and data sets as papers do.
+    """
+    numbers, beside = chosen(rows, columns)
     table, common = Grid(), []
     keys = [*by, *(key for key in GROUP if key not in by)]
     for key in keys:
         values = [_name(value_of(row, key)) for row in rows]
+        values = [display(key, value) for value in values] if printed else values
         movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
         if movable and len(set(values)) == 1:
             common.append(f"{describe(key).heading} {values[0]}")
@@ -77,31 +110,35 @@ def grid(rows: Sequence[Row], by: Sequence[str] = ()) -> Grid:
     if any(settings):
         table.add("settings", [text or "-" for text in settings], numeric=False)
     table.add("n", [str(len(row.runs)) for row in rows])
-    for key in shown_in("table"):
-        cells = aligned([_number(row.means.get(key.name), 100 if key.percent else 1, key.digits) for row in rows])
-        result = key.name in ("test_accuracy", "sparsity")
+    for key in numbers:
+        cells = aligned([number(row.means.get(key.name), key) for row in rows])
+        result = key.name in ("test_accuracy", "sparsity") or bool(columns)
         table.add(key.heading, cells, results=result, costs=not result)
-    table.add("published", aligned([_published(row) for row in rows]), costs=False)
-    table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
-    protocols = [row.published.protocol if row.published else "-" for row in rows]
-    table.add("protocol", protocols, numeric=False, costs=False)
+    if "published" in beside:
+        table.add("published", aligned([_published(row) for row in rows]), costs=False)
+    if "delta" in beside:
+        table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
+    if "protocol" in beside:
+        protocols = [row.published.protocol if row.published else "-" for row in rows]
+        table.add("protocol", protocols, numeric=False, costs=False)
     table.common = ", ".join(common)
-    table.sources = sources(rows)
+    table.sources = sources(rows) if beside else []
     return table
 
 
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return rows with every name and number in full, for CSV and JSON."""
+def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return rows with every name and number in full, for CSV and JSON; of numbers, those that are chosen."""
+    numbers, beside = chosen(rows, columns)
     found: list[dict[str, Any]] = []
     for row in rows:
         record: dict[str, Any] = {key: row.key[key] for key in GROUP}
         record |= {"settings": _settings(row, ()), "n": len(row.runs), "seeds": row.seeds}
-        for key in shown_in("table"):
+        for key in numbers:
             average = row.means.get(key.name)
             record[key.name] = average.value if average else None
             record[f"{key.name}_std"] = average.std if average else None
         entry = row.published.published if row.published else None
-        record |= {
+        published = {
             "published": entry.value if entry else None,
             "published_std": entry.std if entry else None,
             "published_id": entry.id if entry else None,
@@ -109,7 +146,8 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "delta": row.delta,
             "protocol": row.published.protocol if row.published else None,
         }
-        found.append(record)
+        kept = tuple(beside)
+        found.append(record | {key: value for key, value in published.items() if key.startswith(kept)})
     return found
 
 
@@ -134,7 +172,9 @@ def aligned(cells: Sequence[str]) -> list[str]:
     return [c if c == "-" else c + " " * (width + 3 - len("".join(c.partition(" ± ")[1:]))) for c in cells]
 
 
-def _number(average: Mean | None, factor: float, digits: int) -> str:
+def number(average: Mean | None, key: Key) -> str:
+    """Write a mean with its deviation, in the digits of its key."""
+    factor, digits = (100 if key.percent else 1), key.digits
     if average is None or not math.isfinite(average.value):
         return "-"
     text = f"{factor * average.value:.{digits}f}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.render.charts import is_dense, kind_of, label_of, line_of, pareto
+from sparsebench.results.render.charts import decades, dodged, is_dense, kind_of, label_of, line_of, pareto
 from sparsebench.results.schema import describe
 
 _COLOURS = ("#1f5fd0", "#cf4520", "#0d8a5f", "#8b46c4", "#0a84a0", "#b36b00", "#c02d82", "#6d7a00", "#8a5638")
@@ -104,20 +102,20 @@ def _save(stem: Path, chart: Callable[[Any], bool]) -> list[Path]:
 def _accuracy_sparsity(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tuple[str, str]]) -> bool:
     sparse = [row for row in rows if not is_dense(row) and row["sparsity"] is not None]
     lines = list(_by(sparse, line_of).values())
-    shifts = _dodged({_decades(row["sparsity"]) for row in sparse}, len(lines))
+    shifts = dodged({decades(row["sparsity"]) for row in sparse}, len(lines))
     for members, shift in zip(lines, shifts, strict=True):
         colour, marker = style[kind_of(members[0])]
         members = sorted(members, key=lambda row: row["sparsity"])
-        x = [_decades(row["sparsity"]) + shift for row in members]
+        x = [decades(row["sparsity"]) + shift for row in members]
         _with_deviation(axes, x, members, colour, marker, label_of(members[0]))
     for row in rows:
         if is_dense(row):
             axes.axhline(100 * row["test_accuracy"], color=_DENSE, linestyle="--", linewidth=1, label="dense")
     for paper in papers:
         if paper["method"] != "dense" and paper["sparsity"]:
-            _published(axes, _decades(paper["sparsity"]), paper, style)
+            _published(axes, decades(paper["sparsity"]), paper, style)
     shown = sorted({round(row["sparsity"], 3) for row in sparse} | {p["sparsity"] for p in papers if p["sparsity"]})
-    ticks = _apart([(_decades(value), value) for value in shown])
+    ticks = _apart([(decades(value), value) for value in shown])
     axes.set_xticks([x for x, _ in ticks], [f"{value:g}" for _, value in ticks])
     axes.set_xlabel("sparsity (density on a logarithmic scale)")
     axes.set_ylabel("test accuracy (%)")
@@ -181,19 +179,6 @@ def _curves(axes: Any, rows: Rows, metric: str, style: Mapping[str, tuple[str, s
     axes.set_xlabel("epochs")
     axes.set_ylabel(key.axis)
     return bool(drawn)
-
-
-def _decades(sparsity: float) -> float:
-    """Return where a sparsity stands on an axis of equal factors of density."""
-    return -math.log10(max(1e-6, 1 - sparsity))
-
-
-def _dodged(places: set[float], count: int) -> list[float]:
-    """Return how far each of so many lines stands to the side of its places, so that error bars lie side by side."""
-    ordered = sorted(places)
-    gaps = [after - before for before, after in itertools.pairwise(ordered) if after - before > 0.05]
-    step = min(0.02, 0.4 * min(gaps, default=0.3) / max(1, count))
-    return [step * (number - (count - 1) / 2) for number in range(count)]
 
 
 def _by(rows: Rows, key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[Mapping[str, Any]]]:
