@@ -61,6 +61,7 @@ class ImageFolder(ImageData):
         self.zoom = Zoom(size=self.shape[1:], resize=short, scale=(float(scale[0]), float(scale[1])))
         self.mean, self.std = tuple(mean), tuple(std)
         self.classes = len(list_classes(self._folder("train"))) if classes is None else classes
+        self.published_images = 1_281_167 if self.classes == 1000 else None  # of ImageNet
 
     def check(self) -> None:
         """Make sure that the folders are there.

@@ -28,6 +28,7 @@ class TinyImageNet(ImageData):
 
     classes = 200
     shape = (3, 64, 64)
+    published_images = 100_000
 
     def __init__(self, *, resident: bool = True, **common: Any):
         super().__init__(**common)

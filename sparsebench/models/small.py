@@ -24,7 +24,7 @@ class MLP(nn.Module):
 
     def __init__(self, *, classes: int, shape: tuple[int, int, int], hidden: Sequence[int] = (128, 128)) -> None:
         super().__init__()
-        if any(width < 1 for width in hidden):
+        if any(width < 1 or width != int(width) for width in hidden):
             raise ValueError(f"hidden widths must be whole numbers of at least 1, got {list(hidden)}")
         widths = [math.prod(shape), *(int(width) for width in hidden)]
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())

@@ -42,6 +42,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "on_collapse": ("warn", "error"),
     "fingerprints": ({},),
     "dataset.limit": (None,),
+    "dataset.split": ("random",),
+    "dataset.test_limit": (None,),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -136,14 +138,15 @@ def _settings(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a word for each setting that was typed and can change the result, so that cells differ by name."""
     for override in sorted(config.get("typed", ())):
         key, _, value = override.lstrip("+").partition("=")
-        key, group = key.partition("@")[0], key.partition(".")[0]
+        key, group, name = key.partition("@")[0], key.partition(".")[0], key.rpartition(".")[2]
         referred = key not in _REFERRED or "${" in value or _refers(config["method"], key)
         outside = (
             key in WITHOUT_EFFECT or group in ("logger", "monitor", "hydra") or key.partition(".")[2] in _without(group)
         )
-        if key in _NAMED or outside or not referred or not re.fullmatch(r"[\w.+/:-]+", value):
+        told = key in _NAMED or key == "model.name" or name.startswith("_") or value == config["name"]
+        if told or outside or not referred or not re.fullmatch(r"[\w.+/:-]+", value):
             continue
-        yield value.rpartition("/")[2] if key in _MODIFIERS else f"{key.rpartition('.')[2]}{value}"
+        yield value.rpartition("/")[2] if key in _MODIFIERS else f"{name}{value}"
 
 
 def _refers(method: Mapping[str, Any], key: str) -> bool:
