@@ -14,6 +14,7 @@ from sparsebench.app.cli.compare import compare
 from sparsebench.app.cli.report import read, variant
 from sparsebench.app.main import main
 from sparsebench.app.process.execute import result_of
+from sparsebench.fits import State
 from sparsebench.results.collect import collect
 from sparsebench.results.curves import read_curves
 from sparsebench.results.key import CYCLES, METRICS, PLACES, PLAN, REPORT, RESULT
@@ -128,6 +129,11 @@ def test_metrics_of_version_0_1_are_drawn(tmp_path):
     curves = read_curves(path, 100)
     assert curves["explored"][-1] == pytest.approx(OLD["single"]["exploration_rate"], rel=1e-3)
     assert {"val_accuracy", "train_loss", "sparsity", "train_flops_ratio", "lr"} <= set(curves)
+
+
+def test_a_stage_of_an_earlier_version_counts_in_a_recipe_that_goes_on(tmp_path):
+    State({}, {}, {"steps": 3, "dense_flops": 12, "exploration_rate": 0.5}).save(tmp_path / "ticket.pt")
+    assert State.load(tmp_path / "ticket.pt").facts == {"steps": 3, "train_flops_dense": 12, "explored": 0.5}
 
 
 def test_a_new_name_wins_over_a_former_one():
