@@ -34,8 +34,10 @@ class Toy:
 
     @property
     def probe(self):
-        def objectives(number, *, temperature=1.0):
+        def objectives(number, *, temperature=1.0, mode="eval", per_class=None):
             self.temperatures.append(temperature)
+            self.asked = {"number": number, "mode": mode, "per_class": per_class}
+            number = len(self.batches) if per_class is not None else number
             return [self.objective(index, temperature) for index in range(number)]
 
         def output(weights):

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from sparsebench.data.loader import EvalLoader, Source, TrainLoader
 from sparsebench.data.split import order_balanced, split_balanced, split_by_position
@@ -118,10 +119,27 @@ class ImageData(L.LightningDataModule):
                 train, held_out = split_by_position(len(source), share)
             else:
                 train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
+            self._check_labels(source, train[: self.limit])
             val = source.select(held_out) if len(held_out) else own
             val = None if val is None else self.settle(val)
             self._training = self.settle(source.select(train[: self.limit])), val
         return self._training
+
+    def _check_labels(self, source: Source, train: Tensor) -> None:
+        """Refuse labels that a classifier of so many classes cannot learn, and classes without training images."""
+        name, labels = type(self).__name__, source.labels
+        if labels.dtype != torch.int64 or (
+            len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes
+        ):
+            seen = f"{int(labels.min())} to {int(labels.max())}" if len(labels) else "none"
+            raise ValueError(
+                f"labels of {name} are {labels.dtype}, {seen}: give int64 from 0 to {self.classes - 1} "
+                f"(classes={self.classes})"
+            )
+        empty = (labels[train].bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
+        if empty:
+            why = f"dataset.limit={self.limit} leaves" if self.limit is not None else f"{name} leaves"
+            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more of them")
 
     def train_dataloader(self) -> TrainLoader:
         """Return a fresh resumable loader of the training images."""

@@ -26,6 +26,21 @@ def announce_learned(module: L.LightningModule, net: SparseModel, method: Method
         vars(module).update(extra_optimizers=[] if own is None else [own], extra_groups=groups)
 
 
+def check_trained(trainer: L.Trainer, net: SparseModel) -> None:
+    """Refuse parameters that no optimizer holds: they would be pruned, regrown as zeros, and counted.
+
+    Raises:
+        ValueError: names them.
+    """
+    held = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    idle = [name for name, parameter in net.params.items() if id(parameter) not in held]
+    if idle:
+        raise ValueError(
+            f"the optimizer does not hold {', '.join(idle[:4])}{' and others' if len(idle) > 4 else ''}, which may be "
+            f"sparse: give it these parameters, or leave them dense with requires_grad_(False) or exclude={idle[:4]}"
+        )
+
+
 def adopt_learned(trainer: L.Trainer, net: SparseModel, method: Method) -> None:
     """Add to the trainer's optimizer what the module has not taken along."""
     optimizer = trainer.optimizers[0]

@@ -13,9 +13,10 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
+from sparsebench.engine.sample import balanced_batches, first_batches
 from sparsebench.engine.steps import Step, evaluating, loss_of, samples_in, silenced
 from sparsebench.methods.base import Objective, Probe, Weights
 
@@ -34,8 +35,10 @@ class CountingProbe(Probe):
 def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> CountingProbe:
     """Build a probe over the training data, the same on every rank.
 
-    Its objectives take a ``temperature``, by which the network's output is divided. They leave no trace in the module:
-    nothing is logged, metrics are reset, modes and parameters stay as they were.
+    Its objectives take a ``temperature``, by which the network's output is divided; a ``mode``, ``eval`` or ``train``
+    (norms by the statistics of the batch; dropout stays off, so that scores are a function of weights and data); and
+    ``per_class``, a number of images of each class in the place of a number of batches. They leave no trace in the
+    module: nothing is logged, metrics are reset, modes, parameters and running statistics stay as they were.
 
     Args:
         trainer: a trainer in ``fit``.
@@ -46,16 +49,20 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
     network = module.get_submodule(prefix)
     seen: list[int] = []
 
-    def objective(batch: Any, temperature: float) -> Objective:
+    def objective(batch: Any, temperature: float, mode: str) -> Objective:
         def loss(weights: Weights) -> Tensor:
             seen.append(samples_in(batch))
-            with _scoring(trainer, module), tempered(network, temperature):
+            statistics = batch_statistics(module) if mode == "train" else contextlib.nullcontext()
+            with _scoring(trainer, module), statistics, tempered(network, temperature):
                 return loss_of(step.with_weights(weights, batch, 0))
 
         return loss
 
-    def objectives(number: int, *, temperature: float = 1.0) -> Sequence[Objective]:
-        return [objective(batch, temperature) for batch in first_batches(trainer, number)]
+    def objectives(
+        number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
+    ) -> Sequence[Objective]:
+        batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
+        return [objective(batch, temperature, mode) for batch in batches]
 
     @functools.cache
     def positive() -> Callable[[Weights], Tensor]:
@@ -113,38 +120,18 @@ def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
             part.reset()
 
 
-def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
-    """Return the first training batches, whole on every rank; the loader's position does not move.
-
-    Raises:
-        ValueError: when the data hold fewer batches.
-    """
-    trainer.fit_loop.setup_data()
-    loader: Any = trainer.fit_loop._combined_loader.flattened[0]  # type: ignore[union-attr]
-    position = loader.state_dict() if hasattr(loader, "state_dict") else None
-    batches = list(itertools.islice(iter(loader), number))
-    if position is not None:
-        loader.load_state_dict(position)
-    if len(batches) < number:
-        raise ValueError(f"{number} batches are needed for scoring, the training data hold {len(batches)}: ask fewer")
-    if trainer.world_size > 1:
-        shares: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(shares, tree_map(_to_host, batches))
-        batches = tree_map(_joined, *shares)
-    return [trainer.strategy.batch_to_device(batch) for batch in batches]
-
-
-def _to_host(leaf: Any) -> Any:
-    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
-
-
-def _joined(*shares: Any) -> Any:
-    """Join the shares of all ranks to the batch that one rank would have: rank r has every sample r modulo ranks."""
-    if not isinstance(shares[0], Tensor) or shares[0].dim() == 0:
-        return shares[0]
-    if len({len(share) for share in shares}) > 1:
-        return torch.cat(shares)
-    return torch.stack(shares, dim=1).flatten(0, 1)
+@contextlib.contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, training, tracks in before:
+            norm.training, norm.track_running_stats = training, tracks
 
 
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:

@@ -39,7 +39,7 @@ from torch.optim import Optimizer
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.engine.agreement import average_gradients, check_agreement
-from sparsebench.engine.learned import adopt_learned, announce_learned, create_learned
+from sparsebench.engine.learned import adopt_learned, announce_learned, check_trained, create_learned
 from sparsebench.engine.probe import CountingProbe, build_probe
 from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, will_skip
 from sparsebench.methods.base import Clock, Method, Objective
@@ -138,6 +138,7 @@ class Sparsity(L.Callback):
                 f"one optimizer is needed, {len(trainer.optimizers)} are configured: combine them into one"
             )
         self.net.move_()
+        check_trained(trainer, self.net)
         adopt_learned(trainer, self.net, self.method)
         optimizer = trainer.optimizers[0]
         if not self._restored:

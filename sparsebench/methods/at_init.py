@@ -7,18 +7,20 @@ says how many stay in each layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sparsebench.functional import score
-from sparsebench.functional.counts import Budget, global_budget
+from sparsebench.functional.counts import Budget, global_budget, portion
+from sparsebench.functional.distribution import erk
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
-from sparsebench.methods.base import Distribution, Masked, Objective, Probe
+from sparsebench.methods.base import Distribution, Masked, Probe
+from sparsebench.methods.scoring import ScoreMode, at_least_one, check_sample, objectives_of
 from sparsebench.methods.static import draw_scores
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
@@ -27,8 +29,8 @@ from sparsebench.sparse.model import SparseModel, whole_numbers
 class PrunedAtStart(Masked):
     """Keep the weights of largest score before the first step, and these for good.
 
-    Scores are raw: a constant factor does not change a ranking. Scoring runs in evaluation mode and full precision, on
-    the weights that are then trained, and on the same batches on every rank.
+    Scores are raw: a constant factor does not change a ranking. Scoring runs in full precision, on the weights that are
+    then trained, and on the same samples on every rank.
 
     Args:
         floor: weights that every layer keeps at least, its best ones, at the cost of the others; 0 allows a global
@@ -82,6 +84,8 @@ class Random(PrunedAtStart):
 
     paper: ClassVar[str] = "synflow"
 
+    distribution: Distribution = erk
+
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Draw a uniform number for each weight, seeded by its layer's name."""
         del probe
@@ -113,19 +117,25 @@ class SNIP(PrunedAtStart):
 
     Args:
         batches: training batches over which the gradient is averaged, before the modulus.
+        per_class: images of each class that are scored instead of these batches.
+        score_mode: ``eval``: norms by their running statistics, which at initialisation do nothing, as in the published
+            code; ``train``: by those of the batch, as in the re-runs in PyTorch whose numbers are often quoted.
     """
 
     paper: ClassVar[str] = "snip"
 
     batches: int = 1
+    per_class: int | None = None
+    score_mode: ScoreMode = "eval"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("batches", self.batches)
+        check_sample(self.batches, self.per_class, self.score_mode)
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score by |w g|."""
-        return score.snip(probe.objectives(self.batches), net.params)
+        objectives = objectives_of(probe, self.batches, self.per_class, self.score_mode)
+        return score.snip(objectives, net.params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +143,13 @@ class GraSP(PrunedAtStart):
     """Keep the weights whose removal would weaken the gradient flow (Wang, Zhang and Grosse 2020).
 
     Removing a weight changes the squared gradient norm by -2 w (H g) to first order: those with the largest w (H g)
-    stay. The gradient g is over all batches; the Hessian-vector product is exact, accumulated batch by batch.
+    stay. The gradient g is over the whole sample; the Hessian-vector product is exact, accumulated part by part.
 
     Args:
-        batches: training batches that are scored; the paper takes ten images of each class.
+        per_class: images of each class in the sample.
+        batches: training batches as they come, instead of that sample.
+        score_mode: ``train``: norms by the statistics of the sample's parts, as in the published code; ``eval``: by
+            their running statistics, which at initialisation do nothing: another ranking altogether.
         temperature: divides the logits, so that the softmax is nearly uniform.
     """
 
@@ -144,18 +157,21 @@ class GraSP(PrunedAtStart):
     # Two evaluations: g costs a pass each way, H g a pass each way twice.
     start_passes: ClassVar[tuple[float, float]] = (1.5, 1.5)
 
-    batches: int = 1
+    per_class: int = 10
+    batches: int | None = None
+    score_mode: ScoreMode = "train"
     temperature: float = 200.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("batches", self.batches)
+        check_sample(self.batches, self.per_class, self.score_mode)
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature:g} is impossible: choose a number above 0, such as 200")
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score by w (H g)."""
-        objectives = cast(Tempered, probe.objectives)(self.batches, temperature=self.temperature)
+        per_class = self.per_class if self.batches is None else None
+        objectives = objectives_of(probe, self.batches or 0, per_class, self.score_mode, self.temperature)
         return score.grasp(objectives, net.params)
 
 
@@ -178,7 +194,7 @@ class SynFlow(PrunedAtStart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("rounds", self.rounds)
+        at_least_one("rounds", self.rounds)
 
     def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Prune round by round."""
@@ -203,22 +219,16 @@ def redraw_(net: SparseModel) -> None:
         weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
 
 
-class Tempered(Protocol):
-    """Objectives of a number of batches, the network's output divided by a temperature."""
-
-    def __call__(self, number: int, *, temperature: float = 1.0) -> Sequence[Objective]:
-        """Return as many objectives."""
-        ...
-
-
 def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
     """Return exponentially falling densities on the way from all weights to ``final``, which is ``density`` of them.
 
-    With a budget per layer they are those of whole counts: rounded anew in every round, one could grow again.
+    They are those of whole counts, rounded up as in the published code; the last is that of ``final`` itself.
     """
     if isinstance(final, int):
-        return exponential(1.0, density, progress)
-    counts = {name: round(sizes[name] * exponential(1.0, kept / sizes[name], progress)) for name, kept in final.items()}
+        total = sum(sizes.values())
+        return density if progress >= 1 else portion(total, exponential(1.0, density, progress), up=True) / total
+    shares = {name: exponential(1.0, kept / sizes[name], progress) for name, kept in final.items()}
+    counts = {name: portion(sizes[name], share, up=True) for name, share in shares.items()}
     return {name: count / sizes[name] for name, count in counts.items()}
 
 
@@ -237,8 +247,3 @@ def protect(scores: Mapping[str, Tensor], floor: int, kept: Budget) -> dict[str,
             f"lower one of them"
         )
     return {name: s.masked_fill(keep_top(s, least[name]), math.inf) for name, s in scores.items()}
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} {value} is impossible: choose a whole number of at least 1")

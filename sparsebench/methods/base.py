@@ -68,10 +68,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a method may ask of network and data before the first step, in evaluation mode and full precision.
+    """What a method may ask of network and data before the first step, in full precision.
 
     Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank.
+        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
+            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
         parameters: every parameter of the network by name, those that may not be sparse included.
     """
@@ -188,7 +189,18 @@ class Masked(Method):
         densities = self.distribution(net.shapes, self.density if density is None else density)
         if density is None:
             self.pattern.refuse(net.shapes, densities)
+            self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
+
+    def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
+        each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)
+        wrong = sorted(name for name in net.transposed if each[name] < 1)
+        if wrong and self.pattern.directed:
+            raise ValueError(
+                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of "
+                f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with "
+                f"prunable.exclude=[{','.join(wrong)}], or choose pattern=unstructured"
+            )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""

@@ -146,6 +146,7 @@ class MultilevelBregman(Bregman):
     are read after each fine step and hold until the next one.
 
     Args:
+        init_gain: as ``Bregman``'s; 1 by default, which keeps the weights as they are drawn.
         coarse_steps: m, as the optimizer has it; 0 is ``Bregman``.
         start_with: phase of the first step, as the optimizer has it.
         criterion: when a coarse phase may follow a fine step, as the optimizer has it.
@@ -153,6 +154,7 @@ class MultilevelBregman(Bregman):
 
     paper: ClassVar[str] = "ml_linbreg"
 
+    init_gain: float | Literal["auto"] = 1.0
     coarse_steps: int = 99
     start_with: Phase = "coarse"
     criterion: Criterion = "fixed"

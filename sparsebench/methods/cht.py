@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sparsebench.methods.base import Clock
+from sparsebench.functional.distribution import uniform
+from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.dynamic import SET
+from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 
@@ -19,22 +21,86 @@ class CHT(SET):
     """Grow the connections that the network's local communities predict, without looking at gradients.
 
     A layer is a bipartite network of inputs and outputs; a convolution is read as (out, in * kernel height * kernel
-    width). The score of a missing link is the node-based CH2-L3 of its paths of length three; links that no path
-    predicts come last, at random, and so are ties broken. Source: Zhang et al. (ICLR 2024); the formula as in
-    their successor paper (arXiv 2501.19107, appendix C).
-    Soft sampling, correlated initialisation and the removal of idle neurons are left out.
+    width). The score of a missing link is that of its paths of length three; links that no path predicts come last, at
+    random, and so are ties broken. Source: Zhang et al. (ICLR 2024); formulas as in their successor paper (arXiv
+    2501.19107, appendix C). Soft sampling, correlated initialisation and the removal of idle neurons are left out.
+
+    Args:
+        rule: ``ch3_l3p``: a sum over paths, the paper's; ``ch2_l3n``: over nodes, its successor's, of lower cost.
+        early_stop: a layer of which more than this share of the removed links grew at once again keeps its links from
+            then on; None lets all layers go on.
     """
 
     paper: ClassVar[str] = "cht"
+
+    distribution: Distribution = uniform
+    every: float = 0.01
+    rule: Literal["ch3_l3p", "ch2_l3n"] = "ch3_l3p"
+    early_stop: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("rule", self.rule, tuple(RULES))
+        if self.early_stop is not None and not 0 < self.early_stop <= 1:
+            raise ValueError(f"early_stop={self.early_stop:g} must be a share in (0, 1], or null")
+
+    def start(self, net: SparseModel, probe: Probe) -> None:
+        """Draw random masks; no layer has stopped."""
+        super().start(net, probe)
+        net.memory["stopped"] = {
+            name: torch.zeros((), dtype=torch.bool, device=m.device) for name, m in net.masks.items()
+        }
+
+    def dropped(self, net: SparseModel, name: str, share: float) -> int:
+        """Return how many weights a layer drops; none once it has stopped."""
+        return 0 if bool(net.memory["stopped"][name]) else super().dropped(net, name, share)
 
     def grow(
         self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor], kept: Tensor, size: int
     ) -> Tensor:
         """Return the mask of a layer, grown by the links that the remaining ones predict."""
-        score = link_prediction(kept.reshape(len(kept), -1)).reshape(kept.shape)
+        if bool(net.memory["stopped"][name]):
+            return kept
+        score = RULES[self.rule](kept.reshape(len(kept), -1)).reshape(kept.shape)
         # a draw too small to change the order of what is predicted
         promise = score + 1e-9 * self.grow_score(net, name, clock, gradients).double()
-        return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        new = self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        removed = net.masks[name] & ~kept
+        if self.early_stop is not None:
+            net.memory["stopped"][name] = (new & removed).sum() > self.early_stop * removed.sum()
+        return new
+
+
+def link_prediction_by_paths(links: Tensor) -> Tensor:
+    """Score each pair of an output and an input by CH3-L3, summed over its paths of length three.
+
+    A path output u - input a - output b - input v adds ``1 / sqrt((1 + e_a) (1 + e_b))``: e counts the links of an
+    intermediate node that lead neither to another intermediate node of the pair nor to its ends. Meaningful where
+    there is no link. The cost is that of ``outputs^2 inputs^2 density`` multiplications.
+
+    Args:
+        links: bool [outputs, inputs].
+
+    Returns:
+        float64, same shape.
+    """
+    if len(links) > links.shape[1]:  # the loop runs over the shorter side
+        return link_prediction_by_paths(links.T).T
+    present = links.double()
+    through_inputs = _openness(present.T @ present, present.sum(dim=0))  # [a, v]
+    through_outputs = _openness(present @ present.T, present.sum(dim=1))  # [b, u]
+    scores = torch.zeros_like(present)
+    for u, mine in enumerate(links):
+        near = mine.nonzero().reshape(-1)
+        others = present[:, near].any(dim=1)
+        paths = present[others][:, near] @ through_inputs[near]
+        scores[u] = (through_outputs[others, u, None] * present[others] * paths).sum(dim=0)
+    return scores
+
+
+def _openness(shared: Tensor, degree: Tensor) -> Tensor:
+    """Return ``1 / sqrt(1 + e)`` of a node (row) for a pair whose other end is a column."""
+    return (1 + (degree[:, None] - shared - 1).clamp(min=0)).rsqrt()  # one link leads to the near end of the pair
 
 
 def link_prediction(links: Tensor) -> Tensor:
@@ -60,3 +126,6 @@ def _weight(shared: Tensor, degree: Tensor) -> Tensor:
     """Return the weight of node z (row) for a pair whose other end is a column; zero where no path passes z."""
     external = (degree[:, None] - shared - 1).clamp(min=0)  # one link leads to the near end of the pair
     return torch.where(shared > 0, (1 + shared) / (1 + external), 0.0)
+
+
+RULES = {"ch3_l3p": link_prediction_by_paths, "ch2_l3n": link_prediction}

@@ -5,7 +5,6 @@ SET grows at random, RigL by gradient magnitude, DST-EE by a score that also rew
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,6 +17,7 @@ from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.counts import portion
 from sparsebench.functional.schedule import Schedule, cosine
 from sparsebench.functional.score import acquisition
+from sparsebench.methods.advice import advise_on_updates
 from sparsebench.methods.base import Clock, Probe, skip_step
 from sparsebench.methods.static import Static
 from sparsebench.runs.messages import check_choice
@@ -70,12 +70,7 @@ class SET(Static):
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Rewire instead of the step, or take the dense gradient for the update after it; then mask gradients."""
-        if clock.step == 0 and clock.steps(self.every) > min(self.until * clock.total, clock.total - 1):
-            warnings.warn(
-                f"no mask update falls into {clock.total} steps with every={self.every:g} and until={self.until:g}: "
-                f"masks stay as drawn; set every= to a smaller number of steps, or to a fraction of the budget",
-                stacklevel=2,
-            )
+        advise_on_updates(clock, self.every, self.until, replaces=self.replaces_step)
         if self.needs_gradient and self._collects(clock):
             self._collect(net)
         if self.replaces_step and self._due(clock):
@@ -163,9 +158,15 @@ class SET(Static):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomUnfired(SET):
-    """Grow at random among weights that never were active, then among the others (Liu et al. 2021, ITOP)."""
+    """Grow at random among weights that never were active, then others, in rare updates (ITOP, Liu et al. 2021)."""
 
     paper: ClassVar[str] = "itop"
+
+    every: float = 1500
+    until: float = 1.0
+    drop_fraction: float = 0.5
+    drop_fraction_end: float = 0.005
+    drop_count: Literal["floor", "ceil"] = "ceil"
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return a draw in [0, 1), and one more for a weight that never was active."""

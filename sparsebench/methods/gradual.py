@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import cubic
-from sparsebench.methods.base import Clock, Masked
+from sparsebench.methods.base import Clock, Distribution, Masked
 from sparsebench.sparse.model import SparseModel
 
 
@@ -30,6 +31,7 @@ class GMP(Masked):
     paper: ClassVar[str] = "zhu_gupta"
     budget_holds: ClassVar[str] = "end"
 
+    distribution: Distribution = uniform
     every: float = 100
     start_at: float = 0.0
     until: float = 0.75

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -84,4 +85,7 @@ class GraNet(RigL):
         first = self.start_distribution(net.shapes, self.density_start) if isinstance(final, Mapping) else None
         progress = clock.between(self.prune_from, self.prune_until)
         densities = thin(self.density_start if first is None else first, final, progress)
+        if not isinstance(densities, Mapping) and progress < 1:  # its code rounds down on the way
+            total = sum(p.numel() for p in net.params.values())
+            densities = math.floor(round(densities * total, 6)) / total
         net.set_masks(self.pattern.keep(magnitudes(net), self.pattern.budget(net.shapes, densities)), optimizer)

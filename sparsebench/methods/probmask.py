@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,9 +30,14 @@ class ProbMask(DrawnMasks):
 
     paper: ClassVar[str] = "probmask"
     budget_holds: ClassVar[str] = "end"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **DrawnMasks.exceptions,
+        "budget": "a weight of probability 0 stays out: fewer are kept where the scores have sunk below the budget",
+    }
 
     score_lr: float = 0.006
     schedule: str = "cubic"
+    fix_at: float | None = 0.9375
     samples: int = 2
     sharpest: float = 0.03
 
@@ -70,6 +76,10 @@ class ProbMask(DrawnMasks):
         return Passes(DENSE.forward * self.samples, DENSE.input * self.samples, DENSE.weight * self.samples)
 
 
-def _log_odds(score: Tensor, eps: float = 1e-6) -> Tensor:
-    """Return ln(s / (1 - s)), finite at 0 and 1, where its slope stays finite too."""
+def _log_odds(score: Tensor, eps: float = 1e-20) -> Tensor:
+    """Return ln(s / (1 - s)), finite at 0 and 1.
+
+    Where s is 1 it is so large that the sigmoid of it is 1 whatever the noise, with slope 0: a weight that is whole
+    stays whole until the budget falls.
+    """
     return torch.log(score + eps) - torch.log(1.0 - score + eps)

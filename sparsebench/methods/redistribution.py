@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
+from sparsebench.functional.allotment import allot
+from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import Schedule, constant
-from sparsebench.methods.base import Clock, Probe
+from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.dynamic import SET
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
@@ -29,6 +30,8 @@ class Redistributed(SET):
     budget_holds: ClassVar[str] = "always"
     fill: ClassVar[float] = 1.0
     """Largest share of a layer's free places that one update fills."""
+    up: ClassVar[bool] = False
+    """Whether a layer's part of what grows is rounded up, so that whoever deserves anything gets something."""
 
     redistribute: bool = True
 
@@ -59,7 +62,8 @@ class Redistributed(SET):
         budget = self.budget(net)
         total = budget if isinstance(budget, int) else sum(budget.values())
         units = {name: self.pattern.unit(net.shapes[name]) for name in kept}
-        grown = allot(total - sum(stay.values()), self.deserved(net, stay), free, fill=self.fill, units=units)
+        what = total - sum(stay.values())
+        grown = allot(what, self.deserved(net, stay), free, fill=self.fill, units=units, up=self.up)
         return {name: stay[name] + grown[name] for name in kept}
 
 
@@ -67,20 +71,29 @@ class Redistributed(SET):
 class SNFS(Redistributed):
     """Sparse momentum: redistribute and grow by an average of dense gradients (Dettmers & Zettlemoyer 2019).
 
-    Layers receive in proportion to the mean magnitude of the momentum over their active weights, at most 99 % of the
-    free places; the rest is spread evenly. Weights of largest momentum grow. A layer less than 20 % sparse that
-    deserves more than the average drops at most the share of its zeros.
+    Layers receive in proportion to the mean magnitude of the momentum over their active weights (over all places where
+    none is left), rounded up and at most 99 % of the free places; the rest is spread evenly. Weights of largest
+    momentum grow. A layer less than 20 % sparse that deserves more than the average drops at most the share of its
+    zeros.
 
     Args:
         momentum: factor of the exponential average of the dense gradients, which is the method's own: that of the
             optimizer is zero where weights are.
         redistribute: False is the SNFS of Evci et al. 2020.
+        average_decay: whether the optimizer's weight decay of active weights is averaged along with the gradients, as
+            in the published code, whose average is the optimizer's own.
+        keep_velocity: whether a grown weight starts with the velocity that it would have in a dense optimizer, as in
+            the published code; False starts it at rest. Needs SGD with momentum.
     """
 
     paper: ClassVar[str] = "snfs"
     fill: ClassVar[float] = 0.99
+    up: ClassVar[bool] = True
 
+    distribution: Distribution = uniform
     momentum: float = 0.9
+    average_decay: bool = False
+    keep_velocity: bool = False
     every: float = 0.01
     until: float = 1.0
     drop_fraction: float = 0.5
@@ -98,10 +111,32 @@ class SNFS(Redistributed):
         net.memory["momentum"] = {name: torch.zeros_like(p, requires_grad=False) for name, p in net.params.items()}
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Average the dense gradient, then mask it."""
+        """Average the dense gradient, with the decay where it is wanted, then mask it."""
+        decays = _options(optimizer, "weight_decay") if self.average_decay else {}
         for name, gradient in net.gradients().items():
-            net.memory["momentum"][name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+            average, weight = net.memory["momentum"][name], net.params[name]
+            average.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+            if decays.get(id(weight)):
+                average.add_(weight.detach(), alpha=(1 - self.momentum) * decays[id(weight)])
         super().before_step(net, clock, optimizer)
+
+    @torch.no_grad()
+    def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
+        """Move connections; give those that are new their velocity where it is wanted."""
+        before = dict(net.masks)
+        super().rewire(net, clock, optimizer)
+        if not self.keep_velocity or optimizer is None:
+            return
+        for name, mask in net.masks.items():
+            velocity = optimizer.state[net.params[name]].get("momentum_buffer")
+            if not isinstance(velocity, Tensor):
+                raise ValueError(
+                    f"keep_velocity needs the velocity of SGD with momentum, {type(optimizer).__name__} has none: "
+                    f"choose such an optimizer, or keep_velocity=false"
+                )
+            # a sum of gradients where ours is a mean of them
+            dense = net.memory["momentum"][name] / (1 - self.momentum)
+            velocity.copy_(torch.where(mask & ~before[name], dense.to(velocity), velocity))
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
         """Sparse, but for a dense weight gradient in every step."""
@@ -118,10 +153,16 @@ class SNFS(Redistributed):
         return super().dropped(net, name, share)
 
     def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
-        """Return the mean magnitude of the momentum over the active weights, before anything is dropped."""
+        """Return the mean magnitude of the momentum over the active weights, before anything is dropped.
+
+        A layer without any is judged by all its places: no active weight would speak for it, and it would stay empty.
+        """
         del kept
-        means = {n: net.memory["momentum"][n].abs()[mask].double().mean() for n, mask in net.masks.items()}
-        return {name: 0.0 if math.isnan(mean) else mean for name, mean in _numbers(means).items()}
+        means: dict[str, Tensor] = {}
+        for name, mask in net.masks.items():
+            size = net.memory["momentum"][name].abs().double()
+            means[name] = size[mask].mean() if net.counts[name] else size.mean()
+        return _numbers(means)
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the magnitude of the momentum."""
@@ -169,7 +210,8 @@ class DSR(Redistributed):
 
     def _due(self, clock: Clock) -> bool:
         doublings = sum(clock.step >= round(moment * clock.total) for moment in self.doubles_at)
-        return clock.due(clock.steps(self.every) * 2**doublings, stop=self.until)
+        period = clock.steps(self.every) * 2**doublings
+        return clock.step < clock.total and clock.due(period, stop=self.until)
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what reaches the threshold, and adapt the threshold."""
@@ -193,46 +235,10 @@ class DSR(Redistributed):
         return kept
 
 
-def allot(
-    total: int,
-    deserved: Mapping[str, float],
-    free: Mapping[str, int],
-    *,
-    fill: float = 1.0,
-    units: Mapping[str, int] | None = None,
-) -> dict[str, int]:
-    """Divide a number of weights over layers in proportion to what they deserve, within their free places.
-
-    Each layer gets its quota rounded down, at most ``fill`` of its free places. What is left over is spread evenly, one
-    round after the other, the largest remainders first; places beyond ``fill`` are used when nothing else is left.
-
-    Args:
-        total: weights to divide.
-        deserved: share of each layer, on any scale; equal shares where all are zero.
-        free: places of each layer.
-        fill: largest share of the free places that is filled willingly.
-        units: weights that come together in each layer; 1 by default.
-
-    Returns:
-        Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
-    """
-    size = dict.fromkeys(free, 1) if units is None else units
-    scale = math.fsum(deserved[name] for name in free)
-    quota = {name: total * (deserved[name] / scale if scale > 0 else 1 / len(free)) for name in free}
-    room = {name: math.floor(fill * free[name]) // size[name] * size[name] for name in free}
-    given = {name: min(room[name], math.floor(round(quota[name], 6)) // size[name] * size[name]) for name in free}
-    order = sorted(free, key=lambda name: -round(quota[name] - given[name], 6) if given[name] < room[name] else 0.0)
-    left = total - sum(given.values())
-    for places in (room, free):
-        while left > 0:
-            takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
-            if not takers:
-                break
-            each = left // len(takers)
-            for name in takers:
-                part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
-                given[name], left = given[name] + part, left - part
-    return given
+def _options(optimizer: Optimizer, key: str) -> dict[int, float]:
+    """Return an option of each parameter, by its id."""
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    return {id(p): float(group.get(key, 0.0)) for group in groups for p in group["params"]}
 
 
 def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:

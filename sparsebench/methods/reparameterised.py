@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.counts import global_budget
+from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
@@ -160,6 +161,7 @@ class SRSTE(Masked):
         "growth": "pruned weights are trained too, and return with the value that they have by then",
     }
 
+    distribution: Distribution = uniform
     decay: float = 2e-4
     every: float = 1
 

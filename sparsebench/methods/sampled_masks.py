@@ -46,9 +46,10 @@ class DrawnMasks(Method):
         constraint: ``leq``: sum s <= K; ``eq``: sum s = K.
         fix_at: moment, as a fraction of training, from which the final mask stays and only weights are trained; None
             fixes it at the end.
-        final_mask: ``topk``: the K most probable; ``bernoulli``: a draw; ``best_of_n``: of ``best_of`` draws the one
-            with the smallest loss on the batch at ``fix_at``; ``random``: K of all, whatever s; ``uniform``: the first
-            of each layer, an equal share (with ``fix_at=0`` a narrow dense network).
+        final_mask: ``topk``: the K most probable, of those with a probability above 0; ``bernoulli``: a draw;
+            ``best_of_n``: of ``best_of`` draws the one with the smallest loss on the batch at ``fix_at``; ``random``: K
+            of all, whatever s; ``uniform``: the first of each layer, an equal share (with ``fix_at=0`` a narrow dense
+            network).
         best_of: draws of ``best_of_n``.
     """
 
@@ -78,7 +79,7 @@ class DrawnMasks(Method):
         check_choice("constraint", self.constraint, ("leq", "eq"))
         check_choice("clip", self.clip, ("separate", "joint"))
         check_choice("final_mask", self.final_mask, get_args(FinalMask))
-        if self.fix_at is not None and not 0 <= self.fix_at <= 1:
+        if not 0 <= (self.fix_at or 0) <= 1:
             raise ValueError(f"fix_at={self.fix_at:g} must be in [0, 1], a share of training, or null")
         if self.final_mask == "best_of_n" and (not self.fix_at or self.best_of < 1):
             raise ValueError("final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0: it looks at a batch")
@@ -209,14 +210,19 @@ class DrawnMasks(Method):
         if self.final_mask == "bernoulli":
             return self.repair(net, self.draw(net, "final"))
         if self.final_mask == "random":
-            scores = {n: torch.rand(s.shape, generator=net.generator("random", n)) for n, s in scores.items()}
+            scores = {n: 1 + torch.rand(s.shape, generator=net.generator("random", n)) for n, s in scores.items()}
         return self.top(scores)
 
     def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
-        """Keep the K largest of all scores, or so many, the largest of each layer among them."""
+        """Keep the K largest of all scores, or so many, the largest of each layer among them.
+
+        What has probability 0 stays out, but for one in an empty layer: where scores have sunk below the budget, fewer
+        than K are kept. No draw would choose the others, and a tie would fill up the first layers.
+        """
+        most = sum(max(1, int(score.count_nonzero())) for score in scores.values())
         first = {name: keep_top_each({name: score}, {name: 1})[name] for name, score in scores.items()}
         sure = {name: score.masked_fill(first[name], torch.inf) for name, score in scores.items()}
-        return keep_top_global(sure, self.count(scores) if kept is None else kept)
+        return keep_top_global(sure, min(most, self.count(scores) if kept is None else kept))
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
         """Fix the masks: from now on weights outside are zero, and stay so."""

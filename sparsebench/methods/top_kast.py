@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import Passes
+from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.score import magnitude
-from sparsebench.methods.base import Clock, Masked, Probe
+from sparsebench.methods.base import Clock, Distribution, Masked, Probe
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
 
@@ -40,6 +41,7 @@ class TopKAST(Masked):
         "growth": "a weight that enters the forward set brings the value that it had, or learned, outside of it",
     }
 
+    distribution: Distribution = uniform
     backward_density: float | None = None
     penalty: float = 1e-4
     every: float = 1

@@ -12,6 +12,7 @@ from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sparsebench.cost.passes import Passes
 from sparsebench.execution import ChannelNetwork
@@ -75,6 +76,17 @@ class VRPGE(DrawnMasks):
         return ChannelNetwork.of(module_of(net), net.params, **options)
 
     # -- one step -----------------------------------------------------------------------------------------------------
+
+    def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
+        """Clip the gradients; let the scores' optimizer begin when K begins to fall.
+
+        Until then every probability is 1 and every estimate 0. An adaptive optimizer that counts these steps makes its
+        first real ones several times too long, and a few noisy pairs decide.
+        """
+        if self.schedule == "cubic" and clock.step <= round(self.falls_from * clock.total):
+            for score in net.learned.values():
+                score.grad = None
+        super().before_step(net, clock, optimizer)
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
         """Return the loss of a pair of draws, or of the final network once it is fixed."""

@@ -23,9 +23,11 @@ class Pattern:
 
     Attributes:
         shifts: whether a layer may gain weights that another one loses, whole units at a time.
+        directed: whether the pattern tells outputs, the first dimension, from inputs.
     """
 
     shifts: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
 
     # -- what a subclass says -------------------------------------------------------------------------------------
 
@@ -146,6 +148,8 @@ class Pattern:
 @dataclass(frozen=True)
 class Unstructured(Pattern):
     """Any weight may be zero."""
+
+    directed: ClassVar[bool] = False
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
         """Turn densities into exact counts: ``round(density * size)`` in total."""

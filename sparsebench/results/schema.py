@@ -55,7 +55,7 @@ KEYS: tuple[Key, ...] = (
     key("lr", "per step", "rate", "none", _M, "learning rate of the first parameter group", "learning rate",
         shown="curve", panel="Training/Learning rate", digits=6),
     key("lambda", "per step", "lambda", "none", _M, "strength of the regulariser of mirror descent",
-        "strength of the regulariser", shown="curve", panel="Sparsity/Strength of the regulariser"),
+        "strength of the regulariser", shown="curve"),
     # sparsity
     key("sparsity", "share", "measured", "none", (*_RPC, METRICS), "zeros among the weights that may be sparse",
         "sparsity", shown="table compare curve progress", panel="Sparsity/Sparsity, target and actual"),

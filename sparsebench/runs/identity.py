@@ -61,6 +61,13 @@ Append only. A new key enters with the value that changes nothing; a value once 
 the key becomes.
 """
 
+CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
+"""Class of a method -> how often its rule was corrected under unchanged settings.
+
+Raise a number with such a correction: the settings say the same, the result does not, and a finished run of before must
+not be returned for one of today.
+"""
+
 
 def identity(config: Mapping[str, Any]) -> str:
     """Return the hash of a run: 8 hexadecimal digits over everything that can change its result."""
@@ -74,6 +81,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept[group] = {key: value for key, value in config[group].items() if key not in keys}
     if "execution" in kept["method"]:  # the method has taken it over
         kept.pop("execution", None)
+    if corrections := CORRECTED.get(_last_name(str(kept["method"].get("_target_", "")))):
+        kept["corrected"] = corrections
     return _without_neutral(_without_paths(kept))
 
 
@@ -176,8 +185,12 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
     """Return the finished run that an earlier version made of this configuration, under its old name, if any.
 
     Versions up to 0.1 put commas into folder names and knew neither fingerprints of data nor digests of source files.
+    A method whose rule was corrected since has no such run.
     """
-    bare = _digest(essence({**config, "fingerprints": {}}))
+    wanted = essence({**config, "fingerprints": {}})
+    if "corrected" in wanted:  # it was not in those versions
+        return None
+    bare = _digest(wanted)
     return _of_earlier_versions(Path(config["output_root"]) / config["name"]).get(bare)
 
 

@@ -9,8 +9,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.functional.random import generator
+from sparsebench.functional.rows import lift_rows
 from sparsebench.functional.select import lift_empty
 from sparsebench.sparse.digest import digest
+from sparsebench.sparse.layers import norms_of, transposed
 from sparsebench.sparse.prunable import Prunable
 
 
@@ -26,6 +28,7 @@ class SparseModel:
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         version: how often the masks have changed.
+        transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.
         change: weights that the last change activated, as a share of the active ones (flip rate); a scalar tensor.
     """
@@ -40,10 +43,12 @@ class SparseModel:
         self.seed = seed
         self.module = module
         self.version = 0
+        self.transposed = {name for name in self.params if transposed(module, name)}
         self.floor = False
         self.change = torch.zeros(())
         self._floats: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._norms = norms_of(module, self.params)
 
     @classmethod
     def of(cls, module: nn.Module, prunable: Prunable | None = None, *, seed: int = 0) -> "SparseModel":
@@ -124,9 +129,11 @@ class SparseModel:
         for name, mask in masks.items():
             parameter = self.params[name]
             adopted = torch.empty_like(parameter, dtype=torch.bool).copy_(mask)
+            kept = adopted if not clear else (self.mask(name) if keep is None else keep[name]).to(parameter.device)
+            if name in self._norms:
+                adopted, kept = lift_rows(adopted, kept, parameter.abs(), self._norms[name])
             if clear:
-                kept = self.mask(name) if keep is None else keep[name]
-                _clear(parameter, kept.to(parameter.device) & adopted, optimizer)
+                _clear(parameter, kept & adopted, optimizer)
             if name in self.masks:
                 grown = grown + (adopted & ~self.masks[name]).sum()
             active = active + adopted.sum()

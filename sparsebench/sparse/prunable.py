@@ -3,27 +3,27 @@
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
 from torch.nn import Parameter
 
-TYPES: dict[str, tuple[type[nn.Module], ...]] = {
-    "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    "linear": (nn.Linear,),
-    "attention": (nn.MultiheadAttention,),
-    "embedding": (nn.Embedding,),
-}
+from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unserved_weights
 
 
 @dataclass(frozen=True)
 class Prunable:
     """Select the parameters that may be sparse.
 
+    Frozen parameters (``requires_grad=False``) never are: nothing would train what grows. A tensor that several layers
+    share is chosen when all of them are of a chosen type, whatever the order of their definition. What is left out for
+    such a reason is named in a warning.
+
     Args:
-        types: kinds of layers whose weights are taken: of ``conv``, ``linear``, ``attention``, ``embedding``.
+        types: kinds of layers whose weights are taken: of ``conv``, ``linear`` (attention's projections included),
+            ``attention`` (its input projections alone), ``recurrent``, ``embedding``.
         include: further parameters, by full name, shell pattern (``blocks.*.weight``) or ``re:`` + regular expression.
         exclude: parameters left dense and outside every budget, in the same three forms; ``first`` and ``last``
             stand for the first and last parameter selected.
@@ -41,35 +41,70 @@ class Prunable:
     def select(self, module: nn.Module) -> dict[str, Parameter]:
         """Return the selected parameters of ``module`` by full name, in order of definition.
 
+        A tensor with several names appears once, under the first of them; any of them may be written in a pattern.
+
         Raises:
-            ValueError: when a pattern matches nothing, or nothing is left to be sparse.
+            ValueError: a pattern matches nothing, nothing is left to be sparse, or the zeros of a selected parameter
+                would not be zeros of the weight that the layer computes from it.
         """
         named = dict(module.named_parameters())
-        chosen = set(_weights_of(module, self.types))
+        first = _first_names(module)
+        chosen, left_out = self._by_type(module, first)
         for pattern in self.include:
-            chosen |= set(_matches(pattern, list(named)))
-        chosen = {name for name in named if name in chosen}  # shared tensors once, under their first name
+            asked = {first[name] for name in _matches(pattern, list(first))}
+            chosen |= asked
+            left_out = {name: why for name, why in left_out.items() if name not in asked}
         ordered = [name for name in named if name in chosen]
         for pattern in self.exclude:
-            chosen -= {ordered[0]} if pattern == "first" else {ordered[-1]} if pattern == "last" else set()
-            if pattern not in ("first", "last"):
-                chosen -= set(_matches(pattern, list(named)))
+            ends = {"first": ordered[:1], "last": ordered[-1:]}
+            out = set(ends[pattern] if pattern in ends else (first[n] for n in _matches(pattern, list(first))))
+            chosen, left_out = chosen - out, {name: why for name, why in left_out.items() if name not in out}
+        frozen = [name for name in named if name in chosen and not named[name].requires_grad]
+        left_out |= dict.fromkeys(frozen, "frozen, requires_grad=False")
+        chosen -= set(frozen)
+        if left_out:
+            warnings.warn(f"left dense, and outside every budget: {_listed(left_out)}", stacklevel=2)
         if not chosen:
             raise ValueError(
                 f"no parameter may be sparse: types {list(self.types)}, include {list(self.include)} and exclude "
-                f"{list(self.exclude)} leave none of {len(named)}; allow a type or include a name"
+                f"{list(self.exclude)} leave none of {len(named)}"
+                + (f" ({len(frozen)} are frozen)" if frozen else "")
+                + "; allow a type or include a name"
             )
-        return {name: named[name] for name in ordered if name in chosen}
+        return {name: direct_weights(module, name, named[name]) for name in ordered if name in chosen}
+
+    def _by_type(self, module: nn.Module, first: dict[str, str]) -> tuple[set[str], dict[str, str]]:
+        """Return the parameters of the chosen types, and those left out with the reason."""
+        owners: dict[str, list[tuple[str, bool]]] = {}
+        for name, wanted in owned_weights(module, self.types):
+            owners.setdefault(first[name], []).append((name, wanted))
+        chosen = {name for name, uses in owners.items() if all(wanted for _, wanted in uses)}
+        left_out: dict[str, str] = {}
+        for name, uses in owners.items():
+            if name not in chosen and any(wanted for _, wanted in uses):
+                other = next(alias for alias, wanted in uses if not wanted)
+                left_out[name] = f"shared with {other}, whose type is not among {', '.join(self.types)}"
+        for name, kind in unserved_weights(module, self.types):
+            left_out.setdefault(first[name], kind)
+        return chosen, left_out
 
 
-def _weights_of(module: nn.Module, types: Sequence[str]) -> Iterator[str]:
-    wanted = tuple(kind for name in types for kind in TYPES[name])
-    layers = cast(Iterator[tuple[str, nn.Module]], module.named_modules())
-    for prefix, layer in layers:
-        if isinstance(layer, wanted):
-            for name, parameter in layer.named_parameters(recurse=False):
-                if parameter.dim() >= 2:
-                    yield f"{prefix}.{name}" if prefix else name
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """Return every name of every parameter -> the first name of its tensor."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(p), name) for name, p in module.named_parameters(remove_duplicate=False)}
+
+
+def _listed(left_out: dict[str, str], most: int = 4) -> str:
+    """Return names with their reasons; of many with one reason, the first few."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(why, []).append(name)
+    parts: list[str] = []
+    for why, names in reasons.items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        parts.append(f"{', '.join(names[:most])}{more} ({why})")
+    return "; ".join(parts)
 
 
 def _matches(pattern: str, names: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The probe: what scoring sees, that it leaves no trace, and that its cost is on record."""
 
+import math
 from itertools import pairwise
 
 import lightning as L
@@ -14,6 +15,7 @@ from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.engine import Sparsity
 from sparsebench.engine.probe import build_probe, positive_output, tempered
+from sparsebench.engine.sample import _first_of_each
 from sparsebench.functional import score
 from sparsebench.functional.select import keep_top_global
 from sparsebench.methods import SNIP, GraSP, MagnitudeInit, Probe, Static, SynFlow
@@ -79,6 +81,80 @@ def test_objectives_are_the_loss_of_the_training_batches_in_evaluation_mode(prec
     assert measured == 0, "metrics are reset"
 
 
+class Normed(Foreign):
+    """A network with batch norm and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(10)
+        )
+        self.net(torch.zeros(2, 1, 8, 8))
+        self.net[1].reset_running_stats()
+        del self.body, self.head
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def test_training_mode_is_that_of_norms_and_leaves_no_trace():
+    """Batch statistics, no dropout: scores are a function of weights and data."""
+
+    def question(probe, module):
+        weights = {name: p.detach() for name, p in module.net.named_parameters()}
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        one, two = (float(probe.objectives(1, mode="train")[0](weights).detach()) for _ in range(2))
+        untouched = all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+        return one, two, untouched, all(part.training for part in module.net.modules())
+
+    one, two, untouched, training = ask(question, Normed())
+    images, labels = next(iter(batches()))
+    module = Normed()
+    module.net[2].p = 0.0
+    assert one == two == pytest.approx(float(nn.functional.cross_entropy(module(images), labels).detach()), rel=1e-6)
+    assert one != pytest.approx(float(loss_of(module, (images, labels)).detach()), rel=1e-3)
+    assert untouched
+    assert training
+
+
+@pytest.mark.parametrize("per_class", [2, 5])
+def test_a_balanced_sample_has_as_many_images_of_each_class(per_class):
+    def question(probe, module):
+        seen = []
+        original = module.training_step
+        module.training_step = lambda batch, batch_idx: seen.append(batch) or original(batch, batch_idx)
+        probe = build_probe(module.trainer, module, "net")
+        weights = {name: p.detach() for name, p in module.net.named_parameters()}
+        for objective in probe.objectives(0, per_class=per_class):
+            objective(weights)
+        del module.training_step
+        return seen, probe.samples()
+
+    (seen, samples), data = ask(question), list(batches())
+    assert len(seen) == 2
+    assert samples == 10 * per_class
+    for part in seen:
+        assert set(part[1].tolist()) == set(range(10)), "every part has all classes"
+    labels = torch.cat([part[1] for part in seen])
+    assert labels.bincount().tolist() == [per_class] * 10
+    every = torch.cat([batch[0] for batch in data]), torch.cat([batch[1] for batch in data])
+    for number in range(10):
+        first = every[0][every[1] == number][:per_class]
+        got = torch.cat([part[0][part[1] == number] for part in seen])
+        assert torch.equal(got, first), "the first images of the class, in their order"
+
+
+def test_a_scarce_class_gives_what_it_has_and_is_named():
+    images, labels = torch.zeros(7, 1), torch.tensor([0, 1, 0, 1, 0, 2, 0])
+    with pytest.warns(UserWarning, match="of class 1 the training data hold 2 images, 3 of each class"):
+        _, taken = _first_of_each(iter([(images, labels)]), 3, {})
+    assert taken.tolist() == [0, 1, 0, 1, 0, 2]
+    taken = _first_of_each(iter([(images, labels), "never looked at"]), 1, {0: 4, 1: 2, 2: 1})[1]
+    assert taken.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="needs batches of"):
+        _first_of_each(iter([{"x": images}]), 3, {})
+
+
 def test_a_temperature_needs_a_network_that_is_called_and_returns_logits():
     def pair(images):
         return images, images
@@ -109,6 +185,7 @@ def test_grasp_scores_a_compiled_network():
     [
         (SNIP(batches=2), 3 * 2 * 16),  # a forward pass, and a backward pass at twice its cost
         (GraSP(batches=2), 9 * 2 * 16),
+        (GraSP(per_class=3), 9 * 30),
         (SynFlow(rounds=7), 3 * 7),
         (MagnitudeInit(), 0),
         (Static(), 0),
@@ -214,4 +291,4 @@ def test_masks_are_nested_from_round_to_round():
     SynFlow(density=0.01, rounds=5).start(net, Probe(probe.objectives, output))
     assert all(not (later & ~earlier).any() for earlier, later in pairwise(rounds))
     counts = [int(mask.sum()) for mask in rounds]
-    assert counts == [round(counts[0] * 0.01 ** (turn / 5)) for turn in range(5)]
+    assert counts == [math.ceil(counts[0] * 0.01 ** (turn / 5)) for turn in range(5)]

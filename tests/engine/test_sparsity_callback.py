@@ -76,6 +76,26 @@ def test_the_module_is_given_back_as_it_was():
     assert not {"training_step", "validation_step"} & set(vars(module))
 
 
+@pytest.mark.filterwarnings("ignore:left dense, and outside every budget. body.0.weight, body.3.weight .frozen")
+def test_a_frozen_body_is_left_as_it_is_and_outside_of_the_budget():
+    """Frozen weights get no gradient: they would be dropped, regrown as zeros, and counted as active."""
+    module = Foreign(lambda p: torch.optim.SGD([q for q in p if q.requires_grad], lr=0.05))
+    module.body.requires_grad_(False)
+    before = copy.deepcopy(module.body.state_dict())
+    sparsity, _, trainer = fit(RigL(density=0.5, every=2), module)
+    assert all(torch.equal(value, before[name]) for name, value in module.body.state_dict().items())
+    assert list(sparsity.net.params) == ["head.weight"]
+    assert int((module.head.weight != 0).sum()) == sparsity.net.counts["head.weight"] == 80
+    assert zeros_hold(sparsity, trainer)
+
+
+def test_parameters_that_no_optimizer_holds_are_refused_by_name():
+    module = Foreign()
+    module.build = lambda p: torch.optim.SGD(module.head.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"optimizer does not hold body.0.weight, body.3.weight, which may be sparse"):
+        fit(RigL(density=0.5, every=2), module)
+
+
 def test_sharded_strategies_are_refused():
     class FSDPStrategy(type(silent_trainer().strategy)):
         pass

@@ -49,8 +49,8 @@ def test_the_count_is_exact(method, density, distribution):
 def test_the_count_is_exact_when_all_scores_are_equal(method):
     params = {"a": nn.Parameter(torch.ones(7, 5)), "b": nn.Parameter(torch.ones(4, 7))}
 
-    def objectives(number, *, temperature=1.0):
-        return [lambda weights: 0.0 * sum((w**2).sum() for w in weights.values())] * number
+    def objectives(number, *, temperature=1.0, mode="eval", per_class=None):
+        return [lambda weights: 0.0 * sum((w**2).sum() for w in weights.values())] * (number or 2)
 
     probe = Probe(objectives, lambda weights: 0.0 * sum(w.sum() for w in weights.values()))
     masks = []
@@ -137,6 +137,8 @@ def test_any_pattern_is_obeyed(method):
     [
         (lambda: SNIP(batches=0), "batches 0"),
         (lambda: GraSP(temperature=0), "temperature 0"),
+        (lambda: GraSP(per_class=0), "per_class 0"),
+        (lambda: SNIP(score_mode="test"), "score_mode='test' must be one of eval, train"),
         (lambda: SynFlow(rounds=0), "rounds 0"),
         (lambda: Random(floor=-1), "floor -1"),
         (lambda: SNIP(density=0), "sparsity 1"),
@@ -209,7 +211,7 @@ def test_grasp_is_half_the_slope_of_the_gradient_norm():
 
 def test_removing_a_weight_changes_the_gradient_norm_by_twice_its_score():
     toy, step = Toy(), 1e-4
-    scores = GraSP(temperature=1.0).scores(toy.net, toy.probe)
+    scores = GraSP(batches=1, temperature=1.0).scores(toy.net, toy.probe)
     weights = toy.weights()
     for name, index in (("0.weight", 3), ("2.weight", 17), ("4.weight", 0)):
         norms = []
@@ -221,6 +223,19 @@ def test_removing_a_weight_changes_the_gradient_norm_by_twice_its_score():
         assert slope == pytest.approx(-2 * float(scores[name].reshape(-1)[index]), rel=1e-5, abs=1e-10)
 
 
+def test_the_paper_s_sample_and_mode_are_the_default():
+    """GraSP: ten images of each class, norms as in training; SNIP: one batch, in evaluation mode, as in TF1."""
+    toy = Toy()
+    GraSP().scores(toy.net, toy.probe)
+    assert toy.asked == {"number": 0, "mode": "train", "per_class": 10}
+    SNIP().scores(toy.net, toy.probe)
+    assert toy.asked == {"number": 1, "mode": "eval", "per_class": None}
+    SNIP(score_mode="train", per_class=3).scores(toy.net, toy.probe)
+    assert toy.asked == {"number": 1, "mode": "train", "per_class": 3}
+    GraSP(batches=2).scores(toy.net, toy.probe)
+    assert toy.asked == {"number": 2, "mode": "train", "per_class": None}
+
+
 def test_scoring_in_chunks_is_scoring_at_once():
     toy = Toy()
     images, labels = (torch.cat(parts) for parts in zip(*toy.batches, strict=True))
@@ -228,7 +243,8 @@ def test_scoring_in_chunks_is_scoring_at_once():
     def joint(weights):
         return nn.functional.cross_entropy(functional_call(toy.module, dict(weights), (images,)) / 200, labels)
 
-    at_once = GraSP().scores(toy.net, Probe(lambda number, *, temperature: [joint], toy.probe.output))
+    alone = Probe(lambda number, *, temperature: [joint], toy.probe.output)
+    at_once = GraSP(batches=1, score_mode="eval").scores(toy.net, alone)
     torch.testing.assert_close(GraSP(batches=4).scores(toy.net, toy.probe), at_once)
 
 
@@ -268,7 +284,7 @@ def test_synflow_prunes_exponentially_and_masks_are_nested():
     method = SynFlow(density=0.05, rounds=20)
     masks = recorded(method, toy)
     for turn, mask in enumerate(masks, start=1):
-        assert int(flat(mask).sum()) == round(144 * 0.05 ** (turn / 20))
+        assert int(flat(mask).sum()) == (math.ceil(144 * 0.05 ** (turn / 20)) if turn < 20 else round(144 * 0.05))
     for earlier, later in pairwise(masks):
         assert not (flat(later) & ~flat(earlier)).any()
     for name, value in toy.module.state_dict().items():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise import drive, random_layers
 from torch import nn
 
 from sparsebench.functional.distribution import uniform
@@ -468,3 +469,11 @@ def test_defaults_are_those_of_the_papers():
         1000, 1.0, 0.5, 0.005, 1.0, False,
     )  # fmt: skip
     assert math.isclose(ee.drop_schedule(0.5, 0.005, 0.5), 0.2525)
+
+
+@pytest.mark.parametrize(("every", "taken"), [(1, 75), (2, 37)])
+def test_updates_that_leave_few_steps_to_the_optimizer_are_named(every, taken):
+    """RigL's update takes the place of a step: with every=1, until 0.75, 25 of 100 steps train."""
+    with pytest.warns(UserWarning, match=rf"take the place of {taken} of 100 optimizer steps with every={every}"):
+        steps = sum(1 for _ in drive(RigL(density=0.5, every=every), random_layers(), 100))
+    assert steps == 100

@@ -62,11 +62,19 @@ def test_the_first_masks_are_the_largest_magnitudes():
     assert before[net.masks["w"]].min() >= before[~net.masks["w"]].max()
 
 
+@pytest.mark.parametrize(
+    ("density", "bounds"), [(0.1, (0.15, 0.125, 0.1)), (0.05, (0.1, 0.075, 0.05)), (0.98, (1.03, 1.005, 0.98))]
+)
+def test_the_soft_bounds_follow_the_sparsity(density, bounds):
+    """The scripts: at 90 % upper bounds of .85, .875, .90; at 95 % of .90, .925, .95."""
+    assert [factor * density for factor in SoftMEST(density=density).bounds] == pytest.approx(bounds)
+
+
 def test_the_soft_bound_is_denser_until_its_last_stage():
     """Target 1/4: three eighths until 56 %, 5/16 until 75 %, then the target; never less."""
     net = random_layers()
     totals = {}
-    for clock in drive(SoftMEST(density=0.25, every=4, distribution=uniform), net, 160):
+    for clock in drive(SoftMEST(density=0.25, every=4, upper=(1.5, 1.25, 1.0)), net, 160):
         totals[clock.step] = sum(net.counts.values())
     assert totals[3] == 144
     assert totals[4] == totals[89] == 216
@@ -77,7 +85,7 @@ def test_the_soft_bound_is_denser_until_its_last_stage():
 def test_densities_follow_the_target():
     """The paper's bounds at 90 %: .08 .09 .10 and .15 .125 .10."""
     assert [round(0.1 * f, 4) for f in MEST().lower] == [0.08, 0.09, 0.1]
-    assert [round(0.1 * f, 4) for f in SoftMEST().upper] == [0.15, 0.125, 0.1]
+    assert [round(0.1 * f, 4) for f in SoftMEST().bounds] == [0.15, 0.125, 0.1]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from noise import NO_PROBE, drive, layers, ones, random_layers
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT
+from sparsebench.functional.allotment import allot
 from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import constant
 from sparsebench.methods import DSR, SNFS, Clock
-from sparsebench.methods.redistribution import allot
 
 SHARE = {"drop_fraction": 0.5, "drop_schedule": constant, "density": 0.5, "distribution": uniform}
 
@@ -99,6 +99,71 @@ def test_two_hundred_updates_keep_the_total_and_move_it(method):
     assert len(seen) > 20, "weights move between layers"
 
 
+def test_snfs_never_drains_a_layer_of_small_momentum():
+    """Layer b drops ceil(.005 * 4) = 1 each time and deserves 1 % of 3: rounded down, it would be empty after four."""
+    net = layers(a=[float(i) for i in range(1, 301)] + [0.0] * 700, b=[4.0, 3, 2, 1, 0, 0, 0, 0])
+    net.memory["momentum"] = {"a": torch.full((1000,), 1.0), "b": torch.full((8,), 0.01)}
+    method = SNFS(**{**SHARE, "density": 304 / 1008, "drop_fraction": 0.005, "drop_count": "ceil"})
+    for step in range(1, 41):
+        method.rewire(net, Clock(step, 100), None)
+        assert net.counts == {"a": 300, "b": 4}
+
+
+def test_snfs_brings_an_empty_layer_back():
+    """No active weight speaks for it: it is judged by the momentum over all its places."""
+    net = layers(a=[4.0, 3, 2, 1, 0, 0, 0, 0], b=[0.0] * 8)
+    net.memory["momentum"] = {"a": torch.full((8,), 3.0), "b": torch.tensor([0.0, 8, 0, 0, 0, 0, 0, 0])}
+    SNFS(**{**SHARE, "density": 0.25}).rewire(net, Clock(1, 10), None)
+    assert net.counts == {"a": 3, "b": 1}, "shares 3 and 1 of the 2 that were dropped: quotas 1.5 and 0.5"
+    assert ones(net.masks["b"]) == [1]
+
+
+def test_snfs_empties_no_layer_of_a_deep_narrow_network():
+    shapes = {f"conv{i}": (8, 8, 3, 3) for i in range(6)} | {"fc": (10, 64)}
+    net = random_layers(shapes)
+    for _ in drive(SNFS(density=0.02, every=1), net, 150):
+        assert min(net.counts.values()) >= 1
+
+
+def test_snfs_velocity_of_what_grows():
+    """At rest by default; with keep_velocity the dense sum of gradients, 1 / (1 - mu) times the average."""
+    for keep in (False, True):
+        net = random_layers({"w": (6, 8)})
+        method = SNFS(density=0.25, momentum=0.75, every=4, until=1.0, exclude_dropped=True, keep_velocity=keep)
+        method.start(net, NO_PROBE)
+        optimizer = torch.optim.SGD(list(net.params.values()), lr=0.1, momentum=0.75)
+        total, before = torch.zeros(6, 8), net.masks["w"]
+        for step in range(4):
+            gradient = torch.randn(6, 8, generator=torch.Generator().manual_seed(step))
+            total = 0.75 * total + gradient
+            net.params["w"].grad = gradient.clone()
+            method.before_step(net, Clock(step, 100), optimizer)
+            optimizer.step()
+            method.after_step(net, Clock(step + 1, 100), optimizer)
+        velocity = optimizer.state[net.params["w"]]["momentum_buffer"]
+        grown = net.masks["w"] & ~before
+        assert grown.any()
+        torch.testing.assert_close(velocity[grown], total[grown] if keep else torch.zeros_like(total[grown]))
+        assert not velocity[~net.masks["w"]].any()
+    with pytest.raises(ValueError, match="keep_velocity needs the velocity of SGD with momentum, AdamW has none"):
+        drive_once(SNFS(density=0.25, every=1, keep_velocity=True), torch.optim.AdamW)
+
+
+def drive_once(method, optimizer):
+    return next(iter(drive(method, random_layers(), 4, optimizer=lambda params: optimizer(params, lr=0.1))))
+
+
+def test_snfs_averages_the_decay_of_active_weights_where_asked():
+    net = random_layers({"w": (6, 8)})
+    method = SNFS(density=0.25, momentum=0.75, average_decay=True)
+    method.start(net, NO_PROBE)
+    optimizer = torch.optim.SGD(list(net.params.values()), lr=0.1, weight_decay=0.5)
+    net.params["w"].grad = torch.ones(6, 8)
+    weight = net.params["w"].detach().clone()
+    method.before_step(net, Clock(0, 1000), optimizer)
+    torch.testing.assert_close(net.memory["momentum"]["w"], 0.25 * (1 + 0.5 * weight))
+
+
 # -- DSR ---------------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +210,11 @@ def test_dsr_doubles_its_period():
     assert method.passes(random_layers(), Clock(9, 400)) == SPARSE
 
 
+def test_dsr_makes_no_update_after_the_last_step():
+    """What grew then would never train: a tenth of the weights would be zeros in the final network."""
+    assert not DSR(density=0.5, every=10, doubles_at=(), until=1.0)._due(Clock(400, 400))
+
+
 @pytest.mark.parametrize("make", [lambda: SNFS(momentum=1.0), lambda: DSR(threshold=0.0), lambda: DSR(tolerance=1.0)])
 def test_impossible_settings(make):
     with pytest.raises(ValueError, match=r"impossible|must be"):
@@ -168,6 +238,14 @@ def test_the_last_places_are_used_when_nothing_else_is_left():
     assert allot(20, {"a": 1.0, "b": 1.0}, {"a": 10, "b": 10}, fill=0.5) == {"a": 10, "b": 10}
 
 
+def test_rounded_up_every_claim_is_heard():
+    """Quotas are 9.7, 0.2 and 0.1: rounded up 10 + 1 + 1, and the two too many are taken from the largest."""
+    places = {"a": 99, "b": 99, "c": 99}
+    assert allot(10, {"a": 97.0, "b": 2.0, "c": 1.0}, places, up=True) == {"a": 8, "b": 1, "c": 1}
+    assert allot(10, {"a": 97.0, "b": 2.0, "c": 1.0}, places) == {"a": 10, "b": 0, "c": 0}
+    assert allot(9, {"a": 3.0, "b": 1e-15, "c": 0.0}, places, up=True) == {"a": 8, "b": 1, "c": 0}
+
+
 def test_without_deserts_all_are_equal():
     assert allot(9, {"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 99, "b": 99, "c": 2}) == {"a": 4, "b": 3, "c": 2}
 
@@ -179,7 +257,8 @@ def test_a_division_is_exact(data):
     free_places = {n: data.draw(st.integers(0, 50)) for n in names}
     deserved = {n: data.draw(st.floats(0, 10)) for n in names}
     total = data.draw(st.integers(0, sum(free_places.values())))
-    shared = allot(total, deserved, free_places, fill=data.draw(st.sampled_from([0.5, 0.99, 1.0])))
+    up = data.draw(st.booleans())
+    shared = allot(total, deserved, free_places, fill=data.draw(st.sampled_from([0.5, 0.99, 1.0])), up=up)
     assert sum(shared.values()) == total
     assert all(0 <= shared[n] <= free_places[n] for n in names)
 

@@ -56,6 +56,41 @@ def test_an_ablated_neuron_may_return_and_others_give_up_their_weakest():
     assert net.masks["w"].int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]]
 
 
+def test_the_bar_does_not_follow_the_fan_in_that_ablation_raises():
+    """Two of four neurons are ablated, so the fan-in is 4, not 2. Gamma 1 asks for 2 salient weights, not for 4."""
+    net = layers(w=[[4.0, 3, 2, 1], [8, 7, 6, 5], [0, 0, 0, 0], [0, 0, 0, 0]], last=[[1.0, 0.0], [0.0, 1.0]])
+    net.memory["alive"] = {"w": torch.tensor([True, True, False, False]), "last": torch.ones(2).bool()}
+    slopes = [[0.0, 0, 0, 0], [0, 0, 0, 0], [5, 6, 0, 0], [0, 0, 0, 4]]
+    net.memory["gradient"] = {"w": torch.tensor(slopes), "last": torch.zeros(2, 2)}
+    SRigL(**{**OPTIONS, "drop_fraction": 0.25}, gamma=1.0).rewire(net, Clock(1, 10), None)  # drops 1 and 2
+    assert net.memory["alive"]["w"].tolist() == [True, True, True, False], "the first has 2 salient weights, and stays"
+    assert net.counts["w"] == 6
+
+
+def test_what_the_ablated_lose_counts_among_the_drops():
+    """The second neuron is ablated with its 1 and 2. Two are to be dropped: no survivor of the first is."""
+    net = layers(w=[[9.0, 8, 7, 0], [1, 2, 0, 0], [3, 6, 5, 0]], last=[[1.0, 0.0], [0.0, 1.0]])
+    net.memory["alive"] = {"w": torch.ones(3).bool(), "last": torch.ones(2).bool()}
+    slopes = [[0.0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 2]]
+    net.memory["gradient"] = {"w": torch.tensor(slopes), "last": torch.zeros(2, 2)}
+    method = SRigL(**{**OPTIONS, "density": 8 / 12, "drop_fraction": 0.25}, gamma=0.9)
+    kept = method.drop(net, Clock(1, 10), net.memory["gradient"])
+    assert kept["w"].int().tolist() == [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(("gamma", "least"), [(0.3, 230), (0.6, 150), (0.95, 60)])
+def test_ablation_does_not_run_away(gamma, least):
+    """As measured beside the published code on a layer of 256 neurons: 256, about 200 and 78 stay there."""
+    net = random_layers({"w": (256, 256), "head": (10, 256)})
+    for _ in drive(SRigL(density=0.1, every=1, gamma=gamma), net, 25):
+        pass
+    assert int(net.memory["alive"]["w"].sum()) > least
+
+
+def test_the_step_is_taken_as_in_its_code():
+    assert not SRigL().replaces_step
+
+
 def test_classes_are_not_ablated_unless_asked():
     net = random_layers()
     for _ in drive(SRigL(density=0.2, every=1, until=1.0, gamma=1.0), net, 20):

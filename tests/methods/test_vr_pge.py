@@ -12,6 +12,7 @@ from sparsebench.cost.flops import active_macs, dense_macs, layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.functional.distribution import uniform
 from sparsebench.methods import SET, STR, VRPGE, Clock, ProbMask, RigL, Static, narrowed
+from sparsebench.optim.groups import Together
 from sparsebench.patterns import Channels
 from sparsebench.sparse import Prunable, SparseModel
 
@@ -195,6 +196,57 @@ def test_the_final_mask_is_exact_and_leaves_no_layer_empty(final_mask):
     assert all(mask.any() for mask in masks.values())
 
 
+def test_what_has_probability_zero_stays_out():
+    """Under ``leq`` scores sink below K. Filled up by index, the first layers, the costly ones, would become whole."""
+    method = VRPGE(density=0.6)
+    scores = {"0": torch.tensor([0.0, 0.0, 0.4]).double(), "3": torch.tensor([0.0, 0.9]).double()}
+    model = begin(method, tiny(), scores)
+    assert method.count(scores) == 3
+    assert {name: mask.tolist() for name, mask in method.choose(model).items()} == {
+        "0": [False, False, True], "3": [False, True],
+    }  # fmt: skip
+    assert {name: mask.tolist() for name, mask in method.shown(model).items()} == {
+        "0": [False, False, True], "3": [False, True],
+    }  # fmt: skip
+    dead = {"0": torch.zeros(3).double(), "3": torch.tensor([0.3, 0.9]).double()}
+    model = begin(method, tiny(), dead)
+    kept = method.choose(model)
+    assert int(kept["0"].sum()) == 1, "but for one in a layer that would be empty"
+    assert kept["3"].all()
+
+
+@pytest.mark.parametrize("constraint", ["leq", "eq"])
+def test_no_layer_is_whole_by_the_order_of_layers(constraint):
+    """Scores of 0 and 1 at random, their sum below K: what is kept has s > 0, whatever its layer."""
+    method = VRPGE(density=0.5, constraint=constraint)
+    generator = torch.Generator().manual_seed(0)
+    scores = {str(i): (torch.rand(50, generator=generator) < 0.45).double() for i in range(6)}
+    kept = method.top(scores, method.count(scores))
+    assert method.count(scores) == 150
+    assert all(torch.equal(kept[name], score > 0) for name, score in scores.items())
+
+
+def test_the_scores_optimizer_begins_when_k_begins_to_fall():
+    """Fed with zeros while every probability is 1, Adam would make its first steps several times too long."""
+    method = VRPGE(density=0.4, schedule="cubic", falls_from=0.3, falls_until=0.8, fix_at=None, clip_norm=None)
+    net = tiny()
+    model = begin(method, net)
+    weights = torch.optim.SGD(net.parameters(), lr=0.01)
+    scores = method.learned_optimizer({"params": list(model.learned.values())})
+    together, first = Together([weights, scores]), {}
+    for step in range(20):
+        together.zero_grad()
+        method.loss(model, objective(net)).backward()
+        method.before_step(model, Clock(step, 20), together)
+        together.step()
+        method.after_step(model, Clock(step + 1, 20), together)
+        for name, score in model.learned.items():
+            if scores.state[score] and name not in first:
+                first[name] = step
+    assert set(first.values()) == {7}, "6 of 20 steps are before the fall, and the first of it has moved K by 0"
+    assert all(float(scores.state[score]["step"]) == 13 for score in model.learned.values())
+
+
 @pytest.mark.parametrize("settings", [{"final_mask": "best_of_n", "best_of": 4}, {"final_mask": "bernoulli"}, {}])
 def test_training_fixes_the_mask_and_stores_zeros_that_make_channels_dead(settings):
     method = VRPGE(density=0.5, fix_at=0.5, **settings)
@@ -265,6 +317,21 @@ def test_auto_decides_once_and_remembers():
         method.loss(model, loss)
     assert bool(model.memory["execution"]["small"]) in (True, False)
     assert (method.executed(model, Clock(1, 10)) is None) == (not model.memory["execution"]["small"])
+
+
+def test_a_weight_of_probability_one_stays_whole_until_the_budget_falls():
+    """As in the published code: where s is 1 the relaxed mask is 1 whatever the noise, and the gradient is 0."""
+    method = ProbMask(density=0.5)
+    model = SparseModel.of(nn.Sequential(nn.Flatten(), nn.Linear(64, 32)))
+    model.learned = {"1.weight": nn.Parameter(torch.tensor([0.0, 0.3, 0.999, 1.0]).repeat(512).reshape(32, 64))}
+    for draw in range(5):
+        mask = method.relaxed(model, draw, 0)["1.weight"]
+        whole = model.learned["1.weight"] == 1
+        assert (mask[whole] == 1).all()
+        (gradient,) = torch.autograd.grad(mask.sum(), [model.learned["1.weight"]])
+        assert gradient.isfinite().all()
+        assert not gradient[whole].any()
+        assert (gradient[model.learned["1.weight"] == 0.3] > 0).all()
 
 
 def test_relaxed_masks_harden_and_reach_the_scores():

@@ -1,0 +1,128 @@
+"""Training data to score weights with: the first batches, or as many images of each class; the same on every rank."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+
+def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
+    """Return the first training batches, whole on every rank; the loader's position does not move.
+
+    Raises:
+        ValueError: when the data hold fewer batches.
+    """
+    with _whole_batches(trainer) as (whole, _):
+        batches = list(itertools.islice(whole, number))
+    if len(batches) < number:
+        raise ValueError(f"{number} batches are needed for scoring, the training data hold {len(batches)}: ask fewer")
+    return [trainer.strategy.batch_to_device(batch) for batch in batches]
+
+
+def balanced_batches(trainer: L.Trainer, per_class: int, largest: int = 500) -> list[Any]:
+    """Return the first images of each class, in two batches or more, each with all classes; the loader does not move.
+
+    Args:
+        trainer: a trainer in ``fit``, whose batches are pairs of inputs and class indices.
+        per_class: images of each class. A class that has fewer gives all, with a warning.
+        largest: most images in a batch.
+
+    Raises:
+        ValueError: batches are no such pairs.
+    """
+    with _whole_batches(trainer) as (whole, loader):
+        images, labels = _first_of_each(whole, per_class, _counts(getattr(loader, "source", None)))
+    # the first image of every class, then the second of every class, ...
+    turn = torch.zeros_like(labels)
+    for number in labels.unique():
+        turn[labels == number] = torch.arange(int((labels == number).sum()))
+    order = (turn * (int(labels.max()) + 1) + labels).argsort(stable=True)
+    parts = min(max(2, -(-len(labels) // largest)), len(labels))
+    chunks = zip(images[order].tensor_split(parts), labels[order].tensor_split(parts), strict=True)
+    return [trainer.strategy.batch_to_device(chunk) for chunk in chunks]
+
+
+def _first_of_each(batches: Iterator[Any], per_class: int, there: dict[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the first images of each class of one epoch, and their labels; stop early where all classes are known."""
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    seen: dict[int, int] = {}
+    for batch in batches:
+        if not (isinstance(batch, Sequence) and len(batch) == 2 and _is_classes(batch[1])):
+            raise ValueError(
+                "a sample balanced over classes needs batches of (images, class indices), which these are not: "
+                "give the method a number of batches instead"
+            )
+        taken = [n for n, label in enumerate(batch[1].tolist()) if _counted(seen, label) <= per_class]
+        images.append(batch[0][taken].cpu())
+        labels.append(batch[1][taken].cpu())
+        if there and all(seen.get(label, 0) >= min(per_class, number) for label, number in there.items()):
+            break
+    scarce = sorted(label for label, number in seen.items() if number < per_class)
+    if scarce:
+        warnings.warn(
+            f"of class {scarce[0]} the training data hold {seen[scarce[0]]} images, {per_class} of each class are "
+            f"wanted for scoring: {len(scarce)} of {len(seen)} classes give all that they have",
+            stacklevel=2,
+        )
+    return torch.cat(images), torch.cat(labels)
+
+
+def _is_classes(labels: Any) -> bool:
+    return isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
+
+
+def _counts(source: Any) -> dict[int, int]:
+    """Return how many images of each class there are; nothing where a loader does not tell."""
+    labels = getattr(source, "labels", None)
+    if not isinstance(labels, Tensor) or not _is_classes(labels):
+        return {}
+    numbers, counts = labels.unique(return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def _counted(seen: dict[int, int], label: int) -> int:
+    seen[label] = seen.get(label, 0) + 1
+    return seen[label]
+
+
+@contextlib.contextmanager
+def _whole_batches(trainer: L.Trainer) -> Iterator[tuple[Iterator[Any], Any]]:
+    """Give an iterator over the training batches, whole on every rank, and the loader, whose position is put back."""
+    trainer.fit_loop.setup_data()
+    loader: Any = trainer.fit_loop._combined_loader.flattened[0]  # type: ignore[union-attr]
+    position = loader.state_dict() if hasattr(loader, "state_dict") else None
+    try:
+        yield (_whole(batch, trainer.world_size) for batch in loader), loader
+    finally:
+        if position is not None:
+            loader.load_state_dict(position)
+
+
+def _whole(batch: Any, ranks: int) -> Any:
+    if ranks == 1:
+        return batch
+    shares: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(shares, tree_map(_to_host, batch))
+    return tree_map(_joined, *shares)
+
+
+def _to_host(leaf: Any) -> Any:
+    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
+
+
+def _joined(*shares: Any) -> Any:
+    """Join the shares of all ranks to the batch that one rank would have: rank r has every sample r modulo ranks."""
+    if not isinstance(shares[0], Tensor) or shares[0].dim() == 0:
+        return shares[0]
+    if len({len(share) for share in shares}) > 1:
+        return torch.cat(shares)
+    return torch.stack(shares, dim=1).flatten(0, 1)

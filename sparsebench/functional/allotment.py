@@ -1,0 +1,61 @@
+"""Divide a number of weights over layers that deserve different shares and have bounded room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+def allot(
+    total: int,
+    deserved: Mapping[str, float],
+    free: Mapping[str, int],
+    *,
+    fill: float = 1.0,
+    units: Mapping[str, int] | None = None,
+    up: bool = False,
+) -> dict[str, int]:
+    """Divide a number of weights over layers in proportion to what they deserve, within their free places.
+
+    Each layer gets its quota rounded down, or up, at most ``fill`` of its free places. What is left over is spread
+    evenly, one round after the other, the largest remainders first; places beyond ``fill`` are used when nothing else
+    is left. What is too much, after rounding up, is taken from the largest parts, one unit after the other.
+
+    Args:
+        total: weights to divide.
+        deserved: share of each layer, on any scale; equal shares where all are zero.
+        free: places of each layer.
+        fill: largest share of the free places that is filled willingly.
+        units: weights that come together in each layer; 1 by default.
+        up: whether quotas are rounded up: a layer that deserves anything then gets a unit while there is one for each.
+
+    Returns:
+        Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
+    """
+    size = dict.fromkeys(free, 1) if units is None else units
+    scale = math.fsum(deserved[name] for name in free)
+    quota = {name: total * (deserved[name] / scale if scale > 0 else 1 / len(free)) for name in free}
+    room = {name: math.floor(fill * free[name]) // size[name] * size[name] for name in free}
+    given = {name: min(room[name], _whole(quota[name], size[name], up=up)) for name in free}
+    while sum(given.values()) > total:
+        largest = max(free, key=lambda name: (given[name], -quota[name]))
+        given[largest] -= size[largest]
+    order = sorted(free, key=lambda name: -round(quota[name] - given[name], 6) if given[name] < room[name] else 0.0)
+    left = total - sum(given.values())
+    for places in (room, free):
+        while left > 0:
+            takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
+            if not takers:
+                break
+            each = left // len(takers)
+            for name in takers:
+                part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
+                given[name], left = given[name] + part, left - part
+    return given
+
+
+def _whole(quota: float, unit: int, *, up: bool) -> int:
+    """Round a quota to whole units; floating-point dust is nobody's claim, but any real claim rounded up is a unit."""
+    if not up:
+        return math.floor(round(quota, 6)) // unit * unit
+    return max(math.ceil(round(quota / unit, 9)), int(quota > 0)) * unit

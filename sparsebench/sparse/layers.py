@@ -1,0 +1,124 @@
+"""The weights of layers: what each kind calls them, how a layer computes with them, and which way they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from torch import nn
+from torch.nn import Parameter
+
+TYPES: dict[str, tuple[type[nn.Module], ...]] = {
+    "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    "linear": (nn.Linear, nn.MultiheadAttention),
+    "attention": (nn.MultiheadAttention,),
+    "recurrent": (nn.RNNBase, nn.RNNCellBase),
+    "embedding": (nn.Embedding,),
+}
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SCALED = ("WeightNorm", "SpectralNorm")
+"""Parametrizations that rescale a weight: their zeros are its zeros."""
+
+
+def owned_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Iterate over the weights of all known layers, shared ones under each name, and whether a type asks for them."""
+    asked = tuple(kind for name in types for kind in TYPES[name])
+    known = tuple(kind for kinds in TYPES.values() for kind in kinds)
+    for prefix, layer in _layers(module):
+        wanted = isinstance(layer, asked) or ("linear" in types and is_hugging_face_linear(layer))
+        if wanted or isinstance(layer, known) or is_hugging_face_linear(layer):
+            for name in _weights(layer):
+                yield f"{prefix}.{name}" if prefix else name, wanted
+
+
+def unserved_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Iterate over the weights of layers that multiply by a matrix but are of no chosen type, with what to do."""
+    for prefix, layer in _layers(module) if "linear" in types else ():
+        advice = ""
+        if isinstance(layer, TYPES["recurrent"]) and "recurrent" not in types:
+            advice = "recurrent: add recurrent to the types to make it sparse"
+        elif isinstance(layer, nn.Bilinear):
+            advice = "bilinear: name it in include to make it sparse"
+        for name in _weights(layer) if advice else ():
+            yield f"{prefix}.{name}" if prefix else name, advice
+
+
+def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parameter:
+    """Return a parameter whose zeros are zeros of the weight that its layer computes with.
+
+    Raises:
+        ValueError: its layer computes the weight from it in another way.
+    """
+    prefix, _, rest = name.partition("parametrizations.")
+    layer: Any = module.get_submodule((prefix if rest else name.rpartition(".")[0]).rstrip("."))
+    own = name.rpartition(".")[2]
+    if rest:
+        steps = list(layer.parametrizations[rest.partition(".")[0]])
+        foreign = [type(step).__name__ for step in steps if not type(step).__name__.lstrip("_").startswith(SCALED)]
+        if foreign:
+            raise ValueError(
+                f"{name} is seen through {foreign[0]}: zeros in it are no zeros of the weight; remove the "
+                f"parametrization, or leave the layer dense with exclude=[{name}]"
+            )
+    elif own.endswith("_orig") and hasattr(layer, f"{own.removesuffix('_orig')}_mask"):
+        raise ValueError(
+            f"{name} already has a mask of torch.nn.utils.prune: make it permanent with prune.remove, "
+            f"or leave the layer dense with exclude=[{name}]"
+        )
+    return parameter
+
+
+def norms_of(module: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the norms by which weight_norm divides; only for the parameters that are directions."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        layer, _, own = name.rpartition(".")
+        norm = f"{layer}.{_norm_name(own)}" if layer else _norm_name(own)
+        if module is not None and _norm_name(own) and (found := _parameter(module, norm)) is not None:
+            shapes[name] = tuple(found.shape)
+    return shapes
+
+
+def transposed(module: nn.Module | None, name: str) -> bool:
+    """Tell whether the first dimension of a weight counts inputs: transposed convolutions, Hugging Face's Conv1D."""
+    if module is None:
+        return False
+    layer = module.get_submodule(name.partition("parametrizations.")[0].rpartition(".")[0])
+    return isinstance(layer, TRANSPOSED) or is_hugging_face_linear(layer)
+
+
+def is_hugging_face_linear(layer: nn.Module) -> bool:
+    """Tell whether a layer is Hugging Face's ``Conv1D``: a linear layer of weight (in, out)."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") and not isinstance(layer, nn.Conv1d)
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return cast(Iterator[tuple[str, nn.Module]], module.named_modules(remove_duplicate=False))
+
+
+def _weights(layer: nn.Module) -> Iterator[str]:
+    """Iterate over the names of a layer's own weights, within it; those of parametrizations are its own too.
+
+    No weights are biases, though attention's ``bias_k`` has three dimensions, and the norms of weight_norm.
+    """
+    names = dict(layer.named_parameters(remove_duplicate=False))
+    norms = {_norm_name(name) for name in names}
+    for name, parameter in names.items():
+        own = "." not in name or name.startswith("parametrizations.")
+        if own and parameter.dim() >= 2 and not name.startswith("bias") and name not in norms:
+            yield name
+
+
+def _norm_name(direction: str) -> str:
+    """Return what weight_norm calls the norms beside a direction; empty where it is none."""
+    for end, other in (("original1", "original0"), ("_v", "_g")):
+        if direction.endswith(end):
+            return direction.removesuffix(end) + other
+    return ""
+
+
+def _parameter(module: nn.Module, name: str) -> Parameter | None:
+    try:
+        return module.get_parameter(name)
+    except AttributeError:
+        return None
