@@ -6,6 +6,7 @@ from sparsebench.execution.base import Backend, Live
 from sparsebench.execution.channel_network import ChannelNetwork, MaskedChannels
 from sparsebench.execution.runtime import Runtime
 from sparsebench.execution.shrink import nonzero_filters, removable, shrink
+from sparsebench.execution.sparse_network import SparseNetwork
 from sparsebench.execution.weight_network import StoredZeros, WeightBackend, WeightNetwork
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Live",
     "MaskedChannels",
     "Runtime",
+    "SparseNetwork",
     "StoredZeros",
     "Trial",
     "WeightBackend",

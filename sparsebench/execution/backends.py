@@ -9,6 +9,7 @@ from sparsebench.execution.autotune import Fastest
 from sparsebench.execution.base import Backend
 from sparsebench.execution.channel_network import ChannelNetwork, MaskedChannels
 from sparsebench.execution.runtime import module_of
+from sparsebench.execution.sparse_network import SparseNetwork
 from sparsebench.execution.weight_network import StoredZeros
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
@@ -20,6 +21,9 @@ ChannelExecution = Literal["compact", "masked", "auto"]
 
 WEIGHTS: Mapping[str, Callable[[SparseModel], Backend]] = {
     "masked": StoredZeros,
+    "direct": lambda net: SparseNetwork(net, "direct"),
+    "csr": lambda net: SparseNetwork(net, "csr"),
+    "auto": lambda net: SparseNetwork(net, "auto"),
 }
 """Back ends of masks over single weights that are stored as zeros."""
 

@@ -70,6 +70,11 @@ class Backend(ABC):
     stored_zeros: ClassVar[bool] = False
 
     @property
+    def chosen(self) -> dict[str, str]:
+        """How each weight's layer last ran, by parameter name, where that differs between layers; empty elsewhere."""
+        return {}
+
+    @property
     def full_size(self) -> bool:  # noqa: D102  (an attribute of the class docstring)
         return False
 

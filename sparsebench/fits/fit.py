@@ -22,7 +22,7 @@ from sparsebench.engine.callbacks.monitors import GradientFlow, LossGuard, Speed
 from sparsebench.engine.loggers import close_loggers
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
-from sparsebench.sparse.statistics import collapsed_layers, dead_units, exploration_rate
+from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 if TYPE_CHECKING:
     from sparsebench.fits.run import Run
@@ -161,18 +161,16 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
         "steps": sparsity.step,
         "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
         "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
-        "train_flops": ledger.train_flops,
-        "dense_flops": ledger.dense_flops,
-        "executed_flops": ledger.executed_flops,
-        "start_flops": ledger.start_flops,
+        **ledger.figures,
         "mask_change": float(net.change),
         "gradient_flow": _gradient_flow(trainer),
-        "exploration_rate": exploration_rate(net),
+        "explored": explored(net),
         "collapsed_layers": collapsed_layers(net),
         "dead_units": sum(dead_units(net).values()),
         "seconds": speed.seconds,
         "images_per_second": speed.stopwatch.images_per_second,
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+        **({"backends": net.runtime.backend.chosen} if net.runtime is not None and net.runtime.backend.chosen else {}),
     }
 
 

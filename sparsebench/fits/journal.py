@@ -10,7 +10,7 @@ from sparsebench.fits.state import State
 if TYPE_CHECKING:
     from sparsebench.fits.run import Run
 
-_SUMS = ("steps", "epochs", "train_flops", "dense_flops", "executed_flops", "start_flops", "seconds")
+_SUMS = ("steps", "epochs", "train_flops", "train_flops_dense", "executed_flops", "start_flops", "seconds")
 
 
 def records(run: Run) -> list[dict[str, Any]]:
@@ -38,20 +38,22 @@ def sums(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def conclude(run: Run, state: State) -> State:
     """Return the final state of a recipe: its facts are those of the recipe, all fits together.
 
-    ``dense_flops``, to which ``train_flops_ratio`` refers, are those of one dense run of the budget of a single fit.
-    ``exploration_rate`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
+    ``train_flops_dense``, to which the ratios refer, are those of one dense run of the budget of a single fit.
+    ``explored`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
     """
     fits, total = list(run.fits.values()), run.total_steps()
     cost, last = sums(fits), dict(run.cycles[-1].facts)
-    dense = cost["dense_flops"] * total // max(1, cost["steps"])
+    dense = cost["train_flops_dense"] * total // max(1, cost["steps"])
     trained = [fit for fit in fits if fit.get("seconds")]
     facts = {
         **{key: fits[-1][key] for key in ("train_loss", "collapsed_layers", "dead_units") if key in fits[-1]},
         **cost,
-        "dense_flops": dense,
+        "train_flops_dense": dense,
+        "train_flops_ratio": cost["train_flops"] / dense,
+        "executed_flops_ratio": cost["executed_flops"] / dense,
         "fits": len(fits),
         "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in run.cycles),
-        "exploration_rate": max((fit["exploration_rate"] for fit in fits if "exploration_rate" in fit), default=1.0),
+        "explored": max((fit["explored"] for fit in fits if "explored" in fit), default=1.0),
         "images_per_second": _mean_speed(trained),
         "peak_memory_mb": max((fit["peak_memory_mb"] for fit in trained if fit.get("peak_memory_mb")), default=None),
         "val_accuracy": last.get("val_accuracy"),

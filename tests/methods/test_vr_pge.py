@@ -287,7 +287,7 @@ def test_the_ledger_counts_both_forwards(backwards, factor):
     ledger.charge(method.passes(model, clock), model.densities, 6, executed=method.executed(model, clock))
     ratio = active_macs(costs, method.network(model).shares(mask)) / dense_macs(costs)
     assert ledger.train_flops_ratio == pytest.approx(factor * ratio)
-    assert ledger.executed_ratio == pytest.approx(factor * ratio)
+    assert ledger.executed_flops_ratio == pytest.approx(factor * ratio)
 
 
 def test_equal_draws_are_run_once_and_counted_once():
