@@ -12,6 +12,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.execution.backends import Execution, build_backend
+from sparsebench.execution.base import Backend
 from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
@@ -156,6 +158,22 @@ class Method:
         """State which weights these passes really multiply by; None where the network runs at full size."""
         del net, clock
 
+    def backend(self, net: SparseModel, execution: Execution) -> Backend:
+        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+
+        Raises:
+            ValueError: there is no such back end, or none for this method.
+        """
+        kind = type(self)
+        if kind.loss is not Method.loss or kind.view is not Method.view:
+            raise ValueError(f"{kind.__name__} computes its own zeros and runs at full size only: leave execution=null")
+        return build_backend(execution, net, channels=self.whole_outputs, who=kind.__name__)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when masks keep or drop whole output channels."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
@@ -191,6 +209,11 @@ class Masked(Method):
             self.pattern.refuse(net.shapes, densities)
             self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when the pattern is whole output channels."""
+        return self.pattern.whole_outputs
 
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)
