@@ -52,10 +52,10 @@ def test_the_ledger_counts_what_is_multiplied():
     assert isinstance(sparsity.net.runtime.backend, SparseNetwork)
     assert set(sparsity.net.runtime.backend.chosen.values()) <= {"direct", "masked"}
     assert "direct" in sparsity.net.runtime.backend.chosen.values()
-    assert sparsity.ledger.executed_ratio < 0.75
+    assert sparsity.ledger.executed_flops_ratio < 0.75
     rigl, module, trainer = fit(RigL(density=0.2, every=1, until=1.0), "direct")
     trainer.fit(module, batches(8))
-    assert rigl.ledger.executed_ratio > sparsity.ledger.executed_ratio  # dense gradients at every update
+    assert rigl.ledger.executed_flops_ratio > sparsity.ledger.executed_flops_ratio  # dense gradients at every update
 
 
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
