@@ -16,7 +16,7 @@ from typing import Any
 
 from sparsebench.app.grid.cells import Cell, names_of
 from sparsebench.app.grid.job import GridFailed, one_line, sentence
-from sparsebench.app.process.execute import finished_under_old_name
+from sparsebench.app.process.execute import finished_under_old_name, result_of
 from sparsebench.runs.activity import Busy
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.manifest import write_manifest
@@ -131,7 +131,7 @@ def _await(cells: Sequence[Cell]) -> None:
 
 def _say_finished(folder: RunFolder) -> None:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
-    print(sentence(folder.result()), flush=True)
+    print(sentence(result_of(folder)), flush=True)
 
 
 def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[str, str]]:

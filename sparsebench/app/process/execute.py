@@ -11,6 +11,7 @@ from typing import Any
 
 from sparsebench.app.errors import STOPPED
 from sparsebench.app.process.console import PREFIX, spoken_for
+from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
@@ -128,12 +129,17 @@ def _bring_to_end(
             folder.write_heartbeat()
         _train(folder, config, held.handle)
         folder.end_heartbeat()
-    return folder.result()
+    return result_of(folder)
+
+
+def result_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the result of a finished run, under the names of today."""
+    return with_current_names(folder.result())
 
 
 def _finished(folder: RunFolder) -> dict[str, Any]:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
-    return folder.result()
+    return result_of(folder)
 
 
 def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
@@ -178,7 +184,7 @@ def _follow(folder: RunFolder) -> dict[str, Any]:
     work(folder)
     while not folder.result_file.exists():
         time.sleep(0.2)
-    return folder.result()
+    return result_of(folder)
 
 
 def _several_processes(trainer: Mapping[str, Any]) -> bool:
