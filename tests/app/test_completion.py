@@ -72,17 +72,8 @@ def test_flags_and_folders(tmp_path, monkeypatch):
 
 PARSED = (
     "report", "compare", "dashboard", "status", "clean", "export", "bench channels", "bench execution", "build-kernels",
+    "reproduce",
 )  # fmt: skip
-    "report",
-    "compare",
-    "dashboard",
-    "status",
-    "clean",
-    "export",
-    "bench channels",
-    "bench execution",
-    "build-kernels",
-)
 
 
 @pytest.mark.parametrize("verb", PARSED)

@@ -55,7 +55,7 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
 
     files = RunFolder(run)
     if not files.final.exists():
-        raise ValueError(f"{files.final} is missing: give the folder of a finished run")
+        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
     config = files.config()
     data = build_data(config)
     net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
