@@ -64,6 +64,10 @@ class STR(Masked):
                 f"every={self.every:g}, topk_at={self.topk_at}: every must be > 0, and topk_at in (0, 1] or null"
             )
 
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget; nothing where it is left to the thresholds."""
+        return None if self.topk_at is None else super().promised(net)
+
     # -- what is learned --------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:

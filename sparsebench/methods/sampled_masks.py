@@ -88,6 +88,10 @@ class DrawnMasks(Method):
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the share of channels or weights that training leaves out, in expectation."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
     def build(self, net: SparseModel) -> Network:
         """Build the network that runs with masks."""
         return WeightNetwork(module_of(net), net.params)
