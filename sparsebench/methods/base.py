@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.arguments import SettingsSignature, check_arguments
 from sparsebench.methods.clock import Clock as Clock
 from sparsebench.methods.probe import Probe as Probe
 from sparsebench.patterns import Pattern, Unstructured
@@ -50,6 +51,13 @@ class Method:
 
     start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
     """Forward and backward passes that ``start`` spends on a sample each time it evaluates an objective."""
+
+    __signature__: ClassVar[Any] = SettingsSignature()
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Refuse settings that the method does not have, with a line that says what to write."""
+        check_arguments(cls, given, options)
+        return super().__new__(cls)
 
     # -- what it answers about itself -------------------------------------------------------------------------------
 
