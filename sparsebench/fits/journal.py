@@ -50,6 +50,7 @@ def conclude(run: Run, state: State) -> State:
         **cost,
         "dense_flops": dense,
         "fits": len(fits),
+        "target_reached": all(fit.get("target_reached", True) for fit in fits),
         "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in run.cycles),
         "exploration_rate": max((fit["exploration_rate"] for fit in fits if "exploration_rate" in fit), default=1.0),
         "images_per_second": _mean_speed(trained),
