@@ -1,12 +1,13 @@
-"""Write the method table of the README from the configuration tree and the classes; --check only compares.
+"""Write the tables of methods, by family, into README.md and the documentation; --check only compares.
 
-Every method is one YAML in conf/method/ and one card in docs/methods/; this script fails when a card is missing,
-lacks a section, or says another sentence about its method than the YAML.
+Every method is one YAML in conf/method/ and one card in docs/methods/ (docs/recipes/ for the one that recipes use);
+this script fails when a card is missing, lacks a section, or says another sentence about its method than the YAML.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,28 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("## Rule", "## Hyper-parameters", "## Deviations", "## Cost", "## Measured here")
 BUDGET = {"always": "exact at every step", "end": "exact at the end", "never": "follows from the method"}
+FAMILIES = {
+    "References": "what every comparison needs beside it",
+    "Chosen before training": "masks are drawn or scored once and kept",
+    "Dynamic sparse training": "masks move while the number of active weights stays",
+    "Dense to sparse": "training begins dense and ends sparse",
+    "Zeros in the forward pass": "dense weights are stored, the network computes with fewer of them",
+    "Mirror descent": "sparsity follows from a regulariser acting on a dual variable",
+}
+MEMBERS = {  # class or module -> its family; a subclass belongs to the family of the nearest base that is listed
+    "Dense": "References",
+    "Given": "References",
+    "static": "Chosen before training",
+    "at_init": "Chosen before training",
+    "dynamic": "Dynamic sparse training",
+    "granet": "Dense to sparse",
+    "gradual": "Dense to sparse",
+    "ac_dc": "Dense to sparse",
+    "reparameterised": "Zeros in the forward pass",
+    "top_kast": "Zeros in the forward pass",
+    "sampled_masks": "Zeros in the forward pass",
+    "bregman": "Mirror descent",
+}
 
 
 def target(path: Path) -> str:
@@ -27,13 +50,31 @@ def target(path: Path) -> str:
     return target(path.with_name(f"{parents[0]}.yaml"))
 
 
-def row(path: Path) -> str:
-    """Return the table row of a method, checking its card."""
-    name = path.stem
+def class_of(path: Path) -> type:
+    """Import the class of a method's YAML."""
+    module, _, name = target(path).rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def family(method: type) -> str:
+    """Return the family of a method: its own, or that of its nearest base."""
+    for base in method.__mro__:
+        for key in (base.__name__, base.__module__.rpartition(".")[2]):
+            if key in MEMBERS:
+                return MEMBERS[key]
+    sys.exit(f"{method.__name__} belongs to no family: add its module to MEMBERS in scripts/method_table.py")
+
+
+def card_of(name: str) -> Path:
+    """Return the card of a method."""
+    found = [ROOT / "docs" / folder / f"{name}.md" for folder in ("methods", "recipes")]
+    return found[1] if found[1].exists() else found[0]
+
+
+def row(path: Path, start: Path) -> str:
+    """Return the table row of a method, its link relative to a folder, checking its card."""
+    name, card = path.stem, card_of(path.stem)
     sentence = next(line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line)
-    module, _, cls = target(path).rpartition(".")
-    method = getattr(importlib.import_module(module), cls)
-    card = ROOT / "docs" / "methods" / f"{name}.md"
     if not card.exists():
         sys.exit(f"{card.relative_to(ROOT)} is missing: every method has a card")
     text = card.read_text()
@@ -42,23 +83,63 @@ def row(path: Path) -> str:
             sys.exit(f"{card.relative_to(ROOT)} lacks the section {section!r}")
     if sentence not in text:
         sys.exit(f"{card.relative_to(ROOT)} does not say what conf/method/{name}.yaml says: {sentence!r}")
+    method = class_of(path)
     budget = BUDGET[method.budget_holds]
     if "budget" in method.exceptions:  # with its reason there
         budget = budget.replace("exact", "at most")
-    return f"| [`{name}`](docs/methods/{name}.md) | {sentence} | {budget} |"
+    link = Path(os.path.relpath(card, start)).as_posix()
+    return f"| [`{name}`]({link}) | {sentence} | {budget} |"
+
+
+def families() -> dict[str, list[Path]]:
+    """Return the YAMLs of each family, in order."""
+    found: dict[str, list[Path]] = {title: [] for title in FAMILIES}
+    for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
+        found[family(class_of(path))].append(path)
+    return found
+
+
+def table(paths: list[Path], start: Path) -> str:
+    """Return the table of some methods."""
+    return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
+
+
+def folded() -> str:
+    """Return the tables for the README: one fold for each family."""
+    parts = []
+    for title, paths in families().items():
+        summary = f"<summary><b>{title}</b> ({len(paths)}): {FAMILIES[title]}</summary>"
+        parts.append(f"<details>\n{summary}\n\n{table(paths, ROOT)}\n\n</details>")
+    return "\n".join(parts)
+
+
+def sections() -> str:
+    """Return the tables for the documentation: a section for each family, and the navigation."""
+    start = ROOT / "docs" / "methods"
+    parts = [
+        f"## {title}\n\n{FAMILIES[title][0].upper()}{FAMILIES[title][1:]}.\n\n{table(paths, start)}\n"
+        for title, paths in families().items()
+    ]
+    cards = [path.stem for paths in families().values() for path in paths if card_of(path.stem).parent == start]
+    return "\n".join([*parts, "```{toctree}\n:hidden:\n", *cards, "```"])
+
+
+def renew(document: Path, content: str) -> None:
+    """Write, or only compare, what stands between the markers of a document."""
+    text = document.read_text()
+    pattern = re.compile(r"(<!-- methods -->\n).*?(<!-- /methods -->)", re.S)
+    new = pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    if "--check" in sys.argv and new != text:
+        where = document.relative_to(ROOT)
+        sys.exit(f"the method table of {where} is out of date: run .venv/bin/python scripts/method_table.py")
+    if new != text:
+        document.write_text(new)
 
 
 def main() -> None:
-    """Write or compare the table between its markers."""
-    rows = [row(path) for path in sorted((ROOT / "conf" / "method").glob("*.yaml"))]
-    table = "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *rows])
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    pattern = re.compile(r"(<!-- methods -->\n).*?(<!-- /methods -->)", re.S)
-    new = pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
-    if "--check" in sys.argv and new != text:
-        sys.exit("the method table of README.md is out of date: run .venv/bin/python scripts/method_table.py")
-    readme.write_text(new)
+    """Write or compare the tables between their markers."""
+    renew(ROOT / "README.md", folded())
+    renew(ROOT / "docs" / "methods" / "index.md", sections())
 
 
 if __name__ == "__main__":

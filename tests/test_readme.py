@@ -79,7 +79,7 @@ def test_the_method_of_the_contributing_guide_rewires():
     from sparsebench.methods import Clock
     from sparsebench.sparse import SparseModel
 
-    net, method = SparseModel.of(model), names["Momentum"](density=0.1, every=2)
+    net, method = SparseModel.of(model), names["Curious"](density=0.1, every=2)
     method.start(net, None)
     before = net.digest()
     for step, (images, labels) in enumerate(data()):

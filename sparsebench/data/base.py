@@ -6,9 +6,11 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from sparsebench.data.loader import EvalLoader, Source, TrainLoader
-from sparsebench.data.split import split_balanced
+from sparsebench.data.split import order_balanced, split_balanced, split_by_position
+from sparsebench.runs.messages import check_choice
 
 
 def resolve_root(root: str | os.PathLike[str] | None) -> Path:
@@ -28,12 +30,15 @@ class ImageData(L.LightningDataModule):
         batch_size: Images of one forward over all ranks.
         eval_batch_size: The same for validation and test; None for `batch_size`.
         val_share: Part of the training set to hold out, in [0, 1); 0 for none.
+        split: Which images are held out: `random` (class-balanced, by `split_seed`) or `last` (by position).
         split_seed: Seed of the held-out choice.
         order_seed: Seed of data order and augmentation only; may be changed before `train_dataloader()`.
         augment: Whether training images are moved, cropped, mirrored.
         workers: Processes that read image files; resident sets need none.
         download: Whether a missing set may be fetched, where its source allows it.
-        limit: Use only this many training images (a class-balanced choice); None for all.
+        limit: Use only this many training images (a class-balanced choice, or the first ones with `split="last"`);
+            None for all.
+        test_limit: Use only this many test images, class-balanced; None for all.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -41,6 +46,10 @@ class ImageData(L.LightningDataModule):
 
     classes: int
     shape: tuple[int, int, int]
+    train_images: int | None = None
+    """Number of training images, validation included, where it is known without reading them."""
+    published_images: int | None = None
+    """The same of the published set, for plans where the files are absent; a copy at hand may hold fewer."""
 
     def __init__(
         self,
@@ -49,15 +58,19 @@ class ImageData(L.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int | None = None,
         val_share: float = 0.1,
+        split: str = "random",
         split_seed: int = 0,
         order_seed: int = 0,
         augment: bool = True,
         workers: int = 0,
         download: bool = False,
         limit: int | None = None,
+        test_limit: int | None = None,
     ):
         super().__init__()
-        at_least_one = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "limit": limit}
+        check_choice("split", split, ("random", "last"))
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        at_least_one = {**sizes, "limit": limit, "test_limit": test_limit}
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give 1 or more")
@@ -66,8 +79,9 @@ class ImageData(L.LightningDataModule):
         if workers < 0:
             raise ValueError(f"workers={workers}: give 0 to read in this process, or a number of processes")
         self.root, self.batch_size, self.eval_batch_size = resolve_root(root), batch_size, eval_batch_size or batch_size
-        self.val_share, self.split_seed, self.order_seed = val_share, split_seed, order_seed
-        self.augment, self.workers, self.download, self.limit = augment, workers, download, limit
+        self.val_share, self.split, self.split_seed, self.order_seed = val_share, split, split_seed, order_seed
+        self.augment, self.workers, self.download = augment, workers, download
+        self.limit, self.test_limit = limit, test_limit
         self.reads = {"train": 0, "test": 0}
         self._training: tuple[Source, Source | None] | None = None
         self._test: Source | None = None
@@ -101,11 +115,31 @@ class ImageData(L.LightningDataModule):
             source, own = self.read_train(), self.read_val()
             self.reads["train"] += 1
             share = 0.0 if own is not None else self.val_share
-            train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
+            if self.split == "last":
+                train, held_out = split_by_position(len(source), share)
+            else:
+                train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
+            self._check_labels(source, train[: self.limit])
             val = source.select(held_out) if len(held_out) else own
             val = None if val is None else self.settle(val)
             self._training = self.settle(source.select(train[: self.limit])), val
         return self._training
+
+    def _check_labels(self, source: Source, train: Tensor) -> None:
+        """Refuse labels that a classifier of so many classes cannot learn, and classes without training images."""
+        name, labels = type(self).__name__, source.labels
+        if labels.dtype != torch.int64 or (
+            len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes
+        ):
+            seen = f"{int(labels.min())} to {int(labels.max())}" if len(labels) else "none"
+            raise ValueError(
+                f"labels of {name} are {labels.dtype}, {seen}: give int64 from 0 to {self.classes - 1} "
+                f"(classes={self.classes})"
+            )
+        empty = (labels[train].bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
+        if empty:
+            why = f"dataset.limit={self.limit} leaves" if self.limit is not None else f"{name} leaves"
+            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more of them")
 
     def train_dataloader(self) -> TrainLoader:
         """Return a fresh resumable loader of the training images."""
@@ -125,7 +159,10 @@ class ImageData(L.LightningDataModule):
     def test_dataloader(self) -> EvalLoader:
         """Return a loader of the test images: the only place that reads them."""
         if self._test is None:
-            self._test = self.settle(self.read_test())
+            source = self.read_test()
+            if self.test_limit is not None and self.test_limit < len(source):
+                source = source.select(order_balanced(source.labels, seed=0, name="test")[: self.test_limit])
+            self._test = self.settle(source)
             self.reads["test"] += 1
         return EvalLoader(self._test, batch_size=self.eval_batch_size, **self._place())
 

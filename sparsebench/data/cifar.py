@@ -17,6 +17,7 @@ class _CIFAR(ImageData):
     """Read the original pickles, each checked against the MD5 that torchvision knows."""
 
     shape = (3, 32, 32)
+    train_images = 50_000
     name: ClassVar[str]  # of the class in torchvision.datasets
     label_key: ClassVar[bytes]
     mean: ClassVar[tuple[float, ...]]

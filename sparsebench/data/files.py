@@ -1,12 +1,14 @@
 """Images read from files, one by one, by this process or by workers: the same pixels whoever reads them."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -70,16 +72,22 @@ class Zoom:
 
 
 def decode(path: str) -> Image.Image:
-    """Read an image file as RGB.
+    """Read an image file as RGB; pixels of 16 bits are scaled to 8.
 
     Raises:
-        ValueError: If the file is not a whole image.
+        ValueError: If the file is not a whole image, or has pixels that cannot be scaled; names the file.
     """
     try:
         with Image.open(path) as image:
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers of unknown scale")
+            if image.mode.startswith("I"):  # convert() would clip everything above 255
+                pixels = np.asarray(image, dtype=np.int64).clip(0, 65535)
+                return Image.fromarray((pixels / 257).round().astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): fetch it again or delete it") from error
+    except Exception as error:  # decoders raise what they like, a decompression bomb and broken text chunks among it
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as an image ({said}): fetch it again or delete it") from error
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,20 @@ class Files:
             pin_memory=torch.device(device).type == "cuda",
             generator=torch.Generator(),  # its own: the loader would draw a seed from the global one
         )
-        return iter(loader)
+        return _hinting(loader)
+
+
+def _hinting(loader: "DataLoader[Tensor]") -> Iterator[Tensor]:
+    """Say what to do where a worker dies: containers often have little shared memory."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise ValueError(
+            "a process that reads images has died, most often for lack of shared memory: set dataset.workers=0, or "
+            "give the machine a larger /dev/shm"
+        ) from error
 
 
 class _Pixels(Dataset[Tensor]):
@@ -170,12 +191,49 @@ class _Pixels(Dataset[Tensor]):
         return len(self.files)
 
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Names of image files end so, in small or capital letters."""
+
+
 def list_classes(folder: Path) -> list[str]:
     """Name the class folders in alphabetical order: a class is its place in this list."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def list_images(folder: Path) -> list[str]:
-    """Name the image files of a folder, at any depth, in alphabetical order."""
-    endings = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-    return sorted(str(path) for path in folder.rglob("*") if path.name.lower().endswith(endings))
+    """Name the image files of a folder, at any depth and behind links, in alphabetical order; no hidden ones."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(place, n) for n in names if not n.startswith(".") and n.lower().endswith(ENDINGS)]
+    return sorted(found)
+
+
+def list_by_class(folders: Sequence[Path], *, allow_empty: bool = False) -> tuple[list[str], list[int]]:
+    """Name the images of each class and their labels; the label of a folder is its place.
+
+    Args:
+        folders: One per class.
+        allow_empty: Whether a class may have no image, as in a reduced test set.
+
+    Raises:
+        ValueError: If a class has no image.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        found = list_images(folder)
+        if not found and not allow_empty:
+            raise ValueError(
+                f"class {folder.name} has no images in {folder.absolute()}: put files there that end in "
+                f"{', '.join(ENDINGS)}, or remove the folder"
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, labels

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sparsebench.data.base import ImageData
-from sparsebench.data.files import Files, Zoom, list_classes, list_images
+from sparsebench.data.files import Files, Zoom, list_by_class, list_classes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -61,15 +61,17 @@ class ImageFolder(ImageData):
         self.zoom = Zoom(size=self.shape[1:], resize=short, scale=(float(scale[0]), float(scale[1])))
         self.mean, self.std = tuple(mean), tuple(std)
         self.classes = len(list_classes(self._folder("train"))) if classes is None else classes
+        self.published_images = 1_281_167 if self.classes == 1000 else None  # of ImageNet
 
     def check(self) -> None:
-        """Make sure that the folders are there.
+        """Make sure that the folders are there and that test images are in them, before anything is trained.
 
         Raises:
             FileNotFoundError: If `train/`, or both `val/` and `test/`, are missing.
+            ValueError: If a class is unknown, or there are no test images.
         """
         self._folder("train")
-        self._test_folder()
+        self.read_test()
 
     def read_train(self) -> Files:
         """List the training images."""
@@ -106,11 +108,8 @@ class ImageFolder(ImageData):
         unknown = sorted(set(list_classes(folder)) - set(names))
         if unknown:
             raise ValueError(f"{(folder / unknown[0]).absolute()} is a class without a folder in train/: make one")
-        paths, labels = [], []
-        for label, name in enumerate(names):
-            found = list_images(folder / name)
-            paths += found
-            labels += [label] * len(found)
+        of_training = folder == self._folder("train")
+        paths, labels = list_by_class([folder / name for name in names], allow_empty=not of_training)
         if not paths:
             raise ValueError(f"{folder.absolute()} holds no image files: put them into its class folders")
         return Files(tuple(paths), torch.tensor(labels), self.mean, self.std, change=self.zoom, workers=self.workers)

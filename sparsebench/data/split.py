@@ -50,3 +50,17 @@ def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, 
     order = order_balanced(labels, seed=seed)
     held_out = round(share * len(order))
     return order[held_out:], order[:held_out].sort().values
+
+
+def split_by_position(count: int, share: float) -> tuple[Tensor, Tensor]:
+    """Hold out the last images of a training set, in the order of its files, as several published protocols do.
+
+    Args:
+        count: Images in all.
+        share: Part to hold out, in [0, 1).
+
+    Returns:
+        Indices of the training images and of the held-out ones: the last ``round(share * count)``.
+    """
+    left = count - round(share * count)
+    return torch.arange(left), torch.arange(left, count)

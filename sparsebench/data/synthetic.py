@@ -42,6 +42,7 @@ class Synthetic(ImageData):
                 "give three sizes [channels, height, width] and positive numbers"
             )
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.train_images = train_size
         self.classes, self.sizes, self.padding = classes, {"train": train_size, "test": test_size}, padding
 
     def read_train(self) -> Resident:

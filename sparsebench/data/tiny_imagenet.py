@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sparsebench.data.base import ImageData
-from sparsebench.data.files import Files, list_images
+from sparsebench.data.files import Files, list_by_class
 from sparsebench.data.loader import Source
 from sparsebench.data.resident import Shift
 
@@ -28,6 +28,7 @@ class TinyImageNet(ImageData):
 
     classes = 200
     shape = (3, 64, 64)
+    published_images = 100_000
 
     def __init__(self, *, resident: bool = True, **common: Any):
         super().__init__(**common)
@@ -37,28 +38,35 @@ class TinyImageNet(ImageData):
             self.classes = len(self._names(found))
 
     def check(self) -> None:
-        """Make sure that the set is there.
+        """Make sure that the set is there and that its test images are labelled, before anything is trained.
 
         Raises:
             FileNotFoundError: If it is not.
+            ValueError: If labels or images of the test set are missing.
         """
-        self._folder()
+        missing = [path for path in self.read_test().paths if not Path(path).is_file()]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing, though val_annotations.txt names it: unpack the set again")
 
     def read_train(self) -> Files:
         """Read `train/WNID/images/*`."""
-        folder, paths, labels = self._folder(), [], []
-        for label, name in enumerate(self._names(folder)):
-            found = list_images(folder / "train" / name)
-            paths += found
-            labels += [label] * len(found)
-        return self._serve(paths, labels)
+        folder = self._folder()
+        return self._serve(*list_by_class([folder / "train" / name for name in self._names(folder)]))
 
     def read_test(self) -> Files:
         """Read `val/images/*`, labelled by `val/val_annotations.txt`."""
         folder = self._folder()
         label_of = {name: label for label, name in enumerate(self._names(folder))}
-        lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        labelled = folder / "val" / "val_annotations.txt"
+        if not labelled.is_file():
+            raise ValueError(f"no file {labelled.absolute()}: keep the original layout, with all images in val/images")
+        lines = labelled.read_text(encoding="utf-8").splitlines()
         rows = sorted(line.split("\t")[:2] for line in lines if line.strip())
+        unknown = sorted({name for _, name in rows} - set(label_of))
+        if unknown:
+            raise ValueError(
+                f"{labelled.absolute()} names class {unknown[0]}, which wnids.txt does not: make them agree"
+            )
         paths = [str(folder / "val" / "images" / file) for file, _ in rows]
         return self._serve(paths, [label_of[name] for _, name in rows])
 

@@ -136,15 +136,3 @@ def silenced(module: L.LightningModule) -> Iterator[None]:
         yield
     finally:
         del module.log
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and each of its parts back as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -54,7 +54,16 @@ class PrunedAtStart(Masked):
             raise ValueError(f"floor {self.floor} is impossible: choose how many weights a layer keeps, 0 or more")
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Choose the masks."""
+        """Choose the masks.
+
+        Raises:
+            ValueError: there is no probe to ask.
+        """
+        if probe is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ValueError(
+                f"{type(self).__name__} may score data before the first step and was given no probe: train it with "
+                f"Sparsity(...), or in a loop of your own with methods.Loop(..., sample=[(inputs, labels), ...])"
+            )
         masks = self.choose(net, probe)
         if self.shuffle:
             counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})

@@ -230,6 +230,19 @@ def draw_scores(net: SparseModel, *path: int | str) -> dict[str, Tensor]:
     return scores
 
 
+def require_learned(method: Method, net: SparseModel) -> None:
+    """Refuse to start without what a method learns beside the weights: it would fail later, with a riddle.
+
+    Raises:
+        ValueError: what makes it.
+    """
+    if not net.learned:
+        raise ValueError(
+            f"{type(method).__name__} learns beside the weights and shows the network others than its own: train it "
+            f"with Sparsity(...), or in a loop of your own with methods.Loop, which see to both"
+        )
+
+
 def skip_step(optimizer: Optimizer) -> None:
     """Turn the optimizer step under way into one that does nothing: no update, no momentum, no decay.
 

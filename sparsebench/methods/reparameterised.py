@@ -20,7 +20,7 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
-from sparsebench.methods.base import Clock, Distribution, Masked, Probe
+from sparsebench.methods.base import Clock, Distribution, Masked, Probe, require_learned
 from sparsebench.sparse.model import SparseModel
 
 
@@ -93,6 +93,7 @@ class STR(Masked):
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Refuse a budget that cannot be spent; measure the first support."""
+        require_learned(self, net)
         super().start(net, probe)
         self.measure(net)
 

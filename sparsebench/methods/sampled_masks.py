@@ -20,7 +20,7 @@ from sparsebench.functional.estimate import bernoulli
 from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
-from sparsebench.methods.base import Clock, Method, Probe
+from sparsebench.methods.base import Clock, Method, Probe, require_learned
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
@@ -162,6 +162,7 @@ class DrawnMasks(Method):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Fix the mask, if it is fixed from the first step on."""
         del probe
+        require_learned(self, net)
         if self.fix_at == 0:
             self.fix(net, self.choose(net), None)
 

@@ -21,11 +21,11 @@ SHARED = ("coarse_steps", "start_with", "criterion", "kappa", "eta")
 class Multilevel(DualOptimizer):
     """Give a dual optimizer coarse phases; mix in before it.
 
-    The cycle is shared by all groups and kept in each as plain values, so it is saved and loaded with them:
+    The cycle is shared by all groups and kept in each as equal, plain values, so it is saved and loaded with them:
     ``position`` counts the steps of the present cycle (below ``coarse_steps``: the next step is coarse), ``phase``
     names the last step.
 
-    Keys of the cycle, equal in all groups:
+    Cycle keys:
         coarse_steps: Coarse steps m per fine step; 0 is the optimizer without levels.
         start_with: ``coarse`` or ``fine``.
         criterion: When a coarse phase may follow a fine step; otherwise the next step is fine, too. ``fixed``: always.

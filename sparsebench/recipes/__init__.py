@@ -1,11 +1,26 @@
-"""Programs over runs."""
+"""Programs over fits, and what they are written with."""
 
-from sparsebench.recipes.cycle import Look
+from sparsebench.fits.journal import conclude
+from sparsebench.recipes.cycle import Look, merge
 from sparsebench.recipes.imp import imp
 from sparsebench.recipes.imp_ensemble import imp_ensemble
 from sparsebench.recipes.prune_finetune import prune_finetune
+from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.single import single
 from sparsebench.recipes.soup import soup
 from sparsebench.recipes.swamp import swamp
 
-__all__ = ["Look", "imp", "imp_ensemble", "prune_finetune", "single", "soup", "swamp"]
+__all__ = [
+    "Look",
+    "conclude",
+    "imp",
+    "imp_ensemble",
+    "merge",
+    "ones",
+    "prune",
+    "prune_finetune",
+    "rewind",
+    "single",
+    "soup",
+    "swamp",
+]

@@ -25,7 +25,7 @@ _METHODS = {
     "lottery": ("lottery_ticket",),
     "prox": ("prox_sgd",),
 }
-_SMALL_IMAGES = ("cifar10", "cifar100", "tiny_imagenet", "fashion_mnist")
+_SMALL_IMAGES = ("cifar10", "cifar100", "tiny_imagenet", "fashion_mnist", "mnist")
 
 
 def load_yaml(text: str) -> Any:

@@ -42,6 +42,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "on_collapse": ("warn", "error"),
     "fingerprints": ({},),
     "dataset.limit": (None,),
+    "dataset.split": ("random",),
+    "dataset.test_limit": (None,),
+    "model.batch_norm": (False,),
+    "model.dropout": (0.0,),
+    "model.initial": ("kaiming",),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -61,6 +66,13 @@ Append only. A new key enters with the value that changes nothing; a value once 
 the key becomes.
 """
 
+CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
+"""Class of a method -> how often its rule was corrected under unchanged settings.
+
+Raise a number with such a correction: the settings say the same, the result does not, and a finished run of before must
+not be returned for one of today.
+"""
+
 
 def identity(config: Mapping[str, Any]) -> str:
     """Return the hash of a run: 8 hexadecimal digits over everything that can change its result."""
@@ -74,6 +86,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept[group] = {key: value for key, value in config[group].items() if key not in keys}
     if "execution" in kept["method"]:  # the method has taken it over
         kept.pop("execution", None)
+    if corrections := CORRECTED.get(_last_name(str(kept["method"].get("_target_", "")))):
+        kept["corrected"] = corrections
     return _without_neutral(_without_paths(kept))
 
 
@@ -138,14 +152,15 @@ def _settings(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a word for each setting that was typed and can change the result, so that cells differ by name."""
     for override in sorted(config.get("typed", ())):
         key, _, value = override.lstrip("+").partition("=")
-        key, group = key.partition("@")[0], key.partition(".")[0]
+        key, group, name = key.partition("@")[0], key.partition(".")[0], key.rpartition(".")[2]
         referred = key not in _REFERRED or "${" in value or _refers(config["method"], key)
         outside = (
             key in WITHOUT_EFFECT or group in ("logger", "monitor", "hydra") or key.partition(".")[2] in _without(group)
         )
-        if key in _NAMED or outside or not referred or not re.fullmatch(r"[\w.+/:-]+", value):
+        told = key in _NAMED or key == "model.name" or name.startswith("_") or value == config["name"]
+        if told or outside or not referred or not re.fullmatch(r"[\w.+/:-]+", value):
             continue
-        yield value.rpartition("/")[2] if key in _MODIFIERS else f"{key.rpartition('.')[2]}{value}"
+        yield value.rpartition("/")[2] if key in _MODIFIERS else f"{name}{value}"
 
 
 def _refers(method: Mapping[str, Any], key: str) -> bool:
@@ -175,8 +190,12 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
     """Return the finished run that an earlier version made of this configuration, under its old name, if any.
 
     Versions up to 0.1 put commas into folder names and knew neither fingerprints of data nor digests of source files.
+    A method whose rule was corrected since has no such run.
     """
-    bare = _digest(essence({**config, "fingerprints": {}}))
+    wanted = essence({**config, "fingerprints": {}})
+    if "corrected" in wanted:  # it was not in those versions
+        return None
+    bare = _digest(wanted)
     return _of_earlier_versions(Path(config["output_root"]) / config["name"]).get(bare)
 
 

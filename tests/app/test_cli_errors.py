@@ -1,11 +1,14 @@
 """Wrong input: one clear line on stderr, a code that is not zero, nothing half-written."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 
 import pytest
 from support import SHARED_DATA, disk_of, environment_of
+
+from sparsebench.app.config.compose import compose_config
 
 LIGHT = [
     [],
@@ -56,6 +59,32 @@ for arguments in {LIGHT!r}:
         (["trian"], "unknown verb 'trian' (did you mean 'train'?)"),
         (["list", "modles"], "unknown group 'modles' (did you mean 'model'?)"),
         (["train", "dataset.batch_size=many"], "dataset.batch_size=many is no number: choose a whole number"),
+        (["train", "lr=0.1"], "unknown key 'lr' (did you mean 'optimizer.lr'?)"),
+        (["train", "+foo=1"], "unknown key 'foo'; nobody would read it"),
+        (["train", "+init=mb.pt"], "unknown key 'init'"),
+        (["train", "+trainer.callbacks=[]"], "trainer.callbacks is set by sparsebench"),
+        (["train", "+trainer.logger=false"], "trainer.logger is set by sparsebench: choose logger=csv"),
+        (["train", "+trainer.max_time=00:00:01:00"], "training would end before its schedule"),
+        (["train", "hydra.run.dir=x"], "hydra.run.dir has no effect here: runs lie in output_root/name/RUN"),
+        (["train", "hydra.sweep.dir=x", "-m"], "hydra.sweep.dir has no effect here"),
+        (["train", "hydra.job.chdir=true"], "hydra.job.chdir has no effect here"),
+        (["train", "~schedule"], "~schedule cannot be left out: choose schedule=constant"),
+        (["train", "~logger"], "~logger cannot be left out: choose logger=none"),
+        (["train", "~sparsity"], "~sparsity cannot be left out"),
+        (["train", "trainer.gradient_clip_val=abc"], "trainer.gradient_clip_val=abc is no number"),
+        (
+            ["train", "trainer.limit_test_batches=0"],
+            "trainer.limit_test_batches=0 is impossible: choose a number",
+        ),
+        (["train", "trainer.limit_train_batches=0"], "trainer.limit_train_batches=0 is impossible"),
+        (["train", "trainer.save_steps=0"], "trainer.save_steps=0 is impossible"),
+        (["train", "trainer.save_seconds=null"], "trainer.save_seconds=null is impossible"),
+        (["train", "seed=true"], "seed=true is no number"),
+        (["train", "trainer.devices=0"], "trainer.devices=0 is impossible: choose a number of devices of at least 1"),
+        (
+            ["train", "dataset.batch_size=16.5"],
+            "dataset.batch_size=16.5 is impossible: choose a whole number of at least 1",
+        ),
         (["train", "method=riggl"], "unknown method 'riggl' (did you mean 'rigl'?); available are"),
         (["train", "dataset=cifar"], "unknown dataset 'cifar' (did you mean 'cifar10'?)"),
         (["train", "-m", "method=rigl,sett"], "unknown method 'sett' (did you mean 'set'?)"),
@@ -66,7 +95,7 @@ for arguments in {LIGHT!r}:
         (["train", "sparsity=much"], "sparsity=much is no number"),
         (["train", "density=lots"], "density=lots is no number"),
         (["train", "seed=-1"], "seed=-1 is impossible"),
-        (["train", "seed=one"], "seed=one is impossible"),
+        (["train", "seed=one"], "seed=one is no number"),
         (["train", "dataset.batch_size=0"], "dataset.batch_size=0 is impossible"),
         (["train", "trainer.max_epochs=0"], "training has no end: set trainer.max_epochs or trainer.max_steps"),
         (["train", "progress=bar"], "progress=bar is unknown: choose auto, rich, lines or none"),
@@ -119,6 +148,12 @@ def test_a_layer_that_would_be_empty(cli, tiny, outputs):
         (["dataset.augment=null"], "augment=None must be true or false"),
         (["method=rigl", "method.until=soon"], "until='soon' must be a number"),
         (["optimizer.lr=fast"], "lr='fast' must be a number"),
+        (["+dataset.cutmix=1"], "sparsebench.data.Digits does not take 'cutmix'; it takes augment, batch_size"),
+        (["+optimizer.foo=1"], "torch.optim.SGD does not take 'foo'"),
+        (["optimizer._target_=torch.optim.Adam"], "does not take 'momentum'"),
+        (["trainer=gpu", "trainer.accelerator=gpu"], "the trainer cannot be built: "),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU"),
+        (["model.hidden=[16.5]"], "hidden widths must be whole numbers"),
     ],
 )
 def test_words_where_switches_and_numbers_belong(cli, tiny, outputs, arguments, message):
@@ -193,3 +228,27 @@ def test_list_shows_each_option_with_its_comment(cli):
     assert answer.code == 0
     assert "RigL: drop by magnitude, grow by gradient" in answer.out
     assert cli("list", "method").out == answer.out
+
+
+def test_values_of_another_yaml_type_are_read_as_meant(cli, tiny, outputs):
+    tiny.remove("dataset.batch_size=16")
+    answer = cli("train", *tiny, "name=2024", "dataset.batch_size=1.6e1", "trainer.max_epochs=1e0")
+    assert answer.code == 0, answer.err
+    (done,) = outputs.rglob("2024/*/DONE")
+    assert json.loads((done.parent / "result.json").read_text())["epochs"] == 1
+
+
+def test_a_word_where_a_list_belongs_is_a_list_of_one():
+    assert compose_config(["logger=wandb", "logger.tags=baseline"])["logger"]["tags"] == ["baseline"]
+
+
+def test_a_tilde_is_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose_config(["output_root='~/x'"])["output_root"] == str(tmp_path / "x")
+    assert compose_config(["run_dir='~/y'"])["run_dir"] == str(tmp_path / "y")
+
+
+def test_a_plus_before_a_group_is_read_without(cli):
+    answer = cli("train", "+experiment=quickstart", "--cfg", "job")
+    assert answer.code == 0
+    assert "name: quickstart" in answer.out

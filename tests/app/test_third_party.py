@@ -1,4 +1,4 @@
-"""A method in a folder of its own; file, YAML and commands are those of docs/guides/third_party_methods.md."""
+"""A method in a folder of its own; file, YAML and commands are those of docs/howto/method.md."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from support import REPOSITORY
 
 from sparsebench.app.config.tree import make_importable
 
-GUIDE = (REPOSITORY / "docs" / "guides" / "third_party_methods.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "howto" / "method.md").read_text()
 
 
 def block(language: str) -> str:
@@ -44,7 +44,7 @@ def user(tmp_path):
 
 def test_the_commands_of_the_guide(user, tiny, tmp_path):
     """Found, trained in worker processes beside a method of ours, skipped the second time, reported."""
-    commands = [shlex.split(line[2:])[1:] for line in block("console").splitlines()]
+    commands = [shlex.split(line)[1:] for line in block("bash").splitlines()]
     assert [command[0] for command in commands] == ["list", "plan", "train", "report"]
     find, _, train, report = commands  # planning would import everything once more, by the same door
     assert re.search(r"^small_gradient +RigL turned round: grow where the gradient is smallest$", user(*find), re.M)

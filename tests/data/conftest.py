@@ -39,3 +39,17 @@ def tiny_root():
     if not root.is_dir():
         pytest.skip(f"no {root.name} in {root.parent} (set SPARSEBENCH_DATA)")
     return root
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory):
+    """A root with the original files of MNIST and Fashion-MNIST: as they are, or unpacked."""
+    root = shared()
+    if (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        return root
+    if not (root / "unpack.py").is_file() or not (root / "mnist").is_dir():
+        pytest.skip(f"no MNIST in {root} (set SPARSEBENCH_DATA)")
+    target = tmp_path_factory.mktemp("mnist")
+    command = [sys.executable, str(root / "unpack.py"), str(target), "mnist", "fashion_mnist"]
+    subprocess.run(command, check=True, capture_output=True)
+    return target

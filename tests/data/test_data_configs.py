@@ -22,6 +22,7 @@ def test_all_are_there():
         "fashion_mnist",
         "imagefolder",
         "imagenet",
+        "mnist",
         "synthetic",
         "tiny_imagenet",
     ]

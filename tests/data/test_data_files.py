@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sparsebench.data.files import Files, Zoom, decode, list_classes, list_images
+from sparsebench.data.files import Files, Zoom, _hinting, decode, list_classes, list_images
 from sparsebench.data.loader import TrainLoader
 from sparsebench.data.resident import Shift
 from sparsebench.functional.random import generator
@@ -155,3 +155,30 @@ def test_listing_is_sorted_and_skips_what_is_no_image(tmp_path):
     (tmp_path / "readme.txt").touch()
     assert list_classes(tmp_path) == ["a", "b"]
     assert [path.split("/b/")[1] for path in list_images(tmp_path / "b")] == ["1.png", "2.JPEG", "deep/3.webp"]
+
+
+@pytest.mark.parametrize(("kind", "ending"), [(np.uint16, "png"), (np.uint16, "tiff"), (np.int32, "tiff")])
+def test_pixels_of_16_bits_are_scaled_not_clipped(tmp_path, kind, ending):
+    values = np.array([[0, 257 * 100], [257 * 200, 65535]], dtype=kind)
+    Image.fromarray(values).save(tmp_path / f"deep.{ending}")
+    assert np.asarray(decode(str(tmp_path / f"deep.{ending}")))[..., 0].tolist() == [[0, 100], [200, 255]]
+
+
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"bomb\.png cannot be read as an image .*fetch it again or delete it"):
+        decode(str(tmp_path / "bomb.png"))
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "real.tiff")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"real\.tiff .*unknown scale"):
+        decode(str(tmp_path / "real.tiff"))
+
+
+def test_a_reader_that_dies_is_explained():
+    def dying():
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+        yield
+
+    with pytest.raises(ValueError, match=r"set dataset\.workers=0, or give the machine a larger /dev/shm"):
+        list(_hinting(dying()))

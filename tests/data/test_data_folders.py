@@ -79,7 +79,7 @@ def test_a_class_without_training_images_is_refused(tmp_path):
 
 
 def test_empty_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no image files"):
+    with pytest.raises(ValueError, match="class cat has no images"):
         make(write_tree(tmp_path, count=0)).train_dataloader()
 
 
@@ -101,7 +101,7 @@ def test_imagenette(imagenette_root):
         assert x.shape == (8, 3, 224, 224)
         assert torch.equal(x, u)
         assert torch.equal(y, v)
-    assert len(data.training_sets()[1]) == 150
+    assert len(data.training_sets()[1]) == round(0.1 * len(data.read_train()))
     assert data.reads["test"] == 0
     assert len(data.test_dataloader()) == 2
 
@@ -130,3 +130,63 @@ def test_tiny_imagenet_lies_under_the_root_too(tiny_root, tmp_path):
     (tmp_path / "tiny-imagenet-200").mkdir()
     shutil.copy(tiny_root / "wnids.txt", tmp_path / "tiny-imagenet-200")
     assert TinyImageNet(root=tmp_path).classes == 20
+
+
+def test_a_folder_of_a_class_without_images_is_refused(tmp_path):
+    root = write_tree(tmp_path)
+    (root / "train" / "emu").mkdir()
+    (root / "train" / "emu" / "list.txt").write_text("")
+    with pytest.raises(ValueError, match=r"class emu has no images .* end in \.jpg") as caught:
+        make(root).training_sets()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_limit_that_leaves_a_class_without_images_is_refused(tmp_path):
+    data = make(write_tree(tmp_path), val_share=0.0, limit=1)
+    with pytest.raises(ValueError, match=r"dataset\.limit=1 leaves class \d of 2 without training images"):
+        data.training_sets()
+
+
+def test_hidden_entries_do_not_count_at_any_depth(tmp_path):
+    root = write_tree(tmp_path)
+    deep = root / "train" / "cat" / ".ipynb_checkpoints"
+    deep.mkdir()
+    shutil.copy(root / "train" / "cat" / "0.png", deep / "0-checkpoint.png")
+    (root / "train" / "cat" / "._0.png").write_bytes(b"resource fork")
+    assert len(make(root).read_train()) == 12
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    root = write_tree(tmp_path / "data")
+    (root / "train" / "cat").rename(tmp_path / "elsewhere")
+    (root / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    (root / "train" / "dog" / "again").symlink_to(root / "train" / "dog")
+    assert make(root).read_train().labels.bincount().tolist() == [6, 6]
+
+
+def test_test_images_are_looked_for_before_training(tmp_path):
+    root = write_tree(tmp_path)
+    shutil.rmtree(root / "val")
+    for name in ("cat", "dog"):
+        (root / "val" / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match="val holds no image files"):
+        make(root).prepare_data()
+
+
+def write_tiny(root):
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("n1\nn2\n")
+    (root / "val" / "val_annotations.txt").write_text("a.png\tn1\t0\nb.png\tn3\t0\n")
+    return TinyImageNet(root=root)
+
+
+def test_tiny_imagenet_checks_its_test_images_before_training(tmp_path):
+    data = write_tiny(tmp_path)
+    with pytest.raises(ValueError, match=r"names class n3, which wnids\.txt does not"):
+        data.prepare_data()
+    (tmp_path / "val" / "val_annotations.txt").write_text("a.png\tn1\t0\n")
+    with pytest.raises(ValueError, match=r"a\.png is missing"):
+        data.prepare_data()
+    (tmp_path / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(ValueError, match="keep the original layout"):
+        data.prepare_data()

@@ -16,6 +16,7 @@ from support import REPOSITORY
 from sparsebench.app.config.compose import compose_config
 from sparsebench.runs.fingerprints import tree
 from sparsebench.runs.identity import (
+    CORRECTED,
     _of_earlier_versions,
     essence,
     finished_before,
@@ -137,6 +138,16 @@ def test_every_key_is_known_to_the_golden_list():
     if os.environ.get("SPARSEBENCH_REGENERATE"):
         golden.write_text(json.dumps(keys, indent=1) + "\n")
     assert keys == json.loads(golden.read_text())
+
+
+def test_a_corrected_rule_is_another_run(monkeypatch):
+    """The settings say the same, the result does not: a number from before the correction must not be returned."""
+    config = compose_config(["method=srigl"])
+    today = identity(config)
+    monkeypatch.setitem(CORRECTED, "SRigL", 2)
+    assert identity(config) != today
+    monkeypatch.delitem(CORRECTED, "SRigL")
+    assert identity(config) != today
 
 
 def hashed_keys(config, prefix=""):

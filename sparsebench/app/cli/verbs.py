@@ -14,6 +14,7 @@ VERBS = {
     "compare": "show in what two runs differ: configuration, numbers, masks",
     "dashboard": "lay out the panels of a Weights & Biases workspace",
     "export": "write the final network of a run without its dead channels, for plain PyTorch",
+    "reproduce": "run published results at their protocol, and say which hold",
     "bench": "measure ratios of step times on this machine",
     "completion": "print the shell code for tab completion",
 }

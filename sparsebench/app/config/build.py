@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,6 +14,8 @@ import lightning as L
 import torch
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
@@ -22,6 +25,7 @@ from sparsebench.fits import Run, State
 from sparsebench.methods import Method, narrowed
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
+from sparsebench.runs.messages import did_you_mean
 from sparsebench.sparse import Prunable
 
 # Keys of the trainer group that are ours; all others are Lightning's.
@@ -31,7 +35,9 @@ _OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "
 def build(config: Mapping[str, Any]) -> Any:
     """Instantiate one part of the configuration; errors come out as the constructor raised them."""
     try:
-        check_words(get_object(config["_target_"]), config)
+        target = get_object(config["_target_"])
+        check_words(target, config)
+        check_keywords(config["_target_"], target, config)
         return instantiate(dict(config), _convert_="all")
     except HydraException as error:
         if isinstance(error.__cause__, ValueError | FileNotFoundError):
@@ -60,6 +66,40 @@ def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={value!r} must be a number")
 
 
+def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a callable does not take: a partial one would fail only when it is called.
+
+    Raises:
+        ValueError: the first such option, and those that are taken.
+    """
+    taken = _keywords(target)
+    if taken is None:
+        return
+    for key in options:
+        if key not in taken and not (key.startswith("_") and key.endswith("_")):
+            hint = did_you_mean(key, taken) or f"; it takes {', '.join(sorted(taken))}"
+            raise ValueError(f"{name} does not take {key!r}{hint}; leave a key out with ~GROUP.{key}")
+
+
+def _keywords(target: Callable[..., Any]) -> set[str] | None:
+    """Return the keywords of a callable, those of the base classes that ``**keywords`` reach included; None: any."""
+    found: set[str] = set()
+    makers = (
+        [vars(kind)["__init__"] for kind in target.__mro__ if "__init__" in vars(kind)]
+        if isinstance(target, type)
+        else [target]
+    )
+    for maker in makers:
+        try:
+            parameters = signature(maker).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        found |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return found
+    return None
+
+
 def _last_line(error: BaseException) -> str:
     """Return the line that says what is wrong: Hydra puts the cause last."""
     return [line for line in str(error).splitlines() if line.strip()][-1]
@@ -86,7 +126,7 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
     prunable = build(config["prunable"])
     return Run(
         folder=folder,
-        network=lambda: network(classes=data.classes, shape=data.shape),
+        network=partial(_network, network, config["model"], data),
         data=data,
         classifier=partial(
             Classifier,
@@ -111,6 +151,22 @@ def build_run(config: Mapping[str, Any], folder: Path) -> Run:
         save_seconds=ours["save_seconds"],
         save_steps=ours["save_steps"],
     )
+
+
+def _network(build_network: Callable[..., nn.Module], settings: Mapping[str, Any], data: Any) -> nn.Module:
+    """Build the network for the classes and the shape of the data.
+
+    Raises:
+        ValueError: it cannot be built for them.
+    """
+    try:
+        return build_network(classes=data.classes, shape=data.shape)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        name = settings.get("name") or settings["_target_"]
+        raise ValueError(
+            f"model {name} cannot be built for {data.classes} classes and images of shape {tuple(data.shape)}: "
+            f"{' '.join(str(error).split())}; a model is called with the keywords classes and shape"
+        ) from error
 
 
 def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bias: bool) -> Groups | None:
@@ -141,4 +197,11 @@ def _trainer(**arguments: Any) -> L.Trainer:
     }
     if arguments["sync_batchnorm"] == "auto":
         arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
-    return L.Trainer(**{**fixed, **arguments})
+    on_cpu = arguments["accelerator"] == "cpu" or not torch.cuda.is_available()
+    if str(arguments["precision"]) in ("16", "16-mixed") and on_cpu:  # Lightning would take bf16 and say so in passing
+        raise ValueError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on processors")
+    try:
+        return L.Trainer(**{**fixed, **arguments})
+    except (TypeError, MisconfigurationException, ModuleNotFoundError, RuntimeError) as error:
+        said = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
+        raise ValueError(f"the trainer cannot be built: {said}") from error

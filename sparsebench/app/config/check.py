@@ -7,31 +7,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.config.tree import groups, options, search_path
+from sparsebench.app.config.tree import conf_dir, groups, options, search_path
 from sparsebench.runs.messages import did_you_mean
 
 CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich", "lines", "none")}
 """Keys with few possible values."""
 
 
+TAKEN = {
+    "callbacks": "own callbacks belong into a method or a Python script with engine.Sparsity",
+    "logger": "choose logger=csv, tensorboard, wandb or none",
+    "default_root_dir": "choose output_root, name or run_dir",
+    "enable_checkpointing": "choose trainer.save_seconds or trainer.save_steps",
+    "enable_progress_bar": "choose progress=rich, lines or none",
+    "enable_model_summary": "see sparsebench plan",
+    "log_every_n_steps": "metrics are logged once per epoch",
+    "use_distributed_sampler": "the data loaders divide the data among ranks themselves",
+    "max_time": "training would end before its schedule: choose trainer.max_epochs or trainer.max_steps",
+}
+"""Arguments of Lightning's trainer that sparsebench sets itself -> what to write instead."""
+HYDRA = ("hydra.launcher", "hydra.sweeper")
+"""Keys of Hydra's own that have an effect here."""
+
+
 def normalise(arguments: list[str]) -> list[str]:
-    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, since other frameworks say density."""
+    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, and ``+experiment=x`` to ``experiment=x``."""
     translated: list[str] = []
+    known = set(groups())
     for argument in arguments:
         key, found, value = argument.partition("=")
         if key == "density" and found:
             shares = [_number("density", part) for part in value.split(",")]
             argument = "sparsity=" + ",".join(f"{round(1 - share, 12):g}" for share in shares)
             print(f"sparsebench: density={value} is read as {argument}")
+        elif found and key.startswith("+") and key.lstrip("+") in known:
+            argument = argument.lstrip("+")
         translated.append(argument)
     return translated
 
 
 def check_overrides(arguments: list[str]) -> None:
-    """Check that every chosen option of a group exists, and that sparsity is a number.
+    """Check that every key and every chosen option exists, and that sparsity is a number.
 
     Raises:
-        ValueError: an option does not exist; names the nearest.
+        ValueError: a key or an option does not exist, or has no effect here; says what to write.
     """
     folders = search_path(arguments)
     for folder in folders:
@@ -39,6 +58,7 @@ def check_overrides(arguments: list[str]) -> None:
             raise ValueError(f"--config-dir {folder} is no folder: give one that holds method/NAME.yaml and the like")
     known = set(groups(folders))
     for argument in arguments:
+        _check_key(argument, known)
         key, found, value = argument.lstrip("+").partition("=")
         if not found or re.search(r"[(\[{$]", value):
             continue
@@ -55,6 +75,32 @@ def check_overrides(arguments: list[str]) -> None:
                 )
 
 
+def _check_key(argument: str, known_groups: set[str]) -> None:
+    """Refuse a key that nobody would read."""
+    if argument.startswith("-"):
+        return
+    key = argument.lstrip("+~").partition("=")[0].partition("@")[0]
+    root, _, rest = key.partition(".")
+    if argument.startswith("~") and not rest and "/" not in key:
+        hint = {"logger": "logger=none", "schedule": "schedule=constant", "monitor": "monitor=light"}.get(key)
+        raise ValueError(f"~{key} cannot be left out: " + (f"choose {hint}" if hint else "every run has one"))
+    if root == "hydra" and rest and not key.startswith(HYDRA):
+        raise ValueError(
+            f"{key} has no effect here: runs lie in output_root/name/RUN; choose output_root, name or run_dir for where"
+        )
+    if argument.startswith("+") and "/" not in key and root not in known_groups | _root_keys():
+        words = sorted(known_groups | _root_keys())
+        raise ValueError(f"unknown key {root!r}{did_you_mean(root, words)}; nobody would read it")
+    if root == "trainer" and rest in TAKEN:
+        raise ValueError(f"trainer.{rest} is set by sparsebench: {TAKEN[rest]}")
+
+
+def _root_keys() -> set[str]:
+    """Return the keys at the top of the configuration, without importing Hydra."""
+    text = (conf_dir() / "train.yaml").read_text(encoding="utf-8")
+    return set(re.findall(r"^(\w+):", text, re.M)) - {"defaults"}
+
+
 def check_config(config: Mapping[str, Any]) -> None:
     """Check the numbers of a resolved configuration.
 
@@ -67,14 +113,9 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"sparsity={sparsity:g} is impossible: choose a share of zeros of at least 0 and below 1{hint}"
         )
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ValueError(f"seed={config['seed']} is impossible: choose a whole number of at least 0")
-    trainer, dataset = config["trainer"], config["dataset"]
-    for group, key in ((dataset, "batch_size"), (trainer, "max_epochs"), (trainer, "max_steps")):
-        if group.get(key) is not None:
-            _number(f"{'dataset' if group is dataset else 'trainer'}.{key}", group[key], "a whole number such as 64")
-    if dataset.get("batch_size") is not None and dataset["batch_size"] < 1:
-        raise ValueError(f"dataset.batch_size={dataset['batch_size']} is impossible: choose at least 1")
+    trainer = config["trainer"]
+    if trainer["devices"] == 0:
+        raise ValueError("trainer.devices=0 is impossible: choose a number of devices of at least 1, a list, or auto")
     if (trainer["max_epochs"] or -1) < 1 and (trainer["max_steps"] or -1) < 1:
         raise ValueError("training has no end: set trainer.max_epochs or trainer.max_steps to at least 1")
     pattern, method = config["choices"].get("pattern"), config["method"]

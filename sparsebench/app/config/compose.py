@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
@@ -32,6 +33,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)

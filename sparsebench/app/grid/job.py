@@ -186,5 +186,8 @@ def _short(error: Exception) -> str:
     from sparsebench.app.config.compose import known_keys
 
     key = unknown[1]
+    named = [known for known in known_keys() if known.rpartition(".")[2] == key]
+    if named:
+        return f"unknown key {key!r} (did you mean {named[0]!r}?); sparsebench train --cfg job lists all"
     help_text = f"+{key}=... adds a new one, sparsebench train --cfg job lists all"
     return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {help_text}"

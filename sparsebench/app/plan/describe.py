@@ -13,9 +13,6 @@ from sparsebench.runs.identity import method_name, model_name
 if TYPE_CHECKING:
     from sparsebench.cost.layers import PlanRow
 
-# Training images of sets whose files need not be there, or need not be read, to count them.
-_IMAGES = {"CIFAR10": 50_000, "CIFAR100": 50_000, "FashionMNIST": 60_000, "Digits": 1_437}
-_PUBLISHED = {"TinyImageNet": 100_000, "ImageFolder": 1_281_167}
 _ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
 
 
@@ -72,20 +69,18 @@ def training_images(data: Any) -> tuple[int, list[str]]:
     Raises:
         FileNotFoundError: the images are not there, and no published number stands for them.
     """
-    kind, notes = type(data).__name__, []
+    notes: list[str] = []
     own_validation = False
-    if kind in _IMAGES:
-        count = _IMAGES[kind]
-    elif kind == "Synthetic":
-        count = data.sizes["train"]
+    if data.train_images is not None:
+        count = data.train_images
     else:
         try:
             data.check()
             count, own_validation = len(data.read_train()), data.read_val() is not None
         except FileNotFoundError:
-            if kind not in _PUBLISHED or (kind == "ImageFolder" and data.classes != 1000):
+            if data.published_images is None:
                 raise
-            count = _PUBLISHED[kind]
+            count = data.published_images
             notes = [_ASSUMED.format(count=count)]
     held_out = 0 if own_validation else round(data.val_share * count)
     left = count - held_out

@@ -1,0 +1,65 @@
+"""Check every link inside the built documentation: the file exists, and so does the place in it.
+
+    python scripts/check_site.py docs/_build/html
+
+Links to other sites are counted, never opened: a build must not depend on a network.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+class Page(HTMLParser):
+    """Collect what a page links to, and the places in it that can be linked to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.places: set[str] = {"", "top"}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note ids, names and links of an element."""
+        given = dict(attrs)
+        self.places |= {value for name in ("id", "name") if (value := given.get(name))}
+        link = given.get("src") or (given.get("href") if tag != "base" else None)
+        if link:
+            self.links.append(link)
+
+
+def faults(site: Path) -> tuple[list[str], int, int]:
+    """Return the broken links of a site, and how many links point within it and out of it."""
+    pages = {path.resolve(): Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+    broken, inside, outside = [], 0, 0
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or link.startswith("//"):
+                outside += 1
+                continue
+            inside += 1
+            where = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not _reaches(where / "index.html" if where.is_dir() else where, unquote(parts.fragment), pages):
+                broken.append(f"{path.relative_to(site.resolve())}: {link}")
+    return broken, inside, outside
+
+
+def _reaches(where: Path, place: str, pages: Mapping[Path, Page]) -> bool:
+    return where.exists() and (where not in pages or place in pages[where].places)
+
+
+def main() -> None:
+    """Print the broken links and fail, or say how many links are sound."""
+    broken, inside, outside = faults(Path(sys.argv[1]))
+    if broken:
+        sys.exit("\n".join(["links that lead nowhere:", *broken]))
+    print(f"{inside} links within the site are sound; {outside} lead out of it and were not opened")
+
+
+if __name__ == "__main__":
+    main()

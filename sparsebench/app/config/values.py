@@ -1,0 +1,105 @@
+"""Bring the values of a configuration to the types that are meant, or refuse them in one line.
+
+YAML reads ``name=2024`` as a number, ``1e2`` as a float and ``logger.tags=baseline`` as a word: users mean a text, a
+whole number and a list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TEXTS = ("name",)
+PATHS = ("output_root", "run_dir", "data_root", "dataset.root")
+LISTS = ("logger.tags", "prunable.types", "prunable.include", "prunable.exclude", "distribution.dense")
+WHOLE = {
+    "seed": 0,
+    "dataset.batch_size": 1,
+    "dataset.eval_batch_size": 1,
+    "dataset.limit": 1,
+    "dataset.test_limit": 1,
+    "dataset.workers": 0,
+    "trainer.max_epochs": -1,
+    "trainer.max_steps": -1,
+    "trainer.num_nodes": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.num_sanity_val_steps": -1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.save_steps": 1,
+    "recipe.cycles": 1,
+    "recipe.particles": 1,
+    "recipe.workers": 1,
+}
+"""Whole numbers, each with the least that makes sense; null is left to whoever reads it."""
+NUMBERS = {"trainer.save_seconds": 0.0, "trainer.gradient_clip_val": 0.0, "trainer.label_smoothing": 0.0}
+"""Numbers, each with the least that makes sense."""
+PARTS = ("trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
+"""A whole number of batches, or a share of them."""
+NEVER_NULL = ("seed", "dataset.batch_size", "trainer.save_seconds", "trainer.label_smoothing", *PARTS)
+
+
+def tidy(config: dict[str, Any]) -> None:
+    """Convert values in place.
+
+    Raises:
+        ValueError: a value that cannot be what is meant: what was given, what is allowed.
+    """
+    for key in TEXTS:
+        _replace(config, key, lambda _, value: str(value))
+    for key in PATHS:
+        _replace(config, key, lambda _, value: str(Path(str(value)).expanduser()))
+    for key in LISTS:
+        _replace(config, key, lambda _, value: value if isinstance(value, list) else [value])
+    for key in WHOLE:
+        _replace(config, key, _whole)
+    for key in NUMBERS:
+        _replace(config, key, _number)
+    for key in PARTS:
+        _replace(config, key, _part)
+    for key in NEVER_NULL:
+        group, name = _place(config, key)
+        if name in group and group[name] is None:
+            raise ValueError(f"{key}=null is impossible: choose a number")
+
+
+def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    group, _, name = key.rpartition(".")
+    found = config.get(group) if group else config
+    return (found if isinstance(found, dict) else {}), name
+
+
+def _replace(config: dict[str, Any], key: str, convert: Any) -> None:
+    group, name = _place(config, key)
+    if group.get(name) is not None:
+        group[name] = convert(key, group[name])
+
+
+def _whole(key: str, value: Any) -> int:
+    least = WHOLE[key]
+    allowed = f"choose a whole number of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key}={_shown(value)} is no number: {allowed}")
+    if value != int(value) or value < least:
+        raise ValueError(f"{key}={value:g} is impossible: {allowed}")
+    return int(value)
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key}={_shown(value)} is no number: choose one of at least {NUMBERS[key]:g}")
+    if value < NUMBERS[key]:
+        raise ValueError(f"{key}={value:g} is impossible: choose a number of at least {NUMBERS[key]:g}")
+    return value
+
+
+def _part(key: str, value: Any) -> int | float:
+    sound = not isinstance(value, bool) and isinstance(value, int | float) and value > 0
+    if not sound or (isinstance(value, float) and value > 1 and value != int(value)):
+        raise ValueError(
+            f"{key}={_shown(value)} is impossible: choose a number of batches of at least 1, or a share in (0, 1]"
+        )
+    return int(value) if value > 1 else value
+
+
+def _shown(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
