@@ -12,7 +12,7 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
 
     for each micro-batch
         [on_train_batch_start]        count samples
-        training_step                 through method.loss, when the method defines one
+        training_step                 through method.loss or a back end (methods.executor), where there is one
         backward                      DDP averages the gradients
         on the last micro-batch of a step
             [on_before_optimizer_step]    gradients complete, averaged, unscaled, unclipped, dense
@@ -53,7 +53,8 @@ from sparsebench.engine.steps import (
     will_skip,
 )
 from sparsebench.engine.target import describe_miss
-from sparsebench.methods.base import Method, Objective
+from sparsebench.methods.base import Objective
+from sparsebench.methods.executor import Executor
 from sparsebench.sparse import SparseModel, digest
 
 
@@ -73,6 +74,8 @@ class Sparsity(SparsityState):
         total_steps: the budget in optimizer steps; asked from the trainer by default. Several fits may share it.
         ledger: accounts for the training cost; none by default.
         masks: masks that training starts from, set before the method's own start; none by default.
+        execution: how the network is computed, a name of ``execution.backends`` or what builds a back end; None runs
+            the module as it is, or as the method asks.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
@@ -87,21 +90,22 @@ class Sparsity(SparsityState):
         network = pl_module.get_submodule(self.module)
         params = self.prunable.select(network)
         if self._net is None or any(params.get(name) is not p for name, p in self._net.params.items()):
-            self._net, self._begun = SparseModel(params, seed=self.seed, module=network), False
-            create_learned(self._net, self.method)
+            net = SparseModel(params, seed=self.seed, module=network)
+            self._executor = Executor(self.method, net, self.execution)
+            create_learned(net, self.method)
+            self._net, self._begun = net, False
             self._new_clock()
-        routed = type(self.method).loss is not Method.loss or type(self.method).view is not Method.view
-        if routed and (stage == "fit" or not self.finished):
+        if self._executor.routes and (stage == "fit" or not self.finished):
             route_steps(pl_module, self.module, self._loss, self._view, stage)
         if stage == "fit":
             refuse_sharding(trainer)
-            announce_learned(pl_module, self._net, self.method)
+            announce_learned(pl_module, self.net, self.method)
 
     def _loss(self, objective: Objective) -> Tensor:
-        return self.method.loss(self.net, objective) if self._begun else objective({})
+        return self._executor.loss(objective, self.clock) if self._begun else objective({})
 
     def _view(self) -> dict[str, Tensor]:
-        return self.method.view(self.net) if self._begun else {}
+        return self._executor.view() if self._begun else {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the first masks, unless they are there; start the clock, and listen to the optimizers."""
@@ -168,8 +172,7 @@ class Sparsity(SparsityState):
             self._stepping.announce(optimizer)
 
     def _begin_step(self, optimizer: Optimizer) -> None:
-        executed = self.method.executed(self.net, self.clock)
-        self._pending = (self.method.passes(self.net, self.clock), self.net.densities, executed)
+        self._pending = self._executor.cost(self.clock)
         self.method.before_step(self.net, self.clock, optimizer)
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
@@ -219,7 +222,7 @@ class Sparsity(SparsityState):
     def finish(self) -> None:
         """Call ``method.finish`` once, however often training is resumed."""
         if self._begun and not self.finished:
-            self.method.finish(self.net)
+            self._executor.finish()
             self.finished = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

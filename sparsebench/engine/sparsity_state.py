@@ -12,8 +12,10 @@ from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.engine.stepping import Stepping
 from sparsebench.engine.target import check_resumption, identify, is_reached, summarize
+from sparsebench.execution.backends import Execution
 from sparsebench.methods.arguments import check_method, shown
 from sparsebench.methods.base import Clock, Method
+from sparsebench.methods.executor import Executor
 from sparsebench.sparse import Prunable, SparseModel
 
 
@@ -30,6 +32,7 @@ class SparsityState(L.Callback):
         total_steps: int | None = None,
         ledger: Ledger | None = None,
         masks: Mapping[str, Tensor] | None = None,
+        execution: Execution | None = None,
     ) -> None:
         check_method(method)
         if total_steps is not None and total_steps < 1:
@@ -41,9 +44,11 @@ class SparsityState(L.Callback):
         self.total_steps = self._given_steps = total_steps
         self.ledger = ledger
         self.masks = masks
+        self.execution = execution
         self.step = 0
         self.finished = False
         self._net: SparseModel | None = None
+        self._executor: Executor
         self._stage = ""
         self._begun = False
         self._resumed = False

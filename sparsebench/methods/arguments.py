@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from sparsebench.runs.messages import did_you_mean
+from sparsebench.sparse.model import SparseModel
 
 
 def check_arguments(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -50,6 +51,19 @@ def check_method(given: Any) -> None:
         f"Sparsity takes a method, {given!r} was given: write Sparsity({example}), with "
         f"'from sparsebench.methods import {known or 'RigL'}'"
     )
+
+
+def require_learned(method: object, net: SparseModel) -> None:
+    """Refuse to start without what a method learns beside the weights: it would fail later, with a riddle.
+
+    Raises:
+        ValueError: what makes it.
+    """
+    if not net.learned:
+        raise ValueError(
+            f"{type(method).__name__} learns beside the weights and shows the network others than its own: train it "
+            f"with Sparsity(...), or in a loop of your own with methods.Loop, which see to both"
+        )
 
 
 class SettingsSignature:

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.execution.backends import Execution, build_backend
+from sparsebench.execution.base import Backend
 from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
 from sparsebench.methods.arguments import SettingsSignature, check_arguments
 from sparsebench.methods.clock import Clock as Clock
+from sparsebench.methods.draws import draw_scores as draw_scores
 from sparsebench.methods.probe import Probe as Probe
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
@@ -59,8 +62,6 @@ class Method:
         check_arguments(cls, given, options)
         return super().__new__(cls)
 
-    # -- what it answers about itself -------------------------------------------------------------------------------
-
     @property
     def moves_budget(self) -> bool:
         """Whether weights move from one layer to another in training, at a constant total."""
@@ -71,10 +72,7 @@ class Method:
         del net
 
     def promised(self, net: SparseModel) -> int | None:
-        """Return how many weights are active once training has ended as planned; None where training decides.
-
-        At most so many, where ``exceptions`` names ``budget``.
-        """
+        """Return how many weights (at most, if ``exceptions`` has ``budget``) training ends with; None: it decides."""
         del net
 
     def targets(self, clock: Clock) -> dict[str, float]:
@@ -89,8 +87,6 @@ class Method:
     def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
         """Return random masks as large as the first ones: what a plan, which has no data, starts from."""
         return {name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()}
-
-    # -- what it does -----------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return initial values of scores or thresholds that are trained along with the weights."""
@@ -145,6 +141,22 @@ class Method:
         """State which weights these passes really multiply by; None where the network runs at full size."""
         del net, clock
 
+    def backend(self, net: SparseModel, execution: Execution) -> Backend:
+        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+
+        Raises:
+            ValueError: there is no such back end, or none for this method.
+        """
+        kind = type(self)
+        if kind.loss is not Method.loss or kind.view is not Method.view:
+            raise ValueError(f"{kind.__name__} computes its own zeros and runs at full size only: leave execution=null")
+        return build_backend(execution, net, channels=self.whole_outputs, who=kind.__name__)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when masks keep or drop whole output channels."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
@@ -194,6 +206,11 @@ class Masked(Method):
             self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
 
+    @property
+    def whole_outputs(self) -> bool:
+        """True when the pattern is whole output channels."""
+        return self.pattern.whole_outputs
+
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)
         wrong = sorted(name for name in net.transposed if each[name] < 1)
@@ -219,28 +236,6 @@ class Masked(Method):
         """Every pass multiplies by active weights only."""
         del net, clock
         return SPARSE
-
-
-def draw_scores(net: SparseModel, *path: int | str) -> dict[str, Tensor]:
-    """Draw a uniform score for every weight: the k largest are a uniform choice of k."""
-    scores: dict[str, Tensor] = {}
-    for name, parameter in net.params.items():
-        draw = torch.rand(parameter.shape, generator=net.generator(*path, name))
-        scores[name] = draw.to(parameter.device)
-    return scores
-
-
-def require_learned(method: Method, net: SparseModel) -> None:
-    """Refuse to start without what a method learns beside the weights: it would fail later, with a riddle.
-
-    Raises:
-        ValueError: what makes it.
-    """
-    if not net.learned:
-        raise ValueError(
-            f"{type(method).__name__} learns beside the weights and shows the network others than its own: train it "
-            f"with Sparsity(...), or in a loop of your own with methods.Loop, which see to both"
-        )
 
 
 def skip_step(optimizer: Optimizer) -> None:

@@ -1,4 +1,4 @@
-"""The time of a method: optimizer steps taken, out of a budget."""
+"""Clock: when, in a budget of optimizer steps."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from sparsebench.functional.score import Weights
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Generator[None]:
     """Put a module in evaluation mode, and each of its parts back as it was."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -28,7 +28,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tempered(network: nn.Module, temperature: float) -> Iterator[None]:
+def tempered(network: nn.Module, temperature: float) -> Generator[None]:
     """Divide what a network returns by a temperature.
 
     Raises:
@@ -58,7 +58,7 @@ _NEEDS = "a temperature needs a network that returns logits; set the method's te
 
 
 @contextlib.contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
+def batch_statistics(module: nn.Module) -> Generator[None]:
     """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
@@ -77,14 +77,17 @@ def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tenso
     A norm whose scale is zero throughout (zero-initialised residual branches) counts as one, since otherwise its
     branch would score zero and be pruned entirely.
     """
-    image = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values()))
+    image: Tensor = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values()))  # pyright: ignore
     twin = copy.deepcopy(network).double().eval()
     with torch.no_grad():
         for tensor in itertools.chain(twin.parameters(), twin.buffers()):
             if tensor.is_floating_point():
                 tensor.abs_()
         for layer in twin.modules():
-            if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm) and layer.weight is not None:
+            if (
+                isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm)
+                and getattr(layer, "weight", None) is not None
+            ):
                 layer.weight.masked_fill_((layer.weight == 0).all(), 1.0)
-    ones = torch.ones_like(image[:1], dtype=torch.float64)
+    ones = torch.ones_like(image[:1], dtype=torch.float64)  # pyright: ignore[reportUnknownArgumentType]
     return lambda weights: torch.func.functional_call(twin, dict(weights), (ones,)).sum()

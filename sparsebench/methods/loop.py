@@ -166,8 +166,9 @@ def balanced(batches: Sequence[Batch], per_class: int) -> list[Batch]:
     """Return the first examples of each class, all of a class that has fewer, in two batches with all classes."""
     inputs, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
     turn = torch.zeros_like(labels)
-    for number in labels.unique():
-        turn[labels == number] = torch.arange(int((labels == number).sum()), device=labels.device)
+    for number in range(int(labels.max()) + 1):
+        mine = labels == number
+        turn[mine] = torch.arange(int(mine.count_nonzero()), device=labels.device)
     order = (turn * (int(labels.max()) + 1) + labels).argsort(stable=True)
     order = order[turn[order] < per_class]
     return list(zip(inputs[order].tensor_split(2), labels[order].tensor_split(2), strict=True))

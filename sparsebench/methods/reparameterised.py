@@ -20,7 +20,8 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
-from sparsebench.methods.base import Clock, Distribution, Masked, Probe, require_learned
+from sparsebench.methods.arguments import require_learned
+from sparsebench.methods.base import Clock, Distribution, Masked, Probe
 from sparsebench.sparse.model import SparseModel
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparsebench.methods.base import Masked, Method, Probe
-from sparsebench.methods.base import draw_scores as draw_scores
+from sparsebench.methods.draws import draw_scores as draw_scores
 from sparsebench.sparse.model import SparseModel
 
 

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "monitor",
     "choices",
     "typed",
+    "workers",
 )
 """Keys that cannot change a result: where files lie, who watches, and what was typed."""
 # Which device computes, how fast, and in which order the same sums are taken.
@@ -66,6 +67,9 @@ Append only. A new key enters with the value that changes nothing; a value once 
 the key becomes.
 """
 
+RENAMED = {"CycleChecks": "Look"}
+"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
+
 CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
 """Class of a method -> how often its rule was corrected under unchanged settings.
 
@@ -100,7 +104,8 @@ def _without_paths(value: Any) -> Any:
 
 
 def _last_name(target: str) -> str:
-    return target.rpartition(".")[2] if target.startswith(OURS) else target
+    name = target.rpartition(".")[2]
+    return RENAMED.get(name, name) if target.startswith(OURS) else target
 
 
 def _without_neutral(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -79,7 +79,7 @@ SPECIAL = {
     "VRPGE": ({"density": 0.5}, None),
     "Dense": ({}, None),
 }
-NO_METHODS = ("Clock", "Loop", "Masked", "Method", "Probe", "narrowed")
+NO_METHODS = ("Clock", "Executor", "Loop", "Masked", "Method", "Probe")
 
 
 @pytest.mark.filterwarnings("ignore:no mask update", "ignore:updates take the place")

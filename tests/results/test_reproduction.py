@@ -56,7 +56,7 @@ def cell_of(value, *, error, kind, runs, margin=0.2):
 ENTRY = {
     "id": "x", "paper": "rigl", "arxiv": None, "table": "Table 1", "method": "rigl", "model": "lenet300",
     "dataset": "mnist", "sparsity": 0.9, "metric": "top1", "value": 98.0, "std": None, "seeds": None, "epochs": 1,
-    "train_flops": None, "test_flops": None, "evidence": "read", "protocol": "split=test",
+    "train_flops_ratio": None, "inference_flops_ratio": None, "evidence": "read", "protocol": "split=test",
 }  # fmt: skip
 RECIPE = {
     "preset": "rigl_2020/mnist_lenet300", "batch": 100, "optimizer": None, "lr": 0.1, "momentum": None,
