@@ -74,8 +74,7 @@ class Sparsity(SparsityState):
         total_steps: the budget in optimizer steps; asked from the trainer by default. Several fits may share it.
         ledger: accounts for the training cost; none by default.
         masks: masks that training starts from, set before the method's own start; none by default.
-        execution: how the network is computed, a name of ``execution.backends`` or what builds a back end; None runs
-            the module as it is, or as the method asks.
+        execution: a name of ``execution.backends``, or what builds a back end; None leaves it to module and method.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
