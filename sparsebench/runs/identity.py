@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.folder import RunFolder
+
 OURS = "sparsebench."
 
 WITHOUT_EFFECT = (
@@ -206,13 +208,13 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
 
 @lru_cache(maxsize=16)
 def _of_earlier_versions(place: Path) -> dict[str, Path]:
-    import yaml
-
     found: dict[str, Path] = {}
-    for done in sorted(place.glob("*,*--*/DONE")):
+    for folder in sorted(place.glob("*,*--*")):
+        run = RunFolder(folder)
+        if not run.is_finished():
+            continue
         try:
-            config = yaml.safe_load((done.parent / "config.yaml").read_text())
-            found[identity(config)] = done.parent
+            found[identity(run.config())] = folder
         except Exception:  # damaged, or not ours: it cannot be the run that is asked for
             continue
     return found
