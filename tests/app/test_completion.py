@@ -71,14 +71,13 @@ def test_flags_and_folders(tmp_path, monkeypatch):
 
 
 PARSED = (
-    "report", "compare", "dashboard", "status", "clean", "export", "bench channels", "bench execution", "build-kernels",
-)  # fmt: skip
     "report",
     "compare",
     "dashboard",
     "status",
     "clean",
     "export",
+    "reproduce",
     "bench channels",
     "bench execution",
     "build-kernels",
