@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, knowing every cell before the first starts.
+"""A sweeper for grids that knows every cell before the first one starts.
 
 Hydra imports this module whenever it looks for plugins: nothing heavy may be imported here.
 """
@@ -11,13 +11,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 class GridSweeper(BasicSweeper):
-    """Take the product of all values, skip what is finished, and bring every cell to its end.
+    """Run all combinations of values, skip finished cells, and finish every other cell.
 
     Overrides are read by Hydra's sweeper, whose options it has.
     """
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid.
+        """Run all cells of the grid.
 
         Raises:
             GridFailed: some cells failed; all others are finished.

@@ -1,4 +1,4 @@
-"""What a method learns beside the network, scores or thresholds: with the weights' optimizer, or one of its own."""
+"""Scores or thresholds that a method learns beside the network, in the weights' optimizer or a separate one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sparsebench.sparse import SparseModel
 
 
 def create_learned(net: SparseModel, method: Method) -> None:
-    """Make parameters of the initial values."""
+    """Create parameters from the method's initial values."""
     net.learned = {name: Parameter(value) for name, value in method.learned(net).items()}
 
 
 def announce_learned(module: L.LightningModule, net: SparseModel, method: Method) -> None:
-    """Tell a module that can optimize more than its own parameters what to take along."""
+    """Pass learned parameters to a module that can optimize more than its own parameters."""
     if net.learned and isinstance(module, OptimizesMore):
         own = _own_optimizer(net, method)
         groups = [_group(net, method)] if own is None else []
@@ -28,7 +28,7 @@ def announce_learned(module: L.LightningModule, net: SparseModel, method: Method
 
 
 def check_trained(trainer: L.Trainer, net: SparseModel) -> None:
-    """Refuse parameters that no optimizer holds: they would be pruned, regrown as zeros, and counted.
+    """Raise an error for prunable parameters without an optimizer: they would be pruned and regrown as zeros.
 
     Raises:
         ValueError: names them.
@@ -43,7 +43,7 @@ def check_trained(trainer: L.Trainer, net: SparseModel) -> None:
 
 
 def adopt_learned(trainer: L.Trainer, net: SparseModel, method: Method) -> None:
-    """Add to the trainer's optimizer what the module has not taken along."""
+    """Add learned parameters that the module did not include to the trainer's optimizer."""
     optimizer = trainer.optimizers[0]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if all(id(p) in held for p in net.learned.values()):

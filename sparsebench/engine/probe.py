@@ -1,4 +1,4 @@
-"""Build the Probe: what a method may ask of network and data before the first step."""
+"""Build the probe through which a method may query network and data before the first step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sparsebench.methods.base import Objective, Probe, Weights
 
 @dataclass(frozen=True)
 class CountingProbe(Probe):
-    """A probe that counts what is asked of it.
+    """A probe that counts the passes it is asked for.
 
     Attributes:
         samples: -> samples that have passed through the network so far, once for each evaluation.
@@ -79,7 +79,7 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 @contextlib.contextmanager
 def tempered(network: nn.Module, temperature: float) -> Iterator[None]:
-    """Divide what a network returns by a temperature.
+    """Divide a network's outputs by a temperature.
 
     Raises:
         ValueError: the network returns no tensor, or was not called.
@@ -109,7 +109,7 @@ _NEEDS = "a temperature needs a network that returns logits; set the method's te
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and without a trace."""
+    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and restore all state."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
@@ -122,7 +122,7 @@ def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
+    """Make batch norms use the statistics of the batch, as in training, without updating the running ones."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
@@ -135,7 +135,7 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:
-    """Return weights -> sum of outputs of a float64 copy whose whole state is positive, on an input of ones.
+    """Return a function of the weights: summed outputs of a positive float64 copy on an input of ones.
 
     A norm whose scale is zero throughout (zero-initialised residual branches) counts as one, since otherwise its
     branch would score zero and be pruned entirely.

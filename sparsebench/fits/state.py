@@ -1,4 +1,4 @@
-"""State: what one fit hands to the next."""
+"""The result of a fit, and the start of the next: weights, masks and facts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sparsebench.results.schema import with_current_names
 
 @dataclass(frozen=True)
 class State:
-    """Weights and masks of a network, and facts about the fit that made them.
+    """Weights and masks of a network, with facts about the fit that made them.
 
     Attributes:
         weights: the network's plain ``state_dict``, zeros included.
         masks: bool, by parameter name; no entry means dense.
         facts: numbers about the fit: steps, seconds, FLOPs, validation accuracy, ...
-        members: weights of further networks whose predicted probabilities are averaged with those of the first.
+        members: weights of further networks whose predicted probabilities are averaged with the first network's.
     """
 
     weights: Mapping[str, Tensor]
@@ -40,7 +40,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read a state; facts that an earlier version has named get their names of today.
+        """Read a state; facts under names of earlier versions get their current names.
 
         Raises:
             ValueError: the file is damaged.
@@ -53,14 +53,14 @@ class State:
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write with ``torch.save`` beside the place, then move: a kill leaves the old file or the new one."""
+    """Write with ``torch.save`` to a temporary file, then move it: a kill leaves the old or the new file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     torch.save(value, partial)
     os.replace(partial, path)
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON beside the place, then move."""
+    """Write JSON to a temporary file, then move it into place."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(partial, path)

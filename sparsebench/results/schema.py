@@ -190,18 +190,18 @@ def is_known(name: str) -> bool:
 
 
 def describe(name: str) -> Key:
-    """Return the key of a name; one of a method of your own is shown under its plain name."""
+    """Return the key of a name; names that a method adds are shown unchanged."""
     known = BY_NAME.get(_place_of(name))
     return known or Key(name, "of a method of your own", "number", name, "none", (RESULT, METRICS))
 
 
 def shown_in(view: str) -> list[Key]:
-    """Return the keys that a view (``table``, ``compare``, ``curve``, ``progress``) shows without being asked."""
+    """Return the keys that a view (``table``, ``compare``, ``curve``, ``progress``) shows by default."""
     return [one for one in KEYS if view in one.shown]
 
 
 def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result of any version under the names of today, its cycles too; order is kept."""
+    """Return a result of any version under current names, including its cycles; order is kept."""
     found: dict[str, Any] = {}
     for old, value in record.items():
         name = FORMER.get(old, old)
