@@ -37,8 +37,8 @@ class SparsityMonitor(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({"sparsity": 1 - self.sparsity.net.density}, step=0)
 
-        """Log progress metrics of the epoch."""
-        """Log."""
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log sparsity, cost and mask statistics of the epoch."""
         net, ledger = self.sparsity.net, self.sparsity.ledger
         shown = {"sparsity": 1 - net.density, "explored": explored(net)}
         quiet = {
