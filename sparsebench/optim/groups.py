@@ -121,7 +121,7 @@ class Together(Optimizer):
         """Raise an error: it is unknown which optimizer should receive the group."""
         if self.optimizers:
             raise ValueError(
-                "it is unknown which optimizer of Together should get the group; add it to one before joining them"
+                "Together cannot know which optimizer gets the group; add it to one optimizer before joining them"
             )
         super().add_param_group(param_group)
 
