@@ -71,7 +71,7 @@ class PoolLauncher(Launcher):
 
 
 def _devices(config: DictConfig) -> int:
-    """Return the devices of a run; where all are asked for, all are given to one worker."""
+    """Return the devices of a run; a run that wants all devices runs on one worker with all of them."""
     from sparsebench.runs.folder import RunFolder
 
     frozen = config.get("cell")

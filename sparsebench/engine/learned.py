@@ -28,7 +28,7 @@ def announce_learned(module: L.LightningModule, net: SparseModel, method: Method
 
 
 def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, method: Method) -> Optimizer:
-    """Let an optimizer of the trainer train what the module has not taken along; return the one that does."""
+    """Add learned parameters that the module did not include to the trainer's optimizer."""
     held = {id(p) for one in trainer.optimizers for group in one.param_groups for p in group["params"]}
     if all(id(p) in held for p in net.learned.values()):
         return optimizer

@@ -42,7 +42,7 @@ EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": 
 def route_steps(
     module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights], stage: str
 ) -> None:
-    """Let training see a method's loss, and evaluation the weights that the method shows.
+    """Make training use a method's loss, and validation the weights that the method provides.
 
     Args:
         module: the module whose steps are meant.
@@ -64,7 +64,7 @@ def route_steps(
 
 
 def restore_steps(module: L.LightningModule) -> None:
-    """Give a module its own steps back."""
+    """Restore a module's own steps."""
     for step in ("training_step", *EVALUATIONS.values()):
         vars(module).pop(step, None)
 

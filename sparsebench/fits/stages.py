@@ -51,7 +51,7 @@ class Stages:
         return self._files(name).checkpoint
 
     def logs(self, name: str) -> Path:
-        """Return the folder to which the loggers of a stage write."""
+        """Return the folder for the loggers of a stage."""
         return self._files(name).logs
 
     def is_made(self, name: str) -> bool:

@@ -96,7 +96,7 @@ def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | Non
     Raises:
         ValueError: more than are off, or a score is NaN.
     """
-    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
+    # Candidates are gathered, never scored to zero: -inf and zero are valid scores.
     off = ~mask if avoid is None else ~mask & ~avoid
     if avoid is not None and count > (open_now := int(off.sum())):
         mask, count, off = mask | off, count - open_now, ~mask & ~off
@@ -238,7 +238,7 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
 
 def reject_nan(scores: Tensor, where: str = "") -> None:
     """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
-    # The maximum carries NaN on and needs no memory.
+    # The maximum propagates NaN and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
         raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")
 

@@ -90,7 +90,7 @@ def _read(run: RunFolder, found: Collected, variant_of: Callable[[Config], str])
         try:
             config = run.config()
             variant = variant_of(config)
-        except Exception as error:  # whatever is wrong with the file, the result still counts
+        except Exception as error:  # the result counts even if the file is damaged
             found.skipped.append((run.config_file, f"damaged ({_line(error)}); the result counts without it"))
             config, variant = {}, ""
     found.runs.append(Finished(folder, with_current_names(result), config, variant))

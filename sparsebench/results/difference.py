@@ -35,7 +35,7 @@ class Overlap:
 
 
 def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys whose values differ, with both; ``-`` stands for a key that is not there."""
+    """Return the dotted keys whose values differ, with both values; ``-`` stands for a missing key."""
     one, two = ({k: v for k, v in config.items() if k not in WITHOUT_EFFECT} for config in (first, second))
     return differences(one, two)
 

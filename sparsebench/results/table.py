@@ -98,7 +98,7 @@ def value_of(row: Row, key: str) -> Any:
 
 
 def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:
-    """Keep apart what differs in more than the seed; count a repeated run once."""
+    """Separate runs that differ in more than the seed; count a repeated run once."""
     variants: dict[tuple[str, bool], list[Finished]] = {}
     for run in sorted(members, key=lambda run: (run.result["seed"], str(run.folder))):
         variants.setdefault((run.variant, is_on_target(run)), []).append(run)

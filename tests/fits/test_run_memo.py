@@ -144,7 +144,7 @@ def test_masks_of_the_start_are_kept_by_a_fit(tmp_path):
     run = tiny_run(tmp_path)
     masks = {
         name: mask.flatten().index_fill(0, torch.arange(9), False).reshape(mask.shape)
-        for name, mask in ones(run).items()
+        for name, mask in dense_masks(run).items()
     }
     state = run.fit("stage", rewind(run.initial(), masks))
     assert digest(state.masks) == digest(masks)

@@ -62,7 +62,7 @@ class Continuation(L.Callback):
         self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Publish the checkpoint of the previous epoch."""
+        """Publish the checkpoint of the last epoch."""
         self._commit(trainer)
 
     def _is_time(self, trainer: L.Trainer) -> bool:

@@ -48,7 +48,7 @@ def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:
 
     Args:
         kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal of its own, lines elsewhere.
-        label: what stands before each line.
+        label: text at the start of each line.
 
     Raises:
         ValueError: unknown kind.
