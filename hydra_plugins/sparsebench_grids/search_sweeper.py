@@ -25,7 +25,7 @@ class SearchSweeper(Sweeper):
         self.params, self.options = params or {}, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Create the launcher of the search."""
+        """Store the parts that the search needs."""
         self.config: Any = config
         self.hydra_context: Any = hydra_context
         self.task_function = task_function

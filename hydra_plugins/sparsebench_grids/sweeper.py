@@ -19,7 +19,7 @@ class GridSweeper(BasicSweeper):
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what jobs are made of; the launcher is made when cells are known."""
+        """Store the parts that jobs need; the launcher is created when cells are known."""
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -31,7 +31,7 @@ class Ledger:
         self._active: int = self._sample_macs
 
     def reset(self) -> None:
-        """Begin anew: nothing has been spent."""
+        """Reset all totals to zero."""
         self._macs: dict[str, int] = dict.fromkeys(_KINDS, 0)
         self.samples = 0
         self.steps = 0

@@ -28,7 +28,7 @@ def announce_learned(module: L.LightningModule, net: SparseModel, method: Method
 
 
 def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, method: Method) -> Optimizer:
-    """Add learned parameters that the module did not include to the trainer's optimizer."""
+    """Add learned parameters that the module did not include to an optimizer, and return that optimizer."""
     held = {id(p) for one in trainer.optimizers for group in one.param_groups for p in group["params"]}
     if all(id(p) in held for p in net.learned.values()):
         return optimizer
@@ -44,7 +44,7 @@ def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, me
 
 
 def extend_schedule(scheduler: Any, optimizer: Optimizer) -> None:
-    """Let a scheduler that was made before know the group that an optimizer has got since."""
+    """Extend a scheduler by a parameter group added to its optimizer later."""
     for part in getattr(scheduler, "_schedulers", ()):  # a chain or a sequence of schedulers
         extend_schedule(part, optimizer)
     if scheduler.optimizer is not optimizer or "base_lrs" not in vars(scheduler):

@@ -42,7 +42,7 @@ EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": 
 def route_steps(
     module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights], stage: str
 ) -> None:
-    """Make training use a method's loss, and validation the weights that the method provides.
+    """Make training use a method's loss, and evaluation the weights that the method provides.
 
     Args:
         module: the module whose steps are meant.

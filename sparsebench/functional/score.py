@@ -20,7 +20,7 @@ Objectives = Objective | Sequence[Objective]
 
 
 class Score(Protocol):
-    """A score that methods take for a value: what it does not look at, it ignores."""
+    """Base class of scores used as values by methods; ``__call__`` ignores inputs that a score does not need."""
 
     def __call__(self, *, objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a number for each weight; larger means keep."""
@@ -33,7 +33,7 @@ def linearized(slopes: Mapping[str, Tensor]) -> Objective:
 
 
 def magnitude(params: Mapping[str, Tensor], objective: Objectives = ()) -> dict[str, Tensor]:
-    """Score each weight by |w|, whatever the objective."""
+    """Score each weight by |w|, independent of the objective."""
     del objective
     return {name: value.detach().abs() for name, value in params.items()}
 

@@ -108,7 +108,7 @@ def _wrong(result: Any) -> str:
 
 
 def _is_ours(run: RunFolder) -> bool:
-    """Return True if a folder's configuration is that of a run: other programs write files of this name too."""
+    """Return True if the folder holds a configuration of ours: other programs write files of this name too."""
     try:
         return {"method", "model", "dataset", "seed", "choices"} <= set(run.config())
     except ValueError:

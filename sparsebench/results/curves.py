@@ -62,7 +62,7 @@ def curves_of(run: Finished, points: int) -> tuple[Curves, list[str]]:
 
 
 def parts_of(run: Finished) -> list[Part]:
-    """Return the parts of a run in order: the run itself, or the stages of its recipe with separate metrics."""
+    """Return the parts of a run in order: the run itself, then the stages of its recipe with separate metrics."""
     parts = [Part(0, [RunFolder(run.folder).metrics])]
     first = 0
     for cycle in run.result.get("cycles") or ():

@@ -124,7 +124,7 @@ def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> li
 
 
 def is_on_target(run: Finished) -> bool:
-    """Tell whether a run ended with the sparsity asked for; runs of earlier versions do not say, and count as such."""
+    """Return True if a run ended with the requested sparsity; runs of earlier versions count as such."""
     return run.result.get("target_reached") is not False
 
 
