@@ -1,4 +1,4 @@
-"""Train every method and every recipe for a few steps and print a digest of each network: equal before and after.
+"""Train every method and recipe for a few steps and print a digest of each network, to compare versions.
 
 Run it before and after a change that must not alter training, on one machine, and compare the two files::
 
@@ -42,13 +42,13 @@ def digest(folder: Path) -> str:
 
 
 def label(folder: Path) -> str:
-    """Return a name that does not depend on how run folders are named."""
+    """Return a name that is independent of run folder names."""
     result = json.loads((folder / "result.json").read_text())
     return " ".join(str(result[key]) for key in ("method", "model", "recipe") if key in result)
 
 
 def main() -> None:
-    """Train all grids; write digests; compare where asked."""
+    """Train all grids, write the digests, and compare them on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--against", type=Path)

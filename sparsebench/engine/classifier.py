@@ -1,4 +1,4 @@
-"""Classifier: a network with loss, metrics and optimizer; it knows nothing of sparsity."""
+"""Classifier: a network with loss, metrics and optimizer, independent of sparsity."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Classifier(L.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
-        self.extra_groups: list[dict[str, Any]] = []  # parameters trained along, that live beside the network
-        self.extra_optimizers: list[Optimizer] = []  # such parameters with optimizers of their own
+        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network's
+        self.extra_optimizers: list[Optimizer] = []  # separate optimizers for such parameters
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
         accuracy = {"num_classes": classes, "average": "micro"}
@@ -67,18 +67,18 @@ class Classifier(L.LightningModule):
         self.val_accuracy = MulticlassAccuracy(**accuracy)
         self.test_accuracy = MulticlassAccuracy(**accuracy)
         self.test_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, classes))
-        # without a search for NaN, which waits for the device at every step: LossGuard looks out for it
+        # no search for NaN, which waits for the device at every step: LossGuard does that
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
         for metric in (self.train_accuracy, self.train_loss):
-            metric.persistent(True)  # an interrupted epoch goes on with what it had counted
+            metric.persistent(True)  # an interrupted epoch continues with its counts
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put down what all ranks have counted in this epoch: the rest of the state is that of rank 0."""
+        """Save the epoch's metrics summed over ranks; all other state is rank 0's."""
         state, total = checkpoint["state_dict"], self.trainer.strategy.reduce
         state.update({name: total(state[name].clone(), reduce_op="sum") for name in filter(_is_count, state)})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let rank 0 go on from it, and the others from nothing: an epoch's value comes from their sums."""
+        """Restore the metric sums on rank 0 and zeros elsewhere; their sum gives the epoch's value."""
         if self.global_rank > 0:
             state = checkpoint["state_dict"]
             state.update({name: torch.zeros_like(state[name]) for name in filter(_is_count, state)})
@@ -88,7 +88,7 @@ class Classifier(L.LightningModule):
         return self.net(images.to(memory_format=self.layout))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Count each epoch anew: a checkpoint of an epoch's end still holds what that epoch had counted."""
+        """Reset metrics at the start of an epoch: a checkpoint from an epoch's end still holds its counts."""
         if batch_idx == 0:
             self.train_loss.reset()
             self.train_accuracy.reset()
@@ -103,7 +103,7 @@ class Classifier(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the means of the epoch after its last batch: metrics stay on the device until then."""
+        """Log the epoch's means after its last batch; metrics stay on the device until then."""
         if self.trainer.is_last_batch or self.trainer.global_step >= self.total_steps:
             self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
             self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)

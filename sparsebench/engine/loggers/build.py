@@ -1,4 +1,4 @@
-"""Open the loggers of a run, and close them."""
+"""Open and close the loggers of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_loggers(
             ``tags``, ``artifacts`` and ``offline`` (None: offline unless a key is set).
         config: the resolved configuration, shown by loggers that can.
         label: name of the run for people.
-        run: name of the run's folder; that of ``folder`` by default.
+        run: name of the run's folder; by default the name of ``folder``.
         stage: the stage of the run that is logged; None for the run itself.
 
     Raises:
@@ -53,7 +53,7 @@ def build_loggers(
 
 
 def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
-    """Close every logger; a W&B run is marked failed where the run failed."""
+    """Close every logger; a W&B run is marked as failed if the run failed."""
     for logger in loggers:
         if isinstance(logger, Closable):
             logger.close(failed=failed, summary=summary or {})
@@ -100,5 +100,5 @@ def _silent(offline: bool) -> Any:
 
     settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
     if rank_zero_only.rank == 0:
-        wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+        wandb.setup(settings)  # otherwise wandb prints while Lightning configures it
     return settings
