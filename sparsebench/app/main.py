@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     """Dispatch to a verb; exit with 2 and one clear line when the input is wrong."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())))
+        print(USAGE.format(verbs="\n".join(f"  {verb:<14}{text}" for verb, text in VERBS.items())))
         return
     if arguments[0] == "--version":
         from importlib.metadata import version

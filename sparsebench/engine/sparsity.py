@@ -12,7 +12,7 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
 
     for each micro-batch
         [on_train_batch_start]        count samples
-        training_step                 through method.loss, when the method defines one
+        training_step                 through method.loss or a back end (methods.executor), where there is one
         backward                      DDP averages the gradients
         on the last micro-batch of a step
             [on_before_optimizer_step]    gradients complete, averaged, unscaled, unclipped, dense
@@ -42,7 +42,9 @@ from sparsebench.engine.agreement import average_gradients, check_agreement
 from sparsebench.engine.learned import adopt_learned, announce_learned, check_trained, create_learned
 from sparsebench.engine.probe import CountingProbe, build_probe
 from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, will_skip
-from sparsebench.methods.base import Clock, Method, Objective
+from sparsebench.execution.backends import Execution
+from sparsebench.methods.base import Clock, Method
+from sparsebench.methods.executor import Executor
 from sparsebench.sparse import Prunable, SparseModel, digest
 
 ELEMENTWISE = {
@@ -63,6 +65,7 @@ class Sparsity(L.Callback):
         total_steps: the budget in optimizer steps; asked from the trainer by default.
         ledger: accounts for the training cost; none by default.
         masks: masks that training starts from, set before the method's own start; none by default.
+        execution: a name of ``execution.backends``, or what builds a back end; None leaves it to module and method.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
@@ -79,6 +82,7 @@ class Sparsity(L.Callback):
         total_steps: int | None = None,
         ledger: Ledger | None = None,
         masks: Mapping[str, Tensor] | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.method = method
         self.prunable = prunable or Prunable()
@@ -87,9 +91,11 @@ class Sparsity(L.Callback):
         self.total_steps = total_steps
         self.ledger = ledger
         self.masks = masks
+        self.execution = execution
         self.step = 0
         self.finished = False
         self._net: SparseModel | None = None
+        self._executor: Executor
         self._restored = False
         self._samples = 0
         self._pending: tuple[Passes, dict[str, float], Passes | None] | None = None
@@ -122,14 +128,13 @@ class Sparsity(L.Callback):
             raise ValueError(f"{sharded} shards parameters, masks need whole ones: use strategy ddp or a single device")
         params = self.prunable.select(pl_module.get_submodule(self.module))
         if self._net is None or any(params.get(name) is not p for name, p in self._net.params.items()):
-            self._net = SparseModel(params, seed=self.seed, module=pl_module.get_submodule(self.module))
-            create_learned(self._net, self.method)
-        if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
-            route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
-        announce_learned(pl_module, self._net, self.method)
-
-    def _loss(self, objective: Objective) -> Tensor:
-        return self.method.loss(self.net, objective)
+            net = SparseModel(params, seed=self.seed, module=pl_module.get_submodule(self.module))
+            self._executor = Executor(self.method, net, self.execution)
+            create_learned(net, self.method)
+            self._net = net
+        if self._executor.routes:
+            route_steps(pl_module, self.module, lambda loss: self._executor.loss(loss, self.clock), self._executor.view)
+        announce_learned(pl_module, self.net, self.method)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the first masks, unless they were restored; start listening to the optimizer."""
@@ -174,8 +179,7 @@ class Sparsity(L.Callback):
         if will_skip(trainer, optimizer):
             return
         average_gradients(trainer, self.net.learned.values())
-        executed = self.method.executed(self.net, self.clock)
-        self._pending = (self.method.passes(self.net, self.clock), self.net.densities, executed)
+        self._pending = self._executor.cost(self.clock)
         self.method.before_step(self.net, self.clock, optimizer)
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
@@ -217,7 +221,7 @@ class Sparsity(L.Callback):
     def finish(self) -> None:
         """Call ``method.finish`` once, however often training is resumed."""
         if not self.finished:
-            self.method.finish(self.net)
+            self._executor.finish()
             self.finished = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsebench.results.schema import with_current_names
+
 
 @dataclass(frozen=True)
 class State:
@@ -38,13 +40,14 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read a state.
+        """Read a state; facts that an earlier version has named get their names of today.
 
         Raises:
             ValueError: the file is damaged.
         """
         try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+            parts = torch.load(path, map_location="cpu", weights_only=True)
+            return cls(**{**parts, "facts": with_current_names(parts.get("facts", {}))})
         except Exception as error:
             raise ValueError(f"{path} cannot be read ({type(error).__name__}): delete it to train again") from error
 

@@ -5,9 +5,9 @@ from sparsebench.methods.at_init import SNIP, GraSP, MagnitudeInit, Random, SynF
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
-from sparsebench.methods.compacted import narrowed
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
+from sparsebench.methods.executor import Executor
 from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
@@ -37,6 +37,7 @@ __all__ = [
     "Clock",
     "DeepR",
     "Dense",
+    "Executor",
     "Given",
     "GraNet",
     "GraSP",
@@ -56,5 +57,4 @@ __all__ = [
     "Static",
     "SynFlow",
     "TopKAST",
-    "narrowed",
 ]

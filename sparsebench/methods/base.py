@@ -1,4 +1,4 @@
-"""Method and Clock: what differs from dense training, and when."""
+"""Method: what differs from dense training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.execution.backends import Execution, build_backend
+from sparsebench.execution.base import Backend
 from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.clock import Clock as Clock
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
@@ -24,46 +27,6 @@ Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, flo
 
 ANYWHERE = Unstructured()
 """The pattern of zeros by default: none."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The time of training: optimizer steps taken, out of a budget."""
-
-    step: int
-    total: int
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
-        return min(1.0, self.step / self.total)
-
-    @property
-    def after(self) -> Clock:
-        """The clock once the step under way is taken."""
-        return Clock(self.step + 1, self.total)
-
-    def steps(self, span: float) -> int:
-        """Translate a span to steps: a fraction of the budget below 1, a number of steps from 1 on."""
-        return max(1, round(span * self.total)) if span < 1 else round(span)
-
-    def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:
-        """Tell whether a periodic action falls on this step.
-
-        Actions fall on ``start``, ``start + every``, ... up to ``stop`` inclusive, never on step 0.
-
-        Args:
-            every: period in steps, or as a fraction of the budget when below 1.
-            start: first moment, as a fraction of the budget.
-            stop: last moment, as a fraction of the budget.
-        """
-        first, last = round(start * self.total), round(stop * self.total)
-        return 0 < self.step <= last and self.step >= first and (self.step - first) % self.steps(every) == 0
-
-    def between(self, start: float, stop: float) -> float:
-        """Progress from ``start`` to ``stop`` (fractions of the budget), clamped to [0, 1]."""
-        first, last = round(start * self.total), round(stop * self.total)
-        return min(1.0, max(0.0, (self.step - first) / max(1, last - first)))
 
 
 @dataclass(frozen=True)
@@ -156,6 +119,22 @@ class Method:
         """State which weights these passes really multiply by; None where the network runs at full size."""
         del net, clock
 
+    def backend(self, net: SparseModel, execution: Execution) -> Backend:
+        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+
+        Raises:
+            ValueError: there is no such back end, or none for this method.
+        """
+        kind = type(self)
+        if kind.loss is not Method.loss or kind.view is not Method.view:
+            raise ValueError(f"{kind.__name__} computes its own zeros and runs at full size only: leave execution=null")
+        return build_backend(execution, net, channels=self.whole_outputs, who=kind.__name__)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when masks keep or drop whole output channels."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
@@ -191,6 +170,11 @@ class Masked(Method):
             self.pattern.refuse(net.shapes, densities)
             self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when the pattern is whole output channels."""
+        return self.pattern.whole_outputs
 
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
-from sparsebench.execution.runtime import Masks
+from sparsebench.execution.base import Masks
 from sparsebench.methods.base import Clock, Objective
 from sparsebench.methods.sampled_masks import DrawnMasks
 from sparsebench.sparse.model import SparseModel

@@ -29,6 +29,11 @@ class Pattern:
     shifts: ClassVar[bool] = True
     directed: ClassVar[bool] = True
 
+    @property
+    def whole_outputs(self) -> bool:
+        """True when units are whole output channels, which a network can do without."""
+        return False
+
     # -- what a subclass says -------------------------------------------------------------------------------------
 
     def unit(self, shape: tuple[int, ...]) -> int:

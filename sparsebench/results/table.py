@@ -14,16 +14,6 @@ from sparsebench.results.published import Match, match
 from sparsebench.runs.identity import WITHOUT_EFFECT
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
-METRICS = (
-    "test_accuracy",
-    "sparsity",
-    "train_flops_ratio",
-    "test_flops_ratio",
-    "executed_flops_ratio",
-    "exploration_rate",
-    "images_per_second",
-    "seconds",
-)
 
 
 @dataclass(frozen=True)
@@ -96,6 +86,11 @@ def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row
     return sorted(rows, key=lambda row: _order(row, by)), notes
 
 
+def is_number(value: Any) -> bool:
+    """Return True for what can be averaged."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def value_of(row: Row, key: str) -> Any:
     """Return the value of a column named in ``by``: of the group, or of the configuration."""
     return row.key[key] if key in row.key else dotted(row.runs[0].config).get(key)
@@ -158,13 +153,13 @@ def _distinguish(rows: list[Row]) -> None:
 
 
 def _fill(row: Row) -> None:
-    for metric in METRICS:
-        values = [run.result[metric] for run in row.runs if isinstance(run.result.get(metric), int | float)]
+    for metric in dict.fromkeys(name for run in row.runs for name in run.result):
+        values = [run.result[metric] for run in row.runs if is_number(run.result.get(metric))]
         if values:
             row.means[metric] = mean(values)
     target = row.key["sparsity_target"]
     measured = row.means["sparsity"].value if "sparsity" in row.means else 0.0
-    emerged = target is None and not _is_dense(row)
+    emerged = target is None and not is_dense(row)
     choices = row.runs[0].config.get("choices") or {}
     row.published = match(
         method=row.key["method"],
@@ -192,10 +187,11 @@ def _order(row: Row, by: Sequence[str]) -> tuple[Any, ...]:
     first = tuple(_sortable(value_of(row, name)) for name in by)
     rest = (key["sparsity_target"], key["method"], key["recipe"], key["epochs"])
     settings = tuple(map(_sortable, row.settings.values()))
-    return (*first, key["dataset"], key["model"], not _is_dense(row), *map(_sortable, rest), settings)
+    return (*first, key["dataset"], key["model"], not is_dense(row), *map(_sortable, rest), settings)
 
 
-def _is_dense(row: Row) -> bool:
+def is_dense(row: Row) -> bool:
+    """Return True for dense training."""
     return row.key["method"] == "dense" and row.key["recipe"] == "single"
 
 

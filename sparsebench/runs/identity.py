@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "monitor",
     "choices",
     "typed",
+    "workers",
 )
 """Keys that cannot change a result: where files lie, who watches, and what was typed."""
 # Which device computes, how fast, and in which order the same sums are taken.
@@ -44,6 +45,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dataset.limit": (None,),
     "dataset.split": ("random",),
     "dataset.test_limit": (None,),
+    "model.batch_norm": (False,),
+    "model.dropout": (0.0,),
+    "model.initial": ("kaiming",),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -60,6 +64,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 Append only. A new key enters with the value that changes nothing; a value once listed stays, whatever the default of
 the key becomes.
 """
+
+RENAMED = {"CycleChecks": "Look"}
+"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
 
 CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
 """Class of a method -> how often its rule was corrected under unchanged settings.
@@ -95,7 +102,8 @@ def _without_paths(value: Any) -> Any:
 
 
 def _last_name(target: str) -> str:
-    return target.rpartition(".")[2] if target.startswith(OURS) else target
+    name = target.rpartition(".")[2]
+    return RENAMED.get(name, name) if target.startswith(OURS) else target
 
 
 def _without_neutral(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -49,10 +49,10 @@ def fit(folder, *overrides, watch=None, save_steps=None, **trainer):
     folder.mkdir(exist_ok=True)
     run = build_run(compose_config([*SETTINGS, *overrides]), folder)
     watch = watch or Watch()
-    run.progress, run.save_steps = (lambda: [watch]), save_steps
-    run.trainer = partial(run.trainer.func, **{**run.trainer.keywords, **trainer})
+    trainer = partial(run.setup.trainer, **trainer)
+    run = run.replace(progress=lambda: [watch], save_steps=save_steps, trainer=trainer)
     try:
-        return run.fit("single"), watch
+        return run.fit("single", alone=True), watch
     finally:
         run.close_loggers()
 
@@ -81,7 +81,7 @@ def test_sparsity_is_told_from_step_zero_and_cost_follows_it(tmp_path):
     state, watch = fit(tmp_path / "a", "method=ml_linbreg", "optimizer.coarse_steps=3", "sparsity=0.9")
     assert watch.sparsities[0] == pytest.approx(0.9, abs=2e-3)
     assert watch.phases[:8] == ["coarse", "coarse", "coarse", "fine"] * 2
-    assert 0.05 < state.facts["train_flops"] / state.facts["dense_flops"] < 0.35
+    assert 0.05 < state.facts["train_flops"] / state.facts["train_flops_dense"] < 0.35
     for name, mask in state.masks.items():
         assert torch.equal(mask, state.weights[name] != 0)
 
@@ -107,7 +107,7 @@ def test_resumes_in_the_middle_of_a_coarse_phase(tmp_path, method, control):
     assert digest(again.weights) == digest(whole.weights)
     assert digest(again.masks) == digest(whole.masks)
     assert again.facts["train_flops"] == whole.facts["train_flops"]
-    assert again.facts["exploration_rate"] == whole.facts["exploration_rate"]
+    assert again.facts["explored"] == whole.facts["explored"]
 
 
 def test_phases_count_optimizer_steps_not_micro_batches(tmp_path):
@@ -159,17 +159,17 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
 def test_a_network_that_starts_at_all_zeros_is_refused(tmp_path):
     quieten()
     run = build_run(compose_config([*SETTINGS, "method=linbreg", "method.init_density=null"]), tmp_path)
-    build = run.network
+    build = run.setup.network
 
     def zeros():
         net = build()
-        for parameter in run.prunable.select(net).values():
+        for parameter in run.setup.prunable.select(net).values():
             torch.nn.init.zeros_(parameter)
         return net
 
-    run.network = zeros
+    run = run.replace(network=zeros)
     with pytest.raises(ValueError, match=r"all .* regularised tensors are zero at the first step"):
-        run.fit("single")
+        run.fit("single", alone=True)
     run.close_loggers()
 
 

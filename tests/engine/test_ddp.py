@@ -65,8 +65,7 @@ def test_ranks_agree(ranks, method):
 def test_ranks_see_disjoint_data_and_all_of_it(ranks, tmp_path):
     quieten()
     rows = Rows()
-    run = run_of("static", tmp_path / "one")
-    run.progress = lambda: [rows]
+    run = run_of("static", tmp_path / "one").replace(progress=lambda: [rows])
     run.fit("single")
     first, second = (told["static"]["rows"] for told in ranks)
     assert len(first) == len(second) == len(rows.seen) == 16
@@ -85,7 +84,7 @@ def test_one_rank_makes_the_same_masks_as_two(ranks, method, tmp_path):
     from sparsebench.sparse import digest
 
     assert digest(state.masks) == ranks[0][method]["masks"]
-    assert state.facts["dense_flops"] == ranks[0][method]["samples"], "the ledger counts samples over all ranks"
+    assert state.facts["train_flops_dense"] == ranks[0][method]["samples"], "the ledger counts samples over all ranks"
 
 
 def test_a_rank_that_goes_astray_stops_training(tmp_path):

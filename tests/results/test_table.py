@@ -176,7 +176,7 @@ def test_names_that_are_the_same_in_every_row_move_above_the_table(tmp_path):
 
 
 def test_missing_and_infinite_numbers_are_dashes(tmp_path):
-    write_run(tmp_path / "a", exploration_rate=None, images_per_second=float("nan"))
+    write_run(tmp_path / "a", explored=None, images_per_second=float("nan"))
     table = grid(rows_of(tmp_path)[0])
     assert column(table, "explored") == ["-"]
     assert column(table, "images/s") == ["-"]

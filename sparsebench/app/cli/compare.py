@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.app.cli.arguments import Parser
-from sparsebench.app.cli.report import left_out, variant, version_notes
+from sparsebench.app.cli.report import variant
 from sparsebench.app.errors import stop
 from sparsebench.results.collect import Finished, collect
-from sparsebench.results.difference import (
-    NUMBERS,
-    Overlap,
-    config_changes,
-    mask_overlaps,
-    number_changes,
-    total_overlap,
-)
+from sparsebench.results.difference import Overlap, config_changes, mask_overlaps, number_changes, total_overlap
+from sparsebench.results.remarks import left_out, version_notes
+from sparsebench.results.schema import describe
 
 
 def main(arguments: list[str]) -> None:
@@ -129,7 +124,7 @@ def _table(headers: list[str], rows: list[list[str]]) -> Any:
 
 def _row(key: str, first: float | None, second: float | None) -> list[str]:
     change = "-" if first is None or second is None else f"{second - first:+.6g}"
-    return [NUMBERS[key], _text(first), _text(second), change]
+    return [describe(key).name_for_people, _text(first), _text(second), change]
 
 
 def _layers(found: Mapping[str, Any]) -> list[list[str]]:

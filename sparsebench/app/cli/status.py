@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.app.grid.status import STATES, Standing, counts, is_launched, standings, time_left
+from sparsebench.results.schema import describe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -111,7 +112,7 @@ def _cells(standing: Standing) -> tuple[str, ...]:
         standing.state,
         standing.name.rpartition("--")[0] or standing.name,
         f"{standing.stage} {percent}".strip() if standing.state != "done" else "",
-        "" if standing.accuracy is None else f"{100 * standing.accuracy:.2f} %",
+        "" if standing.accuracy is None else describe("test_accuracy").text(standing.accuracy),
         "" if standing.seconds is None else _clock(standing.seconds),
         "" if standing.left is None else _clock(standing.left),
         " ".join(standing.words.split()),

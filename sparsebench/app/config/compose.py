@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -14,6 +15,9 @@ from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
+
+ADDED = ("choices", "typed", "fingerprints", "workers")
+"""Keys that freezing adds, and that nobody can type."""
 
 
 def register_resolvers() -> None:
@@ -30,14 +34,23 @@ def register_resolvers() -> None:
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
+    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints.
+
+    ``recipe.workers`` becomes ``workers``: what is left of the recipe are arguments of its program.
+    """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)
-    return config
+    return lift_workers(config)
+
+
+def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ``recipe.workers`` as ``workers``, also where an earlier version has frozen it."""
+    recipe = dict(config["recipe"])
+    return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
@@ -62,7 +75,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    return list(_dotted(compose_config([])))
+    return list(_dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}))
 
 
 def _dotted(config: Any, prefix: str = "") -> list[str]:

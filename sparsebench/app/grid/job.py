@@ -166,7 +166,7 @@ def sentence(result: dict[str, Any]) -> str:
         f"{result['method']} on {result['model']}, {result['dataset']}, seed {result['seed']}: "
         f"test accuracy {100 * result['test_accuracy']:.2f} %, sparsity {100 * result['sparsity']:.2f} %, "
         f"training FLOPs {100 * result['train_flops_ratio']:.1f} % and inference FLOPs "
-        f"{100 * result['test_flops_ratio']:.1f} % of dense, {result['seconds']:.0f} s"
+        f"{100 * result['inference_flops_ratio']:.1f} % of dense, {result['seconds']:.0f} s"
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.runs.identity import method_name, model_name
@@ -23,23 +21,22 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from sparsebench.app.config.build import build_recipe, build_run
-    from sparsebench.app.plan.rehearsal import Rehearsal, blindfold
+    from sparsebench.app.config.build import build_recipe, build_setup
+    from sparsebench.app.plan.rehearsal import Rehearsal
     from sparsebench.app.process.console import quieten
     from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
     from sparsebench.cost.layers import plan_rows
 
     quieten()
-    run = build_run({**config, "logger": {"kind": "none"}}, Path())
-    images, notes = training_images(run.data)
-    with tempfile.TemporaryDirectory() as folder:
-        length = _length(config, images)
-        rehearsal = Rehearsal.of(run, Path(folder), length=length, settings=config["trainer"])
-        state = build_recipe({**config, "recipe": blindfold(config["recipe"])})(rehearsal)
-    net = run.network()
-    params = run.prunable.select(net)
-    densities = _densities(params, state, dense=run.method.budget_holds == "always")
-    costs = layer_costs(net, torch.zeros(1, *run.data.shape))
+    setup = build_setup({**config, "logger": {"kind": "none"}})
+    images, notes = training_images(setup.data)
+    length = _length(config, images)
+    rehearsal = Rehearsal.of(setup, length=length, settings=config["trainer"])
+    state = build_recipe(config)(rehearsal)
+    net = setup.network()
+    params = setup.prunable.select(net)
+    densities = _densities(params, state, dense=setup.method.budget_holds == "always")
+    costs = layer_costs(net, torch.zeros(1, *setup.data.shape))
     facts, networks = state.facts, 1 + len(state.members)
     return {
         **names_of(config),
@@ -52,12 +49,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
         "networks": networks,
-        "test_flops_dense": int(dense_flops(costs)),
-        "test_flops": networks * int(inference_flops(costs, densities)),
-        "test_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
-        "train_flops_dense": facts["dense_flops"],
-        "train_flops": facts["train_flops"],
-        "train_flops_ratio": facts["train_flops"] / facts["dense_flops"],
+        "inference_flops_dense": int(dense_flops(costs)),
+        "inference_flops": networks * int(inference_flops(costs, densities)),
+        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        **{key: facts[key] for key in ("train_flops_dense", "train_flops", "train_flops_ratio")},
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
     }
@@ -147,9 +142,9 @@ def _layers(rows: Sequence[PlanRow], params: Mapping[str, Any]) -> list[dict[str
             "weights": math.prod(row.shape) if row.shape else 0,
             "prunable": row.name in params,
             "density": row.density,
-            "kept": round(row.density * math.prod(row.shape)) if row.shape else 0,
-            "dense_flops": row.dense_flops,
-            "sparse_flops": row.active_flops,
+            "active_weights": round(row.density * math.prod(row.shape)) if row.shape else 0,
+            "inference_flops_dense": row.dense_flops,
+            "inference_flops": row.active_flops,
         }
         for row in rows
     ]

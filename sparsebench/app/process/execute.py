@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sparsebench.app.process.console import PREFIX, spoken_for
+from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import RUNNING, STOP, asked_to_stop, give_sign, hold
 from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
@@ -66,8 +67,8 @@ def is_finished(folder: Path) -> bool:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    """Return the result of a finished run."""
-    return json.loads((folder / "result.json").read_text())
+    """Return the result of a finished run, under the names of today."""
+    return with_current_names(json.loads((folder / "result.json").read_text()))
 
 
 def failure_of(folder: Path) -> str:

@@ -23,22 +23,24 @@ def work(folder: Path) -> None:
     config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
 
     from sparsebench.app.config.build import build_recipe, build_run
-    from sparsebench.app.process.helpers import helpers
+    from sparsebench.app.config.compose import lift_workers
+    from sparsebench.app.process.helpers import helpers, number_of
     from sparsebench.app.process.result import outcome
     from sparsebench.engine.callbacks.heartbeat import Stopped
+    from sparsebench.fits import evaluate
     from sparsebench.fits.state import save_atomically
     from sparsebench.results.record import without_nan
 
     quieten()
-    run = None
+    run, config = None, lift_workers(config)
     try:
-        run = build_run(config, folder)
-        run.progress = partial(_watched, run.progress, folder)
+        run = build_run(config, folder, shared=number_of(config) > 1)
+        run = run.replace(progress=partial(_watched, run.setup.progress, folder))
         recipe = build_recipe(config)
         with helpers(folder, config, run):
             state = recipe(run)
-        tested = run.evaluate(state)
-        result = outcome(run, state, tested, config)
+        tested = evaluate(run.setup, state)
+        result = outcome(run.setup, state, tested, config)
         if rank() == 0:
             save_atomically(dict(state.weights), folder / "final.pt")
             save_atomically(dict(state.masks), folder / "masks.pt")

@@ -14,7 +14,7 @@ from sparsebench.engine.sparsity import Sparsity
 from sparsebench.engine.steps import loss_of
 from sparsebench.methods import SET, Clock, Method
 from sparsebench.methods.base import Masked
-from sparsebench.sparse.statistics import collapsed_layers, dead_units, exploration_rate
+from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
 class SparsityMonitor(L.Callback):
@@ -40,7 +40,7 @@ class SparsityMonitor(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log."""
         net, ledger = self.sparsity.net, self.sparsity.ledger
-        shown = {"sparsity": 1 - net.density, "explored": exploration_rate(net)}
+        shown = {"sparsity": 1 - net.density, "explored": explored(net)}
         quiet = {
             "mask_change": float(net.change),
             "dead_units": float(sum(dead_units(net).values())),
