@@ -10,7 +10,7 @@ import torch
 from gpu.pretend import Pretend, move_
 from torch import Tensor, nn
 
-from sparsebench.app.config.build import build_run
+from sparsebench.app.config.build import build_setup
 from sparsebench.engine.learned import create_learned
 from sparsebench.methods import Clock, Method, Probe
 from sparsebench.methods.given import Given
@@ -91,31 +91,31 @@ class Loop:
         self.net.digest()
 
 
-def loop_of(config: Mapping[str, Any], folder: Any, put: Callable[[Tensor], Tensor]) -> Loop:
+def loop_of(config: Mapping[str, Any], put: Callable[[Tensor], Tensor]) -> Loop:
     """Build a loop whose tensors are put where they belong before anything begins."""
-    run = build_run(config, folder)
+    setup = build_setup(config)
     torch.manual_seed(0)
-    module = run.network()
-    params = run.prunable.select(module)
+    module = setup.network()
+    params = setup.prunable.select(module)
     learned = SparseModel(params, seed=0, module=module)
-    create_learned(learned, run.method)  # on the host, as the callback does
+    create_learned(learned, setup.method)  # on the host, as the callback does
     values = {name: value.detach().clone() for name, value in learned.learned.items()}
     if put is Pretend:
         move_(module)
     else:
         for tensor in [*module.parameters(), *module.buffers()]:
             tensor.data = put(tensor.data)
-    net = SparseModel(run.prunable.select(module), seed=0, module=module)
+    net = SparseModel(setup.prunable.select(module), seed=0, module=module)
     net.learned = {name: nn.Parameter(put(value)) for name, value in values.items()}
-    return Loop(run.method, module, net, _optimizer(run, net, module), put)
+    return Loop(setup.method, module, net, _optimizer(setup, net, module), put)
 
 
-def _optimizer(run: Any, net: SparseModel, module: nn.Module) -> torch.optim.Optimizer:
-    classifier = run.classifier(module, total_steps=100)
+def _optimizer(setup: Any, net: SparseModel, module: nn.Module) -> torch.optim.Optimizer:
+    classifier = setup.classifier(module, total_steps=100)
     groups, own = classifier.groups(module), None
     if net.learned:
-        group = {"params": list(net.learned.values()), **run.method.learned_options()}
-        own = run.method.learned_optimizer(group)
+        group = {"params": list(net.learned.values()), **setup.method.learned_options()}
+        own = setup.method.learned_optimizer(group)
         groups += [group] if own is None else []
     optimizer = classifier.build_optimizer(groups)
     return optimizer if own is None else Together([optimizer, own])

@@ -44,18 +44,16 @@ def run_of(config: Mapping[str, Any], folder: Path, *callbacks: Any) -> Run:
     """Build a run; callbacks come last."""
     quieten()
     folder.mkdir(parents=True, exist_ok=True)
-    run = build_run(config, folder)
-    run.progress = lambda: callbacks
-    return run
+    return build_run(config, folder).replace(progress=lambda: callbacks)
 
 
 def start_of(run: Run) -> State | None:
     """Hand masks to a method that takes them from a recipe: every second weight."""
-    if not isinstance(run.method, Given):
+    if not isinstance(run.setup.method, Given):
         return None
     weights = run.initial().weights
     masks = {
         name: (torch.arange(p.numel()) % 2 == 0).reshape(p.shape)
-        for name, p in run.prunable.select(run.network()).items()
+        for name, p in run.setup.prunable.select(run.setup.network()).items()
     }
     return State({n: w * masks[n] if n in masks else w for n, w in weights.items()}, masks)

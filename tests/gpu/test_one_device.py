@@ -42,11 +42,11 @@ def life(loop):
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True to a scalar")
 @pytest.mark.parametrize("method", methods())
-def test_a_method_never_mixes_devices(method, tmp_path):
+def test_a_method_never_mixes_devices(method):
     config = configured(method, "cpu", "every=3", f"trainer.max_steps={TOTAL}")
-    expected = life(loop_of(config, tmp_path, torch.clone))
+    expected = life(loop_of(config, torch.clone))
     with pretending():
-        found = life(loop_of(config, tmp_path, Pretend))
+        found = life(loop_of(config, Pretend))
     for step, (there, here) in enumerate(zip(found, expected, strict=True)):
         assert all(torch.equal(plain(there[name]), mask) for name, mask in here.items()), f"step {step}"
 
@@ -57,14 +57,14 @@ def plain(tensor):
 
 @pytest.mark.parametrize("device", [*DEVICES, "pretend"])
 @pytest.mark.parametrize("method", EXACT)
-def test_equal_scores_choose_equal_masks(method, device, tmp_path):
+def test_equal_scores_choose_equal_masks(method, device):
     """On weights, gradients and rates that are small multiples of powers of two no device rounds: masks are equal."""
     config = configured(method, "cpu", "every=2", "optimizer.lr=0.125", "optimizer.momentum=0.5",
                         "optimizer.weight_decay=0", f"trainer.max_steps={TOTAL}")  # fmt: skip
-    expected = exact_masks(loop_of(config, tmp_path, torch.clone))
+    expected = exact_masks(loop_of(config, torch.clone))
     with pretending() if device == "pretend" else contextlib.nullcontext():
         put = Pretend if device == "pretend" else partial(on_device, device=device)
-        found = exact_masks(loop_of(config, tmp_path, put))
+        found = exact_masks(loop_of(config, put))
     assert all(torch.equal(plain(found[name]).cpu(), mask) for name, mask in expected.items())
 
 

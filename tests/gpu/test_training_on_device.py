@@ -37,9 +37,9 @@ def test_data_live_on_the_device(device):
 def trained(device, folder, strategy=None):
     """Train RigL for two updates and more; return masks and weights."""
     run = run_of(configured("rigl", device, *UPDATES), folder)
-    build = run.trainer
+    build = run.setup.trainer
     if strategy is not None:  # each trainer wants one of its own
-        run.trainer = lambda **settings: build(**settings, strategy=strategy())
+        run = run.replace(trainer=lambda **settings: build(**settings, strategy=strategy()))
     state = run.fit("single")
     assert state.facts["steps"] > 8
     return state
