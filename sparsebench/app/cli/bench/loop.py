@@ -95,7 +95,7 @@ def bare(steps: int, device: torch.device) -> float:
 def ours(method: str, steps: int, device: torch.device) -> float:
     """Return seconds a step of a whole fit as ``sparsebench train`` makes it, without logs."""
     settings = ["model=mlp", "model.hidden=[16]", "dataset=synthetic", "dataset.shape=[3,8,8]", "dataset.batch_size=16"]
-    settings += [f"method={method}", "logger=none", "progress=none", "every=100"]
+    settings += [f"method={method}", "logger=none", "progress=none", "every=0.2"]
     settings += [f"dataset.train_size={32 * (steps + WARM)}"]  # one epoch, so that nothing is validated meanwhile
     settings += [f"trainer.max_steps={steps + WARM}", "trainer.max_epochs=-1"]
     settings += [f"trainer.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}"]
