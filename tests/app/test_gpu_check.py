@@ -77,5 +77,5 @@ def test_a_wrong_part_is_refused(tmp_path):
     command = [sys.executable, str(REPOSITORY / "scripts" / "gpu"), "--parts", "trainig", "--out", str(tmp_path / "o")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert "'trainig' is unknown: choose among tests,bench,dense94,protocol" in done.stderr
+    assert "'trainig' is unknown: choose among tests, bench, dense94, protocol" in done.stderr
     assert not (tmp_path / "o").exists()
