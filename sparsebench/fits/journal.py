@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sparsebench.fits.state import State, write_json
-
-CYCLES = "cycles.json"
+from sparsebench.fits.state import State
+from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.folder import RunFolder
 
 _SUMS = ("steps", "epochs", "train_flops", "train_flops_dense", "executed_flops", "start_flops", "seconds")
 _OF_THE_LAST_FIT = ("train_loss", "collapsed_layers", "dead_units")
@@ -34,7 +35,7 @@ class Journal:
     """Every fit and every cycle of a run, in order.
 
     Args:
-        folder: where ``cycles.json`` is kept up to date; None to write nothing.
+        folder: of the run, where the record of its cycles is kept up to date; None to write nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -67,7 +68,7 @@ class Journal:
         self._cycles.append(Cycle(state.facts, len(self._fits)))
         self._last = state
         if self.folder is not None:
-            write_json(self.records(), self.folder / CYCLES)
+            write_atomically(RunFolder(self.folder).cycles, json.dumps(self.records(), indent=2) + "\n")
 
     def previous(self, prefix: str = "") -> State | None:
         """Return the network of the last cycle, if it belongs to the recipe whose stages have this prefix."""
@@ -118,6 +119,7 @@ class Journal:
             "train_flops_ratio": cost["train_flops"] / dense,
             "executed_flops_ratio": cost["executed_flops"] / dense,
             "fits": len(fits),
+            "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),
             "explored": max((fit["explored"] for fit in fits if "explored" in fit), default=1.0),
             "images_per_second": _mean_speed(trained),

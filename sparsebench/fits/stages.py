@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from sparsebench.fits.state import State
+from sparsebench.runs.files import Stage
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.lock import holder, take
 from sparsebench.runs.lock import is_taken as is_busy
 
@@ -42,15 +44,15 @@ class Stages:
 
     def path(self, name: str) -> Path:
         """Return the file of a stage's state."""
-        return self._file(name, "pt")
+        return self._files(name).state
 
     def checkpoint(self, name: str) -> Path:
         """Return the file from which an interrupted fit continues."""
-        return self._file(name, "ckpt")
+        return self._files(name).checkpoint
 
     def logs(self, name: str) -> Path:
         """Return the folder to which the loggers of a stage write."""
-        return self.folder / "stages" / self.full_name(name)
+        return self._files(name).logs
 
     def is_made(self, name: str) -> bool:
         """Return True when the state is on disk."""
@@ -86,10 +88,10 @@ class Stages:
             self.checkpoint(name).unlink(missing_ok=True)
 
     def _lock(self, name: str) -> Path:
-        return self._file(name, "lock")
+        return self._files(name).lock
 
-    def _file(self, name: str, kind: str) -> Path:
-        return self.folder / f"{self.full_name(name)}.{kind}"
+    def _files(self, name: str) -> Stage:
+        return RunFolder(self.folder).stage(self.full_name(name))
 
 
 @contextlib.contextmanager

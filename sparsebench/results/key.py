@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sparsebench.runs import files
+from sparsebench.runs.files import METRICS, RESULT
+
 Direction = Literal["higher", "lower", "none"]
-RESULT, METRICS, CYCLES, PLAN, REPORT = "result.json", "metrics.csv", "cycles", "plan", "report"
+CYCLES, PLAN, REPORT = "cycles", "plan", "report"
 
 PLACES = {
     RESULT: "Written into the folder of a run when it ends.",
     METRICS: "One row per optimizer step that logged something; a recipe of several fits has one file per stage.",
-    CYCLES: "One entry per measured network of a recipe, under `cycles` in `result.json` and in `cycles.json`.",
+    CYCLES: f"One entry per measured network of a recipe, under `cycles` in `{RESULT}` and in `{files.CYCLES}`.",
     PLAN: "Printed by `sparsebench plan --json` before a run.",
     REPORT: "Columns of `sparsebench report --format csv|json|parquet`, beside the means `KEY` and their sample "
     "standard deviations `KEY_std` of the numbers above that a table shows.",

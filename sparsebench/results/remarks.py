@@ -27,6 +27,8 @@ def version_notes(runs: Sequence[Finished]) -> list[str]:
 def left_out(root: Path, found: Collected) -> list[str]:
     """Say which runs are unfinished and which files were skipped, one line each."""
     unfinished = [f"unfinished: {short(folder, root)} ({reason})" for folder, reason in found.unfinished]
+    if found.waiting:
+        unfinished.append(f"waiting: {found.waiting} run{'s have' if found.waiting > 1 else ' has'} not begun yet")
     return [*unfinished, *(f"skipped: {short(path, root)}: {reason}" for path, reason in found.skipped)]
 
 

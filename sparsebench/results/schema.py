@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsebench.results.key import CYCLES, METRICS, PLAN, REPORT, RESULT, Key, key
+from sparsebench.results.key import CYCLES, PLAN, REPORT, Key, key
+from sparsebench.runs.files import METRICS, RESULT
 
 _R, _M, _RM, _RP = (RESULT,), (METRICS,), (RESULT, METRICS), (RESULT, PLAN)
 _RC, _RMC, _RPC = (RESULT, CYCLES), (RESULT, METRICS, CYCLES), (RESULT, PLAN, CYCLES)
@@ -59,6 +60,8 @@ KEYS: tuple[Key, ...] = (
     # sparsity
     key("sparsity", "share", "measured", "none", (*_RPC, METRICS), "zeros among the weights that may be sparse",
         "sparsity", shown="table compare curve progress", panel="Sparsity/Sparsity, target and actual"),
+    key("target_reached", "yes or no", "on target", "none", _R,
+        "whether training ended with the sparsity asked for; where not, the run is kept apart from others"),
     key("sparsity_all", "share", "over all", "none", _RP, "zeros of masks among all parameters",
         "sparsity over all parameters"),
     key("density", "share", "density", "none", (CYCLES,), "1 - sparsity"),
@@ -85,7 +88,7 @@ KEYS: tuple[Key, ...] = (
     key("dead_units", "units", "dead units", "lower", _RM, "rows and filters without any active weight",
         shown="compare", panel="Sparsity/Dead units and collapsed layers", digits=0),
     key("collapsed_layers", "list", "collapsed layers", "lower", _RM,
-        "layers without any active weight: names in result.json, their number in metrics.csv",
+        f"layers without any active weight: names in {RESULT}, their number in {METRICS}",
         panel="Sparsity/Dead units and collapsed layers"),
     key("gradient_flow", "mapping", "gradient flow", "none", _R,
         "norm of the gradient on active weights in the last step, by parameter"),

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.folder import RunFolder
+
 OURS = "sparsebench."
 
 WITHOUT_EFFECT = (
@@ -58,6 +60,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.score": ({"_target_": "magnitude", "_partial_": True},),
+    "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }
 """Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
 
@@ -204,13 +208,13 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
 
 @lru_cache(maxsize=16)
 def _of_earlier_versions(place: Path) -> dict[str, Path]:
-    import yaml
-
     found: dict[str, Path] = {}
-    for done in sorted(place.glob("*,*--*/DONE")):
+    for folder in sorted(place.glob("*,*--*")):
+        run = RunFolder(folder)
+        if not run.is_finished():
+            continue
         try:
-            config = yaml.safe_load((done.parent / "config.yaml").read_text())
-            found[identity(config)] = done.parent
+            found[identity(run.config())] = folder
         except Exception:  # damaged, or not ours: it cannot be the run that is asked for
             continue
     return found

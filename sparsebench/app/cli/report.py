@@ -22,6 +22,7 @@ from sparsebench.results.render.columns import chosen, grid, records, sources
 from sparsebench.results.render.latex import latex, pivot
 from sparsebench.results.render.text import FORMATS, csv_text, json_text, markdown, terminal
 from sparsebench.results.table import Row, tabulate
+from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
 
 FILES = ("html", "parquet")
@@ -145,7 +146,7 @@ def parser() -> Parser:
         "--columns",
         default="",
         metavar="KEY[,KEY]",
-        help="the numbers to show: keys of result.json, such as test_accuracy,train_flops_ratio, and published, delta, "
+        help="the numbers to show: keys of a result, such as test_accuracy,train_flops_ratio, and published, delta, "
         "protocol (docs/reference/result.md lists them)",
     )
     parser.add_argument(
@@ -220,8 +221,5 @@ def _nothing(root: Path, found: Collected) -> str:
 def _write(path: Path, content: str | bytes) -> None:
     if path.is_dir():
         stop(f"--output {path} is a folder: name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(partial, path)
+    write_atomically(path, content)
     print(f"sparsebench: {path} is written")

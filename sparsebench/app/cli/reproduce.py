@@ -16,6 +16,7 @@ from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.results.reproduction import Cell, Verdict, judge, load_cells
 from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.messages import did_you_mean
 
 _PACE_STEPS = 150  # of the run that is timed where no finished one tells
@@ -97,10 +98,10 @@ def _folder(config: Mapping[str, Any], seed: int) -> Path:
 
 
 def _result(config: Mapping[str, Any], seed: int) -> Mapping[str, Any] | None:
-    from sparsebench.app.process.execute import is_finished, result_of
+    from sparsebench.app.process.execute import result_of
 
-    folder = _folder(config, seed)
-    return result_of(folder) if is_finished(folder) else None
+    folder = RunFolder(_folder(config, seed))
+    return result_of(folder) if folder.is_finished() else None
 
 
 def accuracies(cell: Cell, config: Mapping[str, Any], seeds: int) -> list[float]:
@@ -139,7 +140,7 @@ def _measure(cell: Cell) -> float:
             *short,
         ]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        taken = json.loads((Path(place) / "pace" / "result.json").read_text(encoding="utf-8"))
+        taken = RunFolder(Path(place) / "pace").result()
     return taken["seconds"] * steps / taken["steps"]
 
 

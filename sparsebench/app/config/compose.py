@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsebench.app.config.tree import conf_dir
 from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
+from sparsebench.runs.mappings import dotted
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
@@ -40,6 +41,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config.pop("cell", None)  # a configuration does not name itself
     tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
@@ -75,13 +77,4 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    return list(_dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}))
-
-
-def _dotted(config: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in config.items():
-        found.append(prefix + key)
-        if isinstance(value, dict):
-            found += _dotted(value, f"{prefix}{key}.")
-    return found
+    return list(dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}, groups=True))

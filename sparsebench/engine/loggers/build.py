@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sparsebench.engine.loggers.metrics_file import MetricsFile
 from sparsebench.engine.protocols import Closable
+from sparsebench.runs.folder import RunFolder
 
 
 def build_loggers(
@@ -41,7 +42,7 @@ def build_loggers(
     kind = settings["kind"]
     if kind == "none":
         return []
-    loggers: list[Logger] = [MetricsFile(folder / "metrics.csv")]
+    loggers: list[Logger] = [MetricsFile(RunFolder(folder).metrics)]
     if kind == "tensorboard":
         loggers.append(_tensorboard(folder))
     elif kind == "wandb":
@@ -65,7 +66,7 @@ def _tensorboard(folder: Path) -> Logger:
         raise ValueError("logger=tensorboard needs the package tensorboard: install sparsebench[tensorboard]")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+    return TensorBoardLogger(save_dir=folder, name="", version=RunFolder(folder).tensorboard.name)
 
 
 def _wandb(

@@ -10,8 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-ARTIFACTS = ("final.pt", "masks.pt", "members.pt", "config.yaml", "result.json")
-"""Files of a finished run that are uploaded where that is asked for."""
+from sparsebench.runs.files import ARTIFACTS
 
 
 class WandbRun(WandbLogger):
