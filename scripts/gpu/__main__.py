@@ -23,7 +23,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("gpu_check", description=__doc__)
     parser.add_argument("--minutes", type=float, default=9.0, help="of wall time, all parts together")
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu_check"), help="folder of rows, logs and runs")
-    parser.add_argument("--dry", action="store_true", help="on the processor, with tiny shapes: tries the script itself")
+    parser.add_argument(
+        "--dry", action="store_true", help="on the processor, with tiny shapes: tries the script itself"
+    )
     parser.add_argument("--parts", default=",".join(SHARES), help=f"among {','.join(SHARES)}")
     given = parser.parse_args(arguments)
     given.parts = given.parts.split(",")

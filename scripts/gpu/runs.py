@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from parts import GRACE, Part, end
+
+from sparsebench.runs.folder import RunFolder
 
 SIDE_BY_SIDE = 4
 """Trainings at once on one GPU: a step of a CIFAR network leaves most of it idle."""
@@ -46,10 +46,13 @@ DENSE94 = {
     ]
     for epochs in (12, 18)
 }  # fmt: skip
-"""Dense trainings of CIFAR-10 whose test accuracy should reach 94 %, one after the other: their seconds are compared."""
+"""Dense trainings of CIFAR-10 whose test accuracy should reach 94 %, one after the other."""
 TINY = ["model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=64", "trainer.max_epochs=1",
         "trainer.accelerator=cpu", "progress=none", "logger=csv"]  # fmt: skip
-DRY = {"dense94": {"digits-dense": ["method=dense", *TINY]}, "protocol": {"digits-rigl": ["method=rigl", "every=2", *TINY]}}
+DRY = {
+    "dense94": {"digits-dense": ["method=dense", *TINY]},
+    "protocol": {"digits-rigl": ["method=rigl", "every=2", *TINY]},
+}
 
 
 def train_queue(part: Part) -> int:
@@ -70,7 +73,7 @@ def train_queue(part: Part) -> int:
             states[name] = _ended(part, name, running.pop(name).returncode)
         time.sleep(0.2)
     for name in running:
-        (part.out / "runs" / name / _stop_file()).write_text("the time of gpu_check is over\n")
+        RunFolder(part.out / "runs" / name).ask_to_stop("the time of gpu_check is over")
     for name, process in running.items():
         end_within(process, GRACE)
         states[name] = _ended(part, name, process.returncode, out_of_time=True)
@@ -97,10 +100,8 @@ def _train(part: Part, name: str, overrides: list[str]) -> Any:
 
 
 def _ended(part: Part, name: str, code: int | None, *, out_of_time: bool = False) -> str:
-    folder = part.out / "runs" / name
-    result: dict[str, Any] = {}
-    if (folder / "DONE").exists():
-        result = json.loads((folder / "result.json").read_text())
+    folder = RunFolder(part.out / "runs" / name)
+    result: dict[str, Any] = dict(folder.result()) if folder.is_finished() else {}
     state = "done" if result else "out of time" if out_of_time else "failed"
     keys = ("test_accuracy", "seconds", "images_per_second", "sparsity", "steps")
     facts = {key: result[key] for key in keys if key in result}
@@ -109,9 +110,3 @@ def _ended(part: Part, name: str, code: int | None, *, out_of_time: bool = False
     part.row(name=name, status=state, code=code, **facts)
     print(f"   {name}: {state} {facts or ''}", flush=True)
     return state
-
-
-def _stop_file() -> Path:
-    from sparsebench.runs.activity import STOP
-
-    return Path(STOP)

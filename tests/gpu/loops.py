@@ -1,4 +1,4 @@
-"""A method's whole life in a bare loop, on any device: start, steps with updates, a checkpoint in the middle, the end."""
+"""A method's whole life in a bare loop, on any device: start, steps with updates, a resumption, the end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class Loop:
         images, labels = self.batch(step)
 
         def loss(weights: Mapping[str, Tensor]) -> Tensor:
-            logits = torch.func.functional_call(self.module, dict(weights), (images,)) if weights else self.module(images)
+            logits = (
+                torch.func.functional_call(self.module, dict(weights), (images,)) if weights else self.module(images)
+            )
             return nn.functional.cross_entropy(logits, labels)
 
         return loss
@@ -49,7 +51,9 @@ class Loop:
     def start(self) -> None:
         """Choose the first masks."""
         if isinstance(self.method, Given):
-            self.net.set_masks({n: torch.arange(p.numel()).reshape(p.shape) % 2 == 0 for n, p in self.net.params.items()})
+            self.net.set_masks(
+                {n: torch.arange(p.numel()).reshape(p.shape) % 2 == 0 for n, p in self.net.params.items()}
+            )
         self.method.start(self.net, self.probe())
 
     def probe(self) -> Probe:

@@ -21,7 +21,19 @@ from sparsebench.methods import Clock
 TOTAL = 12
 
 
-EXACT = ["set", "set_itop", "rigl", "rigl_itop", "dst_ee", "random_unfired", "static", "random", "gmp", "mest", "granet"]
+EXACT = [
+    "set",
+    "set_itop",
+    "rigl",
+    "rigl_itop",
+    "dst_ee",
+    "random_unfired",
+    "static",
+    "random",
+    "gmp",
+    "mest",
+    "granet",
+]
 """Methods whose choices follow from weights, gradients and draws alone, by operations that no rounding touches here."""
 
 

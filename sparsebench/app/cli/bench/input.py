@@ -55,7 +55,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 def ways(
     images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[], None]]:
-    """Return name -> one epoch: ours, images grouped by shift, and torchvision in a DataLoader where it is installed."""
+    """Return name -> one epoch: ours, images grouped by shift, torchvision in a DataLoader where it is installed."""
     source = Resident(images.clone(), labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
     loader = TrainLoader(source, batch_size=options.batch, device=device)
 

@@ -129,12 +129,12 @@ def head(options: Any, device: torch.device, what: str) -> str:
     """Return what the numbers hold for, in one line."""
     machine = hardware()
     where = machine["gpu"] if device.type == "cuda" else machine["cpu"]
-    return f"{what}; {where}, {options.threads} thread(s), torch {machine['torch']}; medians of {options.rounds} rounds\n"
+    return (
+        f"{what}; {where}, {options.threads} thread(s), torch {machine['torch']}; medians of {options.rounds} rounds\n"
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
