@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 
 IMPORTS = {
     "torch": "torch>=2.11",
@@ -20,10 +19,8 @@ IMPORTS = {
 
 
 def missing(dry: bool) -> list[str]:
-    """Return what is not here: packages, a Python that is new enough, a GPU where one is meant."""
+    """Return what is not here: packages, and a GPU where one is meant."""
     lacking = [wanted for name, wanted in IMPORTS.items() if importlib.util.find_spec(name) is None]
-    if sys.version_info < (3, 11):
-        lacking.append("Python 3.11 or newer")
     if not lacking and not dry:
         import torch
 

@@ -71,7 +71,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-# -- tests --------------------------------------------------------------------------------------------------------------
+# -- tests ------------------------------------------------------------------------------------------------------------
 
 PROMISES = "test_meets_the_budget or test_resumes or test_survives_bfloat16 or test_a_skipped_step"
 """Of the promises that every method is held to, those that a device can break."""
@@ -117,7 +117,7 @@ def count(file: Path) -> dict[str, int]:
     return {key: sum(int(s.get(key, 0)) for s in suites) for key in ("tests", "failures", "errors", "skipped")}
 
 
-# -- benchmarks ---------------------------------------------------------------------------------------------------------
+# -- benchmarks -------------------------------------------------------------------------------------------------------
 
 LOW = ["--dtype", "bfloat16", "--channels-last"]
 BENCHES = {

@@ -45,7 +45,7 @@ def measure(kind: str, options: argparse.Namespace, device: torch.device) -> dic
     net = SparseModel.of(network)
     chosen = RigL if kind == "gradient" else SET
     method = chosen(density=1 - options.sparsity, distribution=erk, every=1, until=1.0, drop_fraction=SHARE)
-    method.start(net, Probe(lambda number: [], lambda weights: torch.zeros(())))
+    method.start(net, Probe(lambda number, **wanted: [], lambda weights: torch.zeros(())))
     random = torch.Generator().manual_seed(0)
     gradients = {n: torch.randn(p.shape, generator=random).to(device) for n, p in net.params.items()}
     clock = Clock(1, 1_000_000)
