@@ -62,7 +62,8 @@ class Classifier(L.LightningModule):
         self.extra_optimizers: list[Optimizer] = []  # separate optimizers for such parameters
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
-        accuracy = {"num_classes": classes, "average": "micro"}
+        # labels are checked once, when the data are read: a check of each batch would wait for the device
+        accuracy = {"num_classes": classes, "average": "micro", "validate_args": False}
         self.train_accuracy = MulticlassAccuracy(**accuracy)
         self.val_accuracy = MulticlassAccuracy(**accuracy)
         self.test_accuracy = MulticlassAccuracy(**accuracy)
@@ -98,7 +99,7 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images).float()
         loss = self.loss(logits, labels)
-        self.train_loss.update(loss.detach(), len(labels))
+        self.train_loss.update(loss.detach(), _weight(loss, labels))
         self.train_accuracy.update(logits.detach(), labels)
         return loss
 
@@ -113,7 +114,8 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure loss and accuracy on held-out training data."""
         logits, labels = self._logits(batch)
-        self.val_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.val_loss.update(loss, _weight(loss, labels))
         self.val_accuracy.update(logits, labels)
         self.log("val_loss", self.val_loss, on_epoch=True)
         self.log("val_accuracy", self.val_accuracy, on_epoch=True, prog_bar=True)
@@ -121,7 +123,8 @@ class Classifier(L.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure loss and accuracy on test data, once, at the end."""
         logits, labels = self._logits(batch)
-        self.test_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.test_loss.update(loss, _weight(loss, labels))
         self.test_accuracy.update(logits, labels)
         self.test_top5.update(logits, labels)
         self.log("test_loss", self.test_loss, on_epoch=True)
@@ -146,3 +149,8 @@ class Classifier(L.LightningModule):
 
 def _is_count(name: str) -> bool:
     return name.startswith(("train_loss.", "train_accuracy."))
+
+
+def _weight(loss: Tensor, labels: Tensor) -> Tensor:
+    """Return the size of a batch, filled in on the device: a number would be copied there, and waited for."""
+    return torch.full_like(loss.detach(), len(labels))

@@ -124,7 +124,8 @@ class DeepR(SET):
                 new = torch.where(draw < 0.5, -1, 1).to(sign)
             net.memory["sign"][name] = torch.where(net.masks[name], torch.where(sign == 0, new, sign), 0)
         signs = net.memory["sign"]
-        if any(bool((signs[name] * net.params[name] < 0).any()) for name, _ in self._sparse(net)):
+        crossed = [(signs[name] * net.params[name] < 0).any() for name, _ in self._sparse(net)]
+        if crossed and bool(torch.stack(crossed).any()):  # one look at the device for all layers
             super().rewire(net, clock, optimizer)
 
     def drops(self, clock: Clock) -> float | None:

@@ -15,7 +15,7 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.score import magnitude
 from sparsebench.methods.base import Clock, Distribution, Masked, Probe
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,5 +108,5 @@ class TopKAST(Masked):
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
         """Forward and input gradient multiply by A; the weight gradient is needed in B."""
         del clock
-        counts = whole_numbers({name: mask.count_nonzero() for name, mask in net.memory["backward"].items()})
+        counts = net.remembered("backward")
         return Passes(weight=({name: count / net.params[name].numel() for name, count in counts.items()},))

@@ -51,6 +51,7 @@ class SparseModel:
         self.change = torch.zeros(())
         self._floats: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._remembered: dict[str, dict[str, int]] = {}
         self._norms = norms_of(module, self.params)
 
     @classmethod
@@ -72,6 +73,13 @@ class SparseModel:
             ones = whole_numbers({name: mask.count_nonzero() for name, mask in self.masks.items()})
             self._counts = {name: ones.get(name, p.numel()) for name, p in self.params.items()}
         return self._counts
+
+    def remembered(self, kind: str) -> dict[str, int]:
+        """Number of ones in each mask of ``memory[kind]``, counted once per change of the masks."""
+        if kind not in self._remembered:
+            ones = {name: mask.count_nonzero() for name, mask in self.memory[kind].items()}
+            self._remembered[kind] = whole_numbers(ones)
+        return self._remembered[kind]
 
     @property
     def densities(self) -> dict[str, float]:
@@ -145,7 +153,7 @@ class SparseModel:
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()
         self.version += 1
         self.change = torch.as_tensor(grown / active) if masks else torch.zeros(())
-        self._floats, self._counts = {}, {}
+        self._floats, self._counts, self._remembered = {}, {}, {}
 
     def _validate(self, name: str, mask: Tensor) -> None:
         if name not in self.params:
@@ -229,7 +237,7 @@ class SparseModel:
             else:
                 self.learned[name].data.copy_(tensor)
         self.version, self.change = state["version"], torch.tensor(state["change"])
-        self._floats, self._counts = {}, {}
+        self._floats, self._counts, self._remembered = {}, {}, {}
 
 
 def whole_numbers(scalars: Mapping[str, Tensor]) -> dict[str, int]:
