@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsebench.data import Synthetic
 from sparsebench.engine import Classifier
-from sparsebench.fits import Run, State
+from sparsebench.fits import Run, Setup, State
 from sparsebench.functional.counts import global_budget
 from sparsebench.methods import Given
 from sparsebench.optim import lr_schedules as schedules
@@ -51,7 +51,6 @@ def tiny_run(folder: Path, *, density: float = 0.3, seed: int = 0, rate: float =
     data = Synthetic(shape=(1, 8, 8), classes=4, train_size=120, test_size=40, batch_size=16, padding=1, val_share=0.2)
     optimizer = partial(torch.optim.SGD, lr=rate, momentum=0.9, weight_decay=1e-3)
     parts: dict[str, Any] = {
-        "folder": folder,
         "network": Net,
         "data": data,
         "classifier": partial(Classifier, classes=4, optimizer=optimizer, schedule=schedules.cosine()),
@@ -59,7 +58,7 @@ def tiny_run(folder: Path, *, density: float = 0.3, seed: int = 0, rate: float =
         "trainer": trainer,
         "seed": seed,
     }
-    return Run(**{**parts, **changes})
+    return Run.at(folder, Setup(**{**parts, **changes}))
 
 
 def states(folder: Path) -> dict[str, State]:

@@ -21,10 +21,14 @@ class PoolLauncher(Launcher):
         threads: threads of each.
         per_gpu: workers on each GPU.
         bind: bind each worker to cores of its own.
+
+    Attributes:
+        labels: override of a job -> what stands before each line of its output; a job's overrides by default.
     """
 
     def __init__(self, workers: int | None, threads: int | None, per_gpu: int, bind: bool) -> None:
         self.options = {"workers": workers, "threads": threads, "per_gpu": per_gpu, "bind": bind}
+        self.labels: dict[str, str] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what jobs are made of."""
@@ -45,7 +49,8 @@ class PoolLauncher(Launcher):
         each = f"{divided[0].threads} thread{'s' if divided[0].threads > 1 else ''}"
         number = min(len(divided), len(composed))
         print(f"sparsebench: {number} process{'es' if number > 1 else ''} of {each} each", flush=True)
-        names = varying(job_overrides, first=initial_job_idx)
+        plain = varying(job_overrides, first=initial_job_idx)
+        names = [self.labels.get(" ".join(job), name) for job, name in zip(job_overrides, plain, strict=True)]
         jobs = [Job(name, self._arguments(config)) for name, config in zip(names, composed, strict=True)]
         return [_returned(answer) for answer in Pool(divided).run(jobs)]
 
@@ -67,7 +72,10 @@ class PoolLauncher(Launcher):
 
 def _devices(config: DictConfig) -> int:
     """Return the devices of a run; where all are asked for, all are given to one worker."""
-    devices = config.trainer.devices
+    from sparsebench.runs.folder import RunFolder
+
+    frozen = config.get("cell")
+    devices = config.trainer.devices if frozen is None else RunFolder(Path(frozen)).config()["trainer"]["devices"]
     return devices if isinstance(devices, int) and devices > 0 else 1
 
 

@@ -8,6 +8,7 @@ import lightning as L
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from sparsebench.engine.protocols import OptimizesMore
 from sparsebench.methods.base import Method
 from sparsebench.optim.groups import Together
 from sparsebench.sparse import SparseModel
@@ -20,10 +21,10 @@ def create_learned(net: SparseModel, method: Method) -> None:
 
 def announce_learned(module: L.LightningModule, net: SparseModel, method: Method) -> None:
     """Tell a module that can optimize more than its own parameters what to take along."""
-    if net.learned and hasattr(module, "extra_groups"):
+    if net.learned and isinstance(module, OptimizesMore):
         own = _own_optimizer(net, method)
         groups = [_group(net, method)] if own is None else []
-        vars(module).update(extra_optimizers=[] if own is None else [own], extra_groups=groups)
+        module.extra_optimizers, module.extra_groups = ([] if own is None else [own]), groups
 
 
 def check_trained(trainer: L.Trainer, net: SparseModel) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
-from torch.nn import Parameter
 
 from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
@@ -18,21 +18,20 @@ from sparsebench.cost.speed import peak_memory_mb
 from sparsebench.engine import Classifier, Sparsity
 from sparsebench.engine.callbacks.averaging import Averaging, WeightAveraging
 from sparsebench.engine.callbacks.checkpoint import Continuation
-from sparsebench.engine.callbacks.monitors import GradientFlow, LossGuard, SpeedMonitor
-from sparsebench.engine.loggers import close_loggers
+from sparsebench.engine.callbacks.collapse import CollapseGuard
+from sparsebench.engine.callbacks.monitors import GradientFlow, LossGuard, SparsityMonitor, SpeedMonitor
+from sparsebench.engine.protocols import Labelled
+from sparsebench.fits.length import epochs_of
+from sparsebench.fits.setup import Setup, base_rate
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, exploration_rate
-
-if TYPE_CHECKING:
-    from sparsebench.fits.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """What a fit is asked for; see ``Run.fit``."""
 
-    name: str
     start: State | None = None
     seed: int | None = None
     method: Method | None = None
@@ -42,74 +41,104 @@ class Fit:
     budget: Mapping[str, Any] = field(default_factory=dict)
 
 
-def train(run: Run, fit: Fit) -> State:
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a fit keeps its files, and what its lines of progress begin with.
+
+    Args:
+        folder: Lightning's default folder.
+        checkpoint: the file from which the fit continues, and which it keeps up to date.
+        label: stands before lines of progress; empty where the run has no other fit.
+        loggers: opens the fit's loggers, and closes them where they are its own.
+    """
+
+    folder: Path
+    checkpoint: Path
+    label: str
+    loggers: Callable[[], AbstractContextManager[list[Any]]]
+
+
+def train(setup: Setup, fit: Fit, site: Site) -> State:
     """Train, from the last checkpoint where there is one.
 
     The schedule has the whole budget for its length, whatever part of it is trained; the method's clock counts the
     steps of this fit.
     """
-    total = run.total_steps(**fit.budget)
+    total, epoch = setup.total_steps(**fit.budget), setup.epoch_steps(**fit.budget)
     first, last = fit.span or (0, total)
     assert 0 <= first <= last <= total, (first, last, total)
     if first == last:
-        return fit.start or run.initial()
-    net = _network(run, fit.start)
-    run.data.order_seed = run.seed if fit.seed is None else fit.seed
-    sparsity = Sparsity(
-        fit.method or run.method,
-        prunable=run.prunable,
-        seed=run.seed,
-        module="net",
-        total_steps=last - first,
-        ledger=Ledger(layer_costs(net, torch.zeros(1, *run.data.shape))),
-        masks=None if fit.start is None else fit.start.masks,
-    )
-    module = run.classifier(net, total_steps=last - first)
+        return fit.start or setup.initial()
+    net = _network(setup, fit.start)
+    setup.data.order_seed = setup.seed if fit.seed is None else fit.seed
+    sparsity = _sparsity(setup, fit, net, steps=last - first)
+    module = setup.classifier(net, total_steps=last - first)
     module.schedule = _schedule(module, fit, first / total, last / total)
     speed = SpeedMonitor()
-    epoch = run.epoch_steps(**fit.budget)
     sampled = WeightAveraging(fit.average, total=last - first, epoch=epoch) if fit.average else None
-    callbacks = [sparsity, *run.watch(sparsity), LossGuard(), speed, *([sampled] if sampled else [])]
-    trainer = _carry_out(run, fit, module, callbacks, {"max_steps": last - first} if fit.span else {})
+    callbacks = [sparsity, *_monitors(setup, sparsity), LossGuard(), speed, *([sampled] if sampled else [])]
+    trainer = _carry_out(setup, fit, site, module, callbacks, {"max_steps": last - first} if fit.span else {})
     sparsity.finish()
     weights = {key: value.detach() for key, value in module.net.state_dict().items()}
     weights = sampled.weights(weights) if sampled else weights
     return State(
         weights={key: value.cpu() for key, value in weights.items()},
         masks={key: mask.cpu() for key, mask in sparsity.net.masks.items()},
-        facts={**_facts(trainer, sparsity, speed), "epochs": _whole(sparsity.step / epoch)},
+        facts={**_facts(trainer, sparsity, speed), "epochs": epochs_of(sparsity.step, epoch)},
     )
 
 
 def _carry_out(
-    run: Run, fit: Fit, module: Classifier, callbacks: list[L.Callback], limits: Mapping[str, Any]
+    setup: Setup, fit: Fit, site: Site, module: Classifier, callbacks: list[L.Callback], limits: Mapping[str, Any]
 ) -> L.Trainer:
-    """Train the module; the checkpoint comes after whatever has a state to save."""
-    checkpoint = run.path(fit.name, "ckpt")
-    callbacks += [Continuation(checkpoint, seconds=run.save_seconds, steps=run.save_steps), *_progress(run, fit)]
-    with _loggers(run, fit.name) as loggers:
-        settings = {"default_root_dir": run.folder, **fit.budget, **limits}
-        trainer = run.trainer(callbacks=callbacks, logger=loggers, **settings)
-        if run.compile:
+    """Train the module; the checkpoint comes after all callbacks that have a state to save."""
+    checkpoint = site.checkpoint
+    continuation = Continuation(checkpoint, seconds=setup.save_seconds, steps=setup.save_steps)
+    callbacks += [continuation, *_progress(setup, site.label)]
+    with site.loggers() as loggers:
+        settings = {"default_root_dir": site.folder, **fit.budget, **limits}
+        trainer = setup.trainer(callbacks=callbacks, logger=loggers, **settings)
+        if setup.compile:
             module.net.compile()
-        trainer.fit(module, datamodule=run.data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(module, datamodule=setup.data, ckpt_path=checkpoint if checkpoint.exists() else None)
     return trainer
 
 
-def _network(run: Run, start: State | None) -> nn.Module:
-    """Build the network; random numbers of the fit depend on the run's seed alone."""
-    L.seed_everything(run.seed, verbose=False)
-    net = run.network()
+def _network(setup: Setup, start: State | None) -> nn.Module:
+    """Build the network; random numbers of the fit depend on the setup's seed alone."""
+    L.seed_everything(setup.seed, verbose=False)
+    net = setup.network()
     if start is not None:
         net.load_state_dict(dict(start.weights))
     return net
 
 
-def _progress(run: Run, fit: Fit) -> list[L.Callback]:
-    shown = list(run.progress())
+def _sparsity(setup: Setup, fit: Fit, net: nn.Module, *, steps: int) -> Sparsity:
+    return Sparsity(
+        fit.method or setup.method,
+        prunable=setup.prunable,
+        seed=setup.seed,
+        module="net",
+        total_steps=steps,
+        ledger=Ledger(layer_costs(net, torch.zeros(1, *setup.data.shape))),
+        masks=None if fit.start is None else fit.start.masks,
+    )
+
+
+def _monitors(setup: Setup, sparsity: Sparsity) -> list[L.Callback]:
+    """Return the read-only callbacks of a fit."""
+    return [
+        SparsityMonitor(sparsity, per_layer=setup.per_layer),
+        GradientFlow(sparsity, log=setup.per_layer),
+        CollapseGuard(sparsity, action=setup.on_collapse),
+    ]
+
+
+def _progress(setup: Setup, label: str) -> list[L.Callback]:
+    shown = list(setup.progress())
     for callback in shown:
-        if hasattr(callback, "label") and fit.name != "single":
-            callback.label = f"{run.prefix}{fit.name}: "  # type: ignore[attr-defined]
+        if label and isinstance(callback, Labelled):
+            callback.label = f"{label}: "
     return shown
 
 
@@ -124,32 +153,6 @@ def _schedule(module: Classifier, fit: Fit, first: float, last: float) -> Callab
     if whole is None or (first, last) == (0.0, 1.0):
         return whole
     return lambda progress: whole(first + (last - first) * progress)
-
-
-def base_rate(module: Classifier) -> float:
-    """Return the learning rate that schedules are factors of."""
-    return float(module.build_optimizer([Parameter(torch.zeros(1))]).defaults["lr"])
-
-
-@contextlib.contextmanager
-def _loggers(run: Run, name: str) -> Iterator[list[Any]]:
-    """Open the loggers of a fit: the run's own where it is the only fit, or else some in a folder of the fit's name."""
-    if name == "single":
-        yield run.open_loggers()
-        return
-    folder = run.folder / "stages" / f"{run.prefix}{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    loggers = list(run.loggers(folder))
-    try:
-        yield loggers
-    except BaseException:
-        close_loggers(loggers, failed=True)
-        raise
-    close_loggers(loggers)
-
-
-def _whole(number: float) -> int | float:
-    return int(number) if number == int(number) else number
 
 
 def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[str, Any]:

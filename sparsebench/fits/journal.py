@@ -1,65 +1,138 @@
-"""What a recipe has cost: every fit counts, each cycle on a line of its own."""
+"""Journal: what the fits of a run have cost, and what was measured after each cycle."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from sparsebench.fits.state import State
-
-if TYPE_CHECKING:
-    from sparsebench.fits.run import Run
+from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.folder import RunFolder
 
 _SUMS = ("steps", "epochs", "train_flops", "dense_flops", "executed_flops", "start_flops", "seconds")
+_OF_THE_LAST_FIT = ("train_loss", "collapsed_layers", "dead_units")
+_OF_THE_LAST_CYCLE = ("val_accuracy", "val_nll", "val_ece")
 
 
-def records(run: Run) -> list[dict[str, Any]]:
-    """Return what is known of each cycle, its own cost, the cost so far, and the steps of its stages in order."""
-    found: list[dict[str, Any]] = []
-    looked, before = 0.0, 0
-    for state, upto in zip(run.cycles, run.upto, strict=True):
-        fits, facts = list(run.fits.values()), dict(state.facts)
-        stages = {name: fit.get("steps", 0) for name, fit in list(run.fits.items())[before:upto]}
-        looked += facts.pop("look_seconds", 0.0)
-        own, so_far = sums(fits[before:upto]), sums(fits[:upto])
-        so_far["seconds"] += looked
-        density = facts.pop("density")
-        cost = {f"{key}_so_far": so_far[key] for key in ("steps", "epochs", "train_flops", "seconds")}
-        found.append({**facts, "density": density, "sparsity": 1 - density, **own, **cost, "stages": stages})
-        before = upto
-    return found
+@dataclass(frozen=True)
+class Cycle:
+    """What was measured at the end of a cycle.
+
+    Attributes:
+        facts: about the measured network.
+        fits_before: fits that the run had made until then.
+    """
+
+    facts: Mapping[str, Any]
+    fits_before: int
 
 
-def sums(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+class Journal:
+    """Every fit and every cycle of a run, in order.
+
+    Args:
+        folder: of the run, where the record of its cycles is kept up to date; None to write nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._fits: dict[str, Mapping[str, Any]] = {}
+        self._cycles: list[Cycle] = []
+        self._last: State | None = None
+        self._trained_here: set[str] = set()
+
+    @property
+    def fits(self) -> Mapping[str, Mapping[str, Any]]:
+        """Facts about each fit so far, by the fit's full name; read only."""
+        return MappingProxyType(self._fits)
+
+    @property
+    def cycles(self) -> Sequence[Cycle]:
+        """What was measured so far; read only."""
+        return tuple(self._cycles)
+
+    def note_missing(self, name: str) -> None:
+        """Note that a fit was not there when this process came to it: it is trained here, or beside us."""
+        self._trained_here.add(name)
+
+    def note_fit(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Note a finished fit; the same fit again is not counted twice."""
+        self._fits[name] = facts
+
+    def note_cycle(self, state: State) -> None:
+        """Note the network of a cycle, and write the record of all cycles."""
+        self._cycles.append(Cycle(state.facts, len(self._fits)))
+        self._last = state
+        if self.folder is not None:
+            write_atomically(RunFolder(self.folder).cycles, json.dumps(self.records(), indent=2) + "\n")
+
+    def previous(self, prefix: str = "") -> State | None:
+        """Return the network of the last cycle, if it belongs to the recipe whose stages have this prefix."""
+        last = self._last
+        return last if last is not None and last.facts["stage"].startswith(prefix) else None
+
+    def seconds_trained(self) -> float | None:
+        """Return the seconds of training since this process came, in all processes; None where nothing was missing."""
+        if not self._trained_here:
+            return None
+        return sum(self._fits[name].get("seconds", 0.0) for name in self._trained_here if name in self._fits)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what is known of each cycle: facts, its own cost, the cost so far, and the steps of its stages."""
+        found: list[dict[str, Any]] = []
+        looked, before = 0.0, 0
+        fits = list(self._fits.items())
+        for cycle in self._cycles:
+            upto, facts = cycle.fits_before, dict(cycle.facts)
+            looked += facts.pop("look_seconds", 0.0)
+            own, so_far = _sums([fit for _, fit in fits[before:upto]]), _sums([fit for _, fit in fits[:upto]])
+            so_far["seconds"] += looked
+            density = facts.pop("density")
+            cost = {f"{key}_so_far": so_far[key] for key in ("steps", "epochs", "train_flops", "seconds")}
+            stages = {name: fit.get("steps", 0) for name, fit in fits[before:upto]}
+            found.append({**facts, "density": density, "sparsity": 1 - density, **own, **cost, "stages": stages})
+            before = upto
+        return found
+
+    def conclude(self, state: State, *, total_steps: int) -> State:
+        """Return the final state of a recipe: its facts are those of the recipe, all fits together.
+
+        ``dense_flops``, to which ``train_flops_ratio`` refers, are those of one dense run of the budget of one fit.
+        ``exploration_rate`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
+
+        Args:
+            state: the network that the recipe ends with.
+            total_steps: optimizer steps of a whole fit.
+        """
+        fits, last = list(self._fits.values()), self._cycles[-1].facts
+        cost = _sums(fits)
+        trained = [fit for fit in fits if fit.get("seconds")]
+        facts = {
+            **{key: fits[-1][key] for key in _OF_THE_LAST_FIT if key in fits[-1]},
+            **cost,
+            "dense_flops": cost["dense_flops"] * total_steps // max(1, cost["steps"]),
+            "fits": len(fits),
+            "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),
+            "exploration_rate": max(
+                (fit["exploration_rate"] for fit in fits if "exploration_rate" in fit), default=1.0
+            ),
+            "images_per_second": _mean_speed(trained),
+            "peak_memory_mb": max(
+                (fit["peak_memory_mb"] for fit in trained if fit.get("peak_memory_mb")), default=None
+            ),
+            **{key: last.get(key) for key in _OF_THE_LAST_CYCLE},
+            "cycles": self.records(),
+        }
+        return State(state.weights, state.masks, facts, state.members)
+
+
+def _sums(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up what several fits cost."""
     return {key: sum(fit.get(key, 0) for fit in fits) for key in _SUMS}
-
-
-def conclude(run: Run, state: State) -> State:
-    """Return the final state of a recipe: its facts are those of the recipe, all fits together.
-
-    ``dense_flops``, to which ``train_flops_ratio`` refers, are those of one dense run of the budget of a single fit.
-    ``exploration_rate`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
-    """
-    fits, total = list(run.fits.values()), run.total_steps()
-    cost, last = sums(fits), dict(run.cycles[-1].facts)
-    dense = cost["dense_flops"] * total // max(1, cost["steps"])
-    trained = [fit for fit in fits if fit.get("seconds")]
-    facts = {
-        **{key: fits[-1][key] for key in ("train_loss", "collapsed_layers", "dead_units") if key in fits[-1]},
-        **cost,
-        "dense_flops": dense,
-        "fits": len(fits),
-        "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in run.cycles),
-        "exploration_rate": max((fit["exploration_rate"] for fit in fits if "exploration_rate" in fit), default=1.0),
-        "images_per_second": _mean_speed(trained),
-        "peak_memory_mb": max((fit["peak_memory_mb"] for fit in trained if fit.get("peak_memory_mb")), default=None),
-        "val_accuracy": last.get("val_accuracy"),
-        "val_nll": last.get("val_nll"),
-        "val_ece": last.get("val_ece"),
-        "cycles": records(run),
-    }
-    return State(state.weights, state.masks, facts, state.members)
 
 
 def _mean_speed(fits: Sequence[Mapping[str, Any]]) -> float | None:

@@ -1,20 +1,97 @@
-"""One process per stage: a lock that the system takes back when its holder dies, however it dies."""
+"""Stages: named states of a run, each made once by one process and then read from disk."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from sparsebench.fits.state import State
+from sparsebench.runs.files import Stage
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.lock import holder, take
 from sparsebench.runs.lock import is_taken as is_busy
 
-__all__ = ["holder", "is_busy", "lock"]
+__all__ = ["Stages", "holder", "is_busy", "lock"]
 
 _POLL = 0.1
 _PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The files of a run's stages.
+
+    Args:
+        folder: the run's folder.
+        prefix: stands before the name of every stage, where a recipe is part of another.
+        shared: other processes work on the same run, so that waiting for them needs no message.
+    """
+
+    folder: Path
+    prefix: str = ""
+    shared: bool = False
+
+    def full_name(self, name: str) -> str:
+        """Return the name of a stage within the whole run."""
+        return f"{self.prefix}{name}"
+
+    def path(self, name: str) -> Path:
+        """Return the file of a stage's state."""
+        return self._files(name).state
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the file from which an interrupted fit continues."""
+        return self._files(name).checkpoint
+
+    def logs(self, name: str) -> Path:
+        """Return the folder to which the loggers of a stage write."""
+        return self._files(name).logs
+
+    def is_made(self, name: str) -> bool:
+        """Return True when the state is on disk."""
+        return self.path(name).exists()
+
+    def is_busy(self, name: str) -> bool:
+        """Return True while a living process makes the stage."""
+        return is_busy(self._lock(name))
+
+    def memo(self, name: str, make: Callable[[], State]) -> State:
+        """Return the state saved under a name; make and save it if there is none, in one process only.
+
+        Under several ranks, all of them make it, and the first saves it.
+        """
+        if self.is_made(name):
+            return State.load(self.path(name))
+        if rank_zero_only.rank > 0:
+            state = make()
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with lock(self._lock(name), quiet=self.shared):
+                if self.is_made(name):
+                    return State.load(self.path(name))
+                state = make()
+                state.save(self.path(name))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        return state
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove the checkpoint of a fit that is finished."""
+        if rank_zero_only.rank == 0:
+            self.checkpoint(name).unlink(missing_ok=True)
+
+    def _lock(self, name: str) -> Path:
+        return self._files(name).lock
+
+    def _files(self, name: str) -> Stage:
+        return RunFolder(self.folder).stage(self.full_name(name))
 
 
 @contextlib.contextmanager
@@ -23,7 +100,7 @@ def lock(path: Path, *, quiet: bool = False) -> Iterator[None]:
 
     Args:
         path: the file; removed at the end.
-        quiet: wait without a word.
+        quiet: wait without a message.
     """
     began, told = time.monotonic(), False
     while (held := take(path)) is None:

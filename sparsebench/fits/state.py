@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparsebench.runs.atomic import replace_atomically
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class State:
         parts = {"weights": dict(self.weights), "masks": dict(self.masks), "facts": dict(self.facts)}
         if self.members:
             parts["members"] = [dict(weights) for weights in self.members]
-        save_atomically(parts, path)
+        save_tensors(parts, path)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -49,15 +49,6 @@ class State:
             raise ValueError(f"{path} cannot be read ({type(error).__name__}): delete it to train again") from error
 
 
-def save_atomically(value: Any, path: Path) -> None:
-    """Write with ``torch.save`` beside the place, then move: a kill leaves the old file or the new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    torch.save(value, partial)
-    os.replace(partial, path)
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON beside the place, then move."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(partial, path)
+def save_tensors(value: Any, path: Path) -> None:
+    """Write with ``torch.save``, so that a kill or a power cut leaves the old file or the new one."""
+    replace_atomically(path, lambda partial: torch.save(value, partial))

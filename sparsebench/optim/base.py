@@ -7,7 +7,6 @@ The invariant of all dual optimizers: v - theta / delta is a sub-gradient of J a
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args, overload
@@ -15,6 +14,8 @@ from typing import Any, Literal, cast, get_args, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from sparsebench.runs.messages import did_you_mean
 
 from .regularizer import (
     check_regularizer,
@@ -76,11 +77,9 @@ class RegularizedOptimizer(Optimizer):
 
     def _check_group(self, group: Group) -> None:
         for key in group.keys() - self.defaults.keys() - FOREIGN_KEYS:
-            near = difflib.get_close_matches(key, self.defaults, n=2, cutoff=0.65)
-            if near:
-                raise ValueError(
-                    f"parameter group key {key!r} is unknown; did you mean {' or '.join(map(repr, near))}?"
-                )
+            hint = did_you_mean(key, self.defaults, at_most=2, cutoff=0.65)
+            if hint:
+                raise ValueError(f"parameter group key {key!r} is unknown{hint}")
         check_regularizer(group["regularizer"], group["params"])
         if group["lam"] is None:
             if group["regularizer"] is not None:

@@ -9,7 +9,6 @@ linear layers, as in Table 2 of Bungert et al. 2022.
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.functional.prox import Groups, group_soft_threshold, soft_threshold
+from sparsebench.runs.messages import did_you_mean
 
 LEAST_RANK = {"l1": 0, "rows": 2, "kernels": 2, "filters": 3}
 ALLOWED = "None, " + ", ".join(repr(name) for name in LEAST_RANK)
@@ -28,9 +28,8 @@ def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
     if name is None:
         return
     if not isinstance(name, str) or name not in LEAST_RANK:
-        near = difflib.get_close_matches(str(name).lower(), [*LEAST_RANK, "none"], n=1)
-        hint = f"; did you mean {None if near[0] == 'none' else near[0]!r}?" if near else ""
-        raise ValueError(f"regularizer {name!r} is unknown{hint} (allowed: {ALLOWED})")
+        hint = did_you_mean(str(name), [*LEAST_RANK, "none"]).replace("'none'", "None")
+        raise ValueError(f"regularizer {name!r} is unknown{hint}: allowed are {ALLOWED}")
     for parameter in parameters:
         least = LEAST_RANK[name]
         if parameter.dim() < least:

@@ -1,7 +1,6 @@
 """Programs over fits, and what they are written with."""
 
-from sparsebench.fits.journal import conclude
-from sparsebench.recipes.cycle import Look, merge
+from sparsebench.recipes.cycle import CycleChecks, conclude, merge
 from sparsebench.recipes.imp import imp
 from sparsebench.recipes.imp_ensemble import imp_ensemble
 from sparsebench.recipes.prune_finetune import prune_finetune
@@ -10,7 +9,11 @@ from sparsebench.recipes.single import single
 from sparsebench.recipes.soup import soup
 from sparsebench.recipes.swamp import swamp
 
+Look = CycleChecks
+"""Its name in configurations of earlier versions."""
+
 __all__ = [
+    "CycleChecks",
     "Look",
     "conclude",
     "imp",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sparsebench.fits.journal import conclude
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
-from sparsebench.recipes.cycle import LOOK, Look, merge
+from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
 from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
@@ -21,7 +20,7 @@ def imp(
     replay: str = "whole",
     ticket_rate: float | None = None,
     finetune_rate: float | None = None,
-    look: Look = LOOK,
+    look: CycleChecks = CHECKS,
 ) -> State:
     """Train, remove the smallest magnitudes, reset, and train again, until the target is reached.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from sparsebench.fits.journal import conclude
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
+from sparsebench.recipes.cycle import conclude
 from sparsebench.recipes.imp import imp
 
 
@@ -27,6 +26,6 @@ def imp_ensemble(run: Run, *, solutions: int = 2, **arguments: Any) -> State:
     if solutions < 2:
         raise ValueError(f"recipe.solutions={solutions} is no ensemble: give at least 2, or choose recipe=imp")
     seeds = [run.seed + 1_000_003 * number for number in range(solutions)]  # the first is what recipe=imp trains
-    runs = [replace(run, seed=seed, prefix=f"solution{number}-") for number, seed in enumerate(seeds)]
+    runs = [run.replace(seed=seed, prefix=f"solution{number}-") for number, seed in enumerate(seeds)]
     first, *others = [imp(one, **arguments) for one in runs]
     return conclude(run, State(first.weights, first.masks, members=[other.weights for other in others]))

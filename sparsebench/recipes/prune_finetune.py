@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sparsebench.fits.journal import conclude
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
-from sparsebench.recipes.cycle import LOOK, Look, merge
+from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
 from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
@@ -16,7 +15,7 @@ def prune_finetune(
     finetune_from: float = 0.5,
     retrain: str = "learning_rate",
     finetune_rate: float | None = None,
-    look: Look = LOOK,
+    look: CycleChecks = CHECKS,
 ) -> State:
     """Train densely, keep the largest magnitudes, and train what is left.
 

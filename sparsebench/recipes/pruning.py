@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sparsebench.fits.state import State
 from sparsebench.methods.given import Given
-from sparsebench.sparse import SparseModel
 
 if TYPE_CHECKING:
     from sparsebench.fits.run import Run
@@ -22,16 +21,17 @@ def pruning(run: Run) -> Given:
     Raises:
         ValueError: the run's method chooses masks itself.
     """
-    if not isinstance(run.method, Given):
-        name = type(run.method).__name__
+    method = run.setup.method
+    if not isinstance(method, Given):
+        name = type(method).__name__
         raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")
-    run.method.budget(_blank(run))  # refuses what a pattern or distribution cannot express
-    return run.method
+    method.budget(run.setup.blank)  # refuses what a pattern or distribution cannot express
+    return method
 
 
 def ones(run: Run) -> dict[str, Tensor]:
     """Return masks that keep everything."""
-    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in _blank(run).shapes.items()}
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in run.setup.blank.shapes.items()}
 
 
 def prune(run: Run, state: State, density: float) -> State:
@@ -44,7 +44,7 @@ def prune(run: Run, state: State, density: float) -> State:
     """
     method, masks = pruning(run), state.masks or ones(run)
     scores = {name: state.weights[name].detach().abs().masked_fill(~mask, -1.0) for name, mask in masks.items()}
-    pruned = method.pattern.keep(scores, method.budget(_blank(run), density))
+    pruned = method.pattern.keep(scores, method.budget(run.setup.blank, density))
     for name, mask in pruned.items():
         if bool((mask & ~masks[name]).any()):
             raise ValueError(
@@ -63,8 +63,3 @@ def rewind(state: State, masks: Mapping[str, Tensor]) -> State:
 def density_of(masks: Mapping[str, Tensor]) -> float:
     """Return the share of active weights; 1 without masks."""
     return sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values()) if masks else 1.0
-
-
-def _blank(run: Run) -> SparseModel:
-    """Return the sparse state of an untrained network, for its names and shapes."""
-    return SparseModel(run.prunable.select(run.network()))

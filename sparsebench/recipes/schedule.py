@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.fits.fit import base_rate
 from sparsebench.functional.random import generator
 from sparsebench.methods import Dense
 from sparsebench.recipes.pruning import pruning
@@ -57,7 +56,7 @@ class Plan:
         densities = schedule_densities(target, share=share, cycles=cycles, hit_target=hit_target)
         if particles < 1 or particles != int(particles):
             raise ValueError(f"recipe.{keys[1]}={particles} is impossible: a cycle trains at least 1 network")
-        steps = run.total_steps()
+        steps = run.setup.total_steps()
         return cls(
             densities=tuple(densities),
             steps=steps,
@@ -111,8 +110,7 @@ def last_rate(run: Run) -> float:
     Raises:
         ValueError: it is zero.
     """
-    module = run.classifier(run.network(), total_steps=1)
-    rate = base_rate(module) * (1.0 if module.schedule is None else module.schedule(1.0))
+    rate = run.setup.rate(1.0)
     if rate <= 0:
         raise ValueError(
             "fine-tuning uses the last learning rate, and this schedule ends at zero: give recipe.finetune_rate, or "

@@ -8,4 +8,4 @@ from sparsebench.fits.state import State
 
 def single(run: Run) -> State:
     """Train once."""
-    return run.fit("single")
+    return run.fit("single", alone=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sparsebench.fits.journal import conclude
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
-from sparsebench.recipes.cycle import LOOK, Look, merge
+from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
 from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
@@ -16,7 +15,7 @@ def soup(
     members: int = 3,
     phases: int = 3,
     retrain_from: float = 0.75,
-    look: Look = LOOK,
+    look: CycleChecks = CHECKS,
 ) -> State:
     """Prune the mean of the phase before, retrain members from it, average them uniformly, and repeat.
 

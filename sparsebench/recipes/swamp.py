@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sparsebench.engine.callbacks.averaging import Averaging
-from sparsebench.fits.journal import conclude
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
-from sparsebench.recipes.cycle import LOOK, Look, merge
+from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
 from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
@@ -22,7 +21,7 @@ def swamp(
     hit_target: str = "last_step",
     rewind_to: float = 0.1,
     ticket_rate: float | None = None,
-    look: Look = LOOK,
+    look: CycleChecks = CHECKS,
 ) -> State:
     """Train particles from one matching ticket, average them over time and among each other, prune the mean, rewind.
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from sparsebench.results.collect import Finished
+from sparsebench.runs.folder import RunFolder
 
 CURVES = {
     "val_accuracy": "validation accuracy",
@@ -75,15 +76,19 @@ def curves_of(run: Finished, points: int) -> tuple[Curves, list[str]]:
 
 def parts_of(run: Finished) -> list[Part]:
     """Return the parts of a run in order: itself, and the stages of its recipe, which have metrics of their own."""
-    parts = [Part(0, [run.folder / "metrics.csv"])]
+    parts = [Part(0, [RunFolder(run.folder).metrics])]
     first = 0
     for cycle in run.result.get("cycles") or ():
         steps = cycle.get("stages") or {}  # no record in runs of earlier versions
         alone = max(0, len(steps) - cycle.get("particles", 1))  # whatever comes before, the ticket for example
         for names in [*([name] for name in [*steps][:alone]), [*steps][alone:]]:
-            parts.append(Part(first, [run.folder / "stages" / name / "metrics.csv" for name in names]))
+            parts.append(Part(first, [_metrics_of_stage(run, name) for name in names]))
             first += sum(steps[name] for name in names)
     return parts
+
+
+def _metrics_of_stage(run: Finished, name: str) -> Path:
+    return RunFolder(RunFolder(run.folder).stage(name).logs).metrics
 
 
 def read_curves(path: Path, points: int) -> Curves:

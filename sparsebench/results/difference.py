@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsebench.results.table import dotted
 from sparsebench.runs.identity import WITHOUT_EFFECT
+from sparsebench.runs.mappings import differences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,6 @@ NUMBERS = {
     "peak_memory_mb": "peak memory, MB",
 }
 """Keys of ``result.json`` that are compared, and their names for people."""
-
-MISSING = "-"
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,8 @@ class Overlap:
 
 def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys whose values differ, with both; ``-`` stands for a key that is not there."""
-    one, two = (dotted({k: v for k, v in config.items() if k not in WITHOUT_EFFECT}) for config in (first, second))
-    keys = dict.fromkeys([*one, *two])
-    return {key: (one.get(key, MISSING), two.get(key, MISSING)) for key in keys if _differ(one, two, key)}
+    one, two = ({k: v for k, v in config.items() if k not in WITHOUT_EFFECT} for config in (first, second))
+    return differences(one, two)
 
 
 def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
@@ -108,10 +105,6 @@ def _pair(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, Tensor]:
     assert known is not None, "one of them has the layer"
     ones = torch.ones(known.shape, dtype=torch.bool)
     return (ones if first is None else first.bool()), (ones if second is None else second.bool())
-
-
-def _differ(one: Mapping[str, Any], two: Mapping[str, Any], key: str) -> bool:
-    return (key in one) != (key in two) or one.get(key) != two.get(key)
 
 
 def _number(value: Any) -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.collect import Finished
 from sparsebench.results.published import Match, match
 from sparsebench.runs.identity import WITHOUT_EFFECT
+from sparsebench.runs.mappings import dotted
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
 METRICS = (
@@ -99,17 +100,6 @@ def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row
 def value_of(row: Row, key: str) -> Any:
     """Return the value of a column named in ``by``: of the group, or of the configuration."""
     return row.key[key] if key in row.key else dotted(row.runs[0].config).get(key)
-
-
-def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= dotted(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:

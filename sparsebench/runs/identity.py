@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.folder import RunFolder
+
 OURS = "sparsebench."
 
 WITHOUT_EFFECT = (
@@ -27,6 +29,7 @@ WITHOUT_EFFECT = (
     "monitor",
     "choices",
     "typed",
+    "workers",
 )
 """Keys that cannot change a result: where files lie, who watches, and what was typed."""
 # Which device computes, how fast, and in which order the same sums are taken.
@@ -67,6 +70,8 @@ CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "S
 Raise a number with such a correction: the settings say the same, the result does not, and a finished run of before must
 not be returned for one of today.
 """
+RENAMED = {"CycleChecks": "Look"}
+"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -95,7 +100,8 @@ def _without_paths(value: Any) -> Any:
 
 
 def _last_name(target: str) -> str:
-    return target.rpartition(".")[2] if target.startswith(OURS) else target
+    name = target.rpartition(".")[2]
+    return RENAMED.get(name, name) if target.startswith(OURS) else target
 
 
 def _without_neutral(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -196,13 +202,13 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
 
 @lru_cache(maxsize=16)
 def _of_earlier_versions(place: Path) -> dict[str, Path]:
-    import yaml
-
     found: dict[str, Path] = {}
-    for done in sorted(place.glob("*,*--*/DONE")):
+    for folder in sorted(place.glob("*,*--*")):
+        run = RunFolder(folder)
+        if not run.is_finished():
+            continue
         try:
-            config = yaml.safe_load((done.parent / "config.yaml").read_text())
-            found[identity(config)] = done.parent
+            found[identity(run.config())] = folder
         except Exception:  # damaged, or not ours: it cannot be the run that is asked for
             continue
     return found

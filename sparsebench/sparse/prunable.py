@@ -1,6 +1,5 @@
 """Which parameters may be sparse: by type, name or pattern; never norms or biases unless they are named."""
 
-import difflib
 import fnmatch
 import re
 import warnings
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn import Parameter
 
+from sparsebench.runs.messages import did_you_mean
 from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unserved_weights
 
 
@@ -117,6 +117,6 @@ def _matches(pattern: str, names: list[str]) -> list[str]:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in names if name.startswith(pattern + ".")]  # a module's name
     if not found:
-        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-        raise ValueError(f"prunable pattern {pattern!r} matches no parameter; did you mean {near[0]!r}?")
+        hint = did_you_mean(pattern, names, cutoff=0.0)
+        raise ValueError(f"prunable pattern {pattern!r} matches no parameter{hint}")
     return found

@@ -58,10 +58,10 @@ def test_what_one_step_logs_is_one_row(tmp_path):
     assert records["exit"][0].exit.exit_code == 0
 
 
-def test_the_id_is_that_of_the_folder_and_stages_have_their_own(tmp_path):
-    assert identity_of(tmp_path / "a,seed=0--0123abcd") == ("0123abcd", None)
-    assert identity_of(tmp_path / "a--0123abcd" / "stages" / "level 1") == ("0123abcd-level-1", "level 1")
-    assert identity_of(tmp_path / "my run") == ("my-run", None)
+def test_the_id_is_that_of_the_folder_and_stages_have_their_own():
+    assert identity_of("a,seed=0--0123abcd", None) == "0123abcd"
+    assert identity_of("a--0123abcd", "level 1") == "0123abcd-level-1"
+    assert identity_of("my run", None) == "my-run"
 
 
 def test_artifacts_of_a_run_that_ended_well(tmp_path):

@@ -49,10 +49,10 @@ def fit(folder, *overrides, watch=None, save_steps=None, **trainer):
     folder.mkdir(exist_ok=True)
     run = build_run(compose_config([*SETTINGS, *overrides]), folder)
     watch = watch or Watch()
-    run.progress, run.save_steps = (lambda: [watch]), save_steps
-    run.trainer = partial(run.trainer.func, **{**run.trainer.keywords, **trainer})
+    trainer = partial(run.setup.trainer, **trainer)
+    run = run.replace(progress=lambda: [watch], save_steps=save_steps, trainer=trainer)
     try:
-        return run.fit("single"), watch
+        return run.fit("single", alone=True), watch
     finally:
         run.close_loggers()
 
@@ -159,17 +159,17 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
 def test_a_network_that_starts_at_all_zeros_is_refused(tmp_path):
     quieten()
     run = build_run(compose_config([*SETTINGS, "method=linbreg", "method.init_density=null"]), tmp_path)
-    build = run.network
+    build = run.setup.network
 
     def zeros():
         net = build()
-        for parameter in run.prunable.select(net).values():
+        for parameter in run.setup.prunable.select(net).values():
             torch.nn.init.zeros_(parameter)
         return net
 
-    run.network = zeros
+    run = run.replace(network=zeros)
     with pytest.raises(ValueError, match=r"all .* regularised tensors are zero at the first step"):
-        run.fit("single")
+        run.fit("single", alone=True)
     run.close_loggers()
 
 

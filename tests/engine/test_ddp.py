@@ -65,8 +65,7 @@ def test_ranks_agree(ranks, method):
 def test_ranks_see_disjoint_data_and_all_of_it(ranks, tmp_path):
     quieten()
     rows = Rows()
-    run = run_of("static", tmp_path / "one")
-    run.progress = lambda: [rows]
+    run = run_of("static", tmp_path / "one").replace(progress=lambda: [rows])
     run.fit("single")
     first, second = (told["static"]["rows"] for told in ranks)
     assert len(first) == len(second) == len(rows.seen) == 16

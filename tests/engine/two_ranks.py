@@ -41,12 +41,12 @@ def run_of(method: str, folder: Path, *settings: str) -> Run:
 
 def start_of(run: Run) -> State | None:
     """Hand masks to a method that takes them from a recipe: every second weight."""
-    if not isinstance(run.method, Given):
+    if not isinstance(run.setup.method, Given):
         return None
     weights = run.initial().weights
     masks = {
         n: torch.arange(weights[n].numel()).reshape(p.shape) % 2 == 0
-        for n, p in run.prunable.select(run.network()).items()
+        for n, p in run.setup.prunable.select(run.setup.network()).items()
     }
     return State({n: w * masks[n] if n in masks else w for n, w in weights.items()}, masks)
 
@@ -79,7 +79,7 @@ class Epochs(L.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         if trainer.global_step == 6 and trainer.is_global_zero and self.run is not self.other:
-            shutil.copy(self.run.path("single", "ckpt"), self.other.path("single", "ckpt"))
+            shutil.copy(self.run.stages.checkpoint("single"), self.other.stages.checkpoint("single"))
 
     def on_train_epoch_end(self, trainer, module):
         self.seen.append({name: float(trainer.callback_metrics[name]) for name in ("train_loss", "train_accuracy")})
@@ -90,7 +90,7 @@ def resume(folder: Path) -> None:
     told = []
     for run in runs:
         epochs = Epochs(run, runs[1])
-        run.progress = lambda epochs=epochs: [epochs]
+        run = run.replace(progress=lambda epochs=epochs: [epochs])
         state = run.fit("single")
         told.append({"epochs": epochs.seen, "weights": digest(state.weights)})
     (folder / f"rank{get_rank()}.json").write_text(json.dumps(told))
@@ -100,7 +100,7 @@ def agree(folder: Path, methods: list[str]) -> None:
     told = {}
     for method in methods:
         rows, run = Rows(), run_of(method, folder / method, *DDP)
-        run.progress = lambda rows=rows: [rows]
+        run = run.replace(progress=lambda rows=rows: [rows])
         state = run.fit("single", start_of(run))
         told[method] = {
             "masks": digest(state.masks),
@@ -113,8 +113,7 @@ def agree(folder: Path, methods: list[str]) -> None:
 
 
 def diverge(folder: Path) -> None:
-    run = run_of("rigl", folder / "diverge", *DDP)
-    run.progress = lambda: [Astray()]
+    run = run_of("rigl", folder / "diverge", *DDP).replace(progress=lambda: [Astray()])
     run.fit("single")
 
 

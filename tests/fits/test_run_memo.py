@@ -13,7 +13,6 @@ from support import environment_of
 from tiny_run import states, tiny_run
 
 from sparsebench.fits import State
-from sparsebench.fits import stages as lock_module
 from sparsebench.fits.stages import holder, is_busy, lock
 from sparsebench.recipes.pruning import ones, rewind
 from sparsebench.sparse import digest
@@ -124,9 +123,8 @@ def test_an_unreadable_state_is_refused_in_one_line(tmp_path):
 
 def test_a_lock_excludes_a_living_process_and_forgets_a_dead_one(tmp_path):
     path = tmp_path / "stage.lock"
-    code = (  # the file alone: the package would import torch
-        "import runpy, time; from pathlib import Path\n"
-        f"lock = runpy.run_path({lock_module.__file__!r})['lock']\n"
+    code = (
+        "import time; from pathlib import Path; from sparsebench.fits.stages import lock\n"
         f"with lock(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

@@ -18,12 +18,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from support import optimizer_tensors
 
-from sparsebench.app.config.build import build_run
+from sparsebench.app.config.build import build_run, build_setup
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.config.tree import conf_dir
 from sparsebench.app.process.console import quieten
 from sparsebench.engine import Sparsity
-from sparsebench.fits import State
+from sparsebench.fits import State, evaluate
 from sparsebench.functional.select import keep_top_global
 from sparsebench.methods import Method
 from sparsebench.methods.given import Given
@@ -124,21 +124,20 @@ class Subject:
     def __init__(self, name: str, folder: Path, model: str = "mlp") -> None:
         self.name, self.folder = name, folder
         self.config = compose_config([f"method={name}", *SETTINGS, *MODELS[model]])
-        self.method: Method = build_run(self.config, folder).method
+        self.method: Method = build_setup(self.config).method
 
     def run(self, name, *callbacks, trainer=None, save_steps=None):
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         run = build_run(copy.deepcopy(self.config), folder)
-        run.progress, run.save_steps = (lambda: callbacks), save_steps
-        run.trainer = partial(run.trainer.func, **{**run.trainer.keywords, **(trainer or {})})
-        return run
+        trainer = partial(run.setup.trainer, **(trainer or {}))
+        return run.replace(progress=lambda: callbacks, save_steps=save_steps, trainer=trainer)
 
     def fit(self, name, *callbacks, **options):
         quieten()
         run = self.run(name, *callbacks, **options)
         try:
-            return run.fit("single", self.start(run))
+            return run.fit("single", self.start(run), alone=True)
         finally:
             run.close_loggers()
 
@@ -165,7 +164,7 @@ class Subject:
     @cached_property
     def params(self):
         run = self.run("plain")
-        return run.prunable.select(run.network())
+        return run.setup.prunable.select(run.setup.network())
 
     @property
     def target(self) -> int:
@@ -308,11 +307,11 @@ def test_exports_a_plain_state_dict(convolutional, tmp_path):
     state = convolutional.fit("export")
     torch.save(dict(state.weights), tmp_path / "final.pt")
     run = convolutional.run("export")
-    network = run.network()
+    network = run.setup.network()
     network.load_state_dict(torch.load(tmp_path / "final.pt", weights_only=True))
     params = dict(network.named_parameters())
     assert all(not params[name].detach()[~mask].any() for name, mask in state.masks.items())
     convolutional.meets_budget(state)
-    measured = run.evaluate(state, split="validation")
+    measured = evaluate(run.setup, state, split="validation")
     if convolutional.method.zeros == "stored":
         assert measured["val_accuracy"] == pytest.approx(state.facts["val_accuracy"])

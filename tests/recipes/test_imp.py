@@ -5,13 +5,14 @@ import pytest
 import torch
 from tiny_run import states, tiny_run
 
+from sparsebench.fits import evaluate, load
 from sparsebench.functional.distribution import uniform
 from sparsebench.methods import Given
-from sparsebench.recipes import Look, imp, imp_ensemble, prune_finetune
+from sparsebench.recipes import CycleChecks, imp, imp_ensemble, prune_finetune
 from sparsebench.recipes.pruning import ones, prune, rewind
 from sparsebench.sparse import digest
 
-BLIND = Look(barrier=0)
+BLIND = CycleChecks(barrier=0)
 
 
 class Rates(L.Callback):
@@ -90,7 +91,7 @@ def test_of_equal_magnitudes_the_first_stay(tmp_path):
 def test_rewinding_to_the_start_trains_no_ticket(tmp_path):
     run = tiny_run(tmp_path, density=0.5)
     imp(run, cycles=1, hit_target="geometric", rewind_to=0, look=BLIND)
-    assert run.fits["ticket"] == {}
+    assert run.journal.fits["ticket"] == {}
     assert digest(states(tmp_path)["ticket"].weights) == digest(run.initial().weights)
 
 
@@ -114,13 +115,13 @@ def test_an_ensemble_averages_the_predictions_of_independent_solutions(tmp_path)
     assert digest(alone.weights) == digest(final.weights)  # the first is what recipe=imp trains
     (other,) = final.members
     assert digest(other) != digest(final.weights)
-    module = run.load(final.weights, other)
+    module = load(run.setup, final.weights, other)
     images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        each = [run.load(weights)(images).softmax(1) for weights in (final.weights, other)]
+        each = [load(run.setup, weights)(images).softmax(1) for weights in (final.weights, other)]
         torch.testing.assert_close(module(images).exp(), (each[0] + each[1]) / 2)
     assert final.facts["steps"] == 2 * alone.facts["steps"]
-    assert set(run.evaluate(final)) >= {"test_accuracy", "test_loss"}
+    assert set(evaluate(run.setup, final)) >= {"test_accuracy", "test_loss"}
 
 
 def test_masks_from_nowhere_are_refused(tmp_path):

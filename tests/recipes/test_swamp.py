@@ -11,13 +11,13 @@ from tiny_run import Net, states, tiny_run
 from sparsebench.engine.callbacks.averaging import Averaging
 from sparsebench.fits import State
 from sparsebench.functional.average import mean
-from sparsebench.recipes import Look, imp, soup, swamp
+from sparsebench.recipes import CycleChecks, imp, soup, swamp
 from sparsebench.recipes.cycle import merge
 from sparsebench.recipes.pruning import density_of, ones, prune, rewind
 from sparsebench.sparse import digest
 
 QUICK = {"share": 0.5, "rewind_to": 0.25}
-BLIND = Look(barrier=0)
+BLIND = CycleChecks(barrier=0)
 
 
 def same(one, two):
@@ -28,7 +28,7 @@ def same(one, two):
 def swamped(tmp_path_factory):
     run = tiny_run(tmp_path_factory.mktemp("swamp"))
     average = Averaging(start=0.5, every=2, rate=0.02)
-    return run, swamp(run, particles=3, average=average, look=Look(hessian=2), **QUICK)
+    return run, swamp(run, particles=3, average=average, look=CycleChecks(hessian=2), **QUICK)
 
 
 def timeless(state):
@@ -53,14 +53,14 @@ def test_a_switch_at_zero_is_swamp_and_a_late_one_saves_particles(tmp_path, swam
     average = Averaging(start=0.5, every=2, rate=0.02)
     late = tiny_run(tmp_path)
     swamp(late, particles=3, average=average, switch=2, look=BLIND, **QUICK)
-    names = set(late.fits)
+    names = set(late.journal.fits)
     assert names == {"ticket", "cycle0-particle0", "cycle1-particle0", *(f"cycle2-particle{n}" for n in range(3))}
-    assert same(states(tmp_path)["cycle0-particle0"], states(swamped[0].folder)["cycle0-particle0"])
+    assert same(states(tmp_path)["cycle0-particle0"], states(swamped[0].stages.folder)["cycle0-particle0"])
 
 
 def test_masks_are_exact_shared_and_nested(swamped):
     run, final = swamped
-    found, total = states(run.folder), 6 * 9 + 4 * 96
+    found, total = states(run.stages.folder), 6 * 9 + 4 * 96
     kept = [sum(int(m.sum()) for m in found[f"cycle{c}-measured"].masks.values()) for c in range(3)]
     assert kept == [total, round(total * 0.5), round(total * 0.3)]
     for cycle in range(3):
@@ -113,7 +113,7 @@ def test_a_cycle_starts_from_ticket_times_mask_with_an_empty_optimizer(tmp_path)
     swamp(run, particles=2, look=BLIND, **QUICK)
     found = states(tmp_path)
     ticket = found["ticket"]
-    assert run.fits["ticket"]["steps"] == 3  # a quarter of 12
+    assert run.journal.fits["ticket"]["steps"] == 3  # a quarter of 12
     assert len(seen) == 1 + 2 * 3
     for number, (weights, state, step, rate) in enumerate(seen[1:]):
         masks = found[f"cycle{number // 2}-particle0"].masks
@@ -137,7 +137,7 @@ def test_statistics_do_not_depend_on_those_of_the_particles(tmp_path):
 def _plain_batches(run):
     from sparsebench.data.loader import TrainLoader
 
-    return TrainLoader(run.data.training_sets()[0], batch_size=16, order_seed=run.seed, augment=False)
+    return TrainLoader(run.setup.data.training_sets()[0], batch_size=16, order_seed=run.seed, augment=False)
 
 
 def test_networks_with_different_masks_are_not_averaged(tmp_path):
@@ -150,7 +150,7 @@ def test_networks_with_different_masks_are_not_averaged(tmp_path):
 def test_the_record_of_cycles_holds_quality_and_cost(swamped):
     run, final = swamped
     cycles = final.facts["cycles"]
-    assert json.loads((run.folder / "cycles.json").read_text()) == cycles
+    assert json.loads((run.stages.folder / "cycles.json").read_text()) == cycles
     assert [c["density"] for c in cycles] == pytest.approx([1, 0.5, 0.3], abs=0.002)
     for cycle in cycles:
         assert 0 <= cycle["val_accuracy"] <= 1
@@ -162,7 +162,7 @@ def test_the_record_of_cycles_holds_quality_and_cost(swamped):
         assert len(cycle["val_accuracy_particles"]) == cycle["particles"] == 3
         particles = {f"cycle{cycle['cycle']}-particle{number}": 12 for number in range(3)}
         assert list(cycle["stages"].items()) == [*({} if cycle["cycle"] else {"ticket": 3}).items(), *particles.items()]
-        assert all((run.folder / "stages" / name).is_dir() for name in cycle["stages"])
+        assert all((run.stages.folder / "stages" / name).is_dir() for name in cycle["stages"])
     assert "barrier_previous" not in cycles[0]
     assert cycles[2]["barrier_previous"] >= 0
     assert cycles[-1]["train_flops_so_far"] == final.facts["train_flops"] == sum(c["train_flops"] for c in cycles)
@@ -171,7 +171,7 @@ def test_the_record_of_cycles_holds_quality_and_cost(swamped):
     samples, macs = 12 * 16, 9 * 6 * 64 + 96 * 4
     assert final.facts["dense_flops"] == 3 * 2 * macs * samples
     assert final.facts["exploration_rate"] == 1.0
-    assert run.data.reads["test"] == 0
+    assert run.setup.data.reads["test"] == 0
 
 
 def test_a_soup_goes_on_from_the_mean(tmp_path):
@@ -189,7 +189,7 @@ def test_a_soup_goes_on_from_the_mean(tmp_path):
     assert [c["density"] for c in final.facts["cycles"]] == pytest.approx([1, 0.3, 0.09], abs=0.002)
     carried = rewind(found["phase1-measured"], found["phase2-member0"].masks)
     assert digest(begun["phase2-member1: "]) == digest(carried.weights)
-    assert run.fits["phase2-member1"]["steps"] == 6
+    assert run.journal.fits["phase2-member1"]["steps"] == 6
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """Recipes from the command line: several processes, and plans that cannot be carried out."""
 
+import copy
 import json
 
 import pytest
 from support import command
 
+from sparsebench.app.config.build import build_recipe
+from sparsebench.app.config.compose import compose_config, lift_workers
 from sparsebench.app.main import main
+from sparsebench.app.process.helpers import number_of
+from sparsebench.recipes import CycleChecks
 
 QUICK = [
     "train", "recipe=swamp", "recipe.particles=2", "recipe.share=0.7", "dataset.limit=128", "trainer.max_epochs=2",
@@ -34,6 +39,17 @@ def test_two_processes_reach_the_result_of_one(tmp_path):
     assert [cycle["cycle"] for cycle in one["cycles"]] == [0, 1, 2]
     again = command(*QUICK, "run_dir=run1", cwd=tmp_path)
     assert "is finished" in again.stdout
+
+
+def test_configurations_of_earlier_versions_are_read():
+    config = compose_config(["recipe=swamp", "recipe.workers=2", "recipe.look.barrier=3"])
+    old = copy.deepcopy(config)
+    old["recipe"]["workers"] = old.pop("workers")
+    old["recipe"]["look"]["_target_"] = "sparsebench.recipes.Look"
+    read = lift_workers(old)
+    assert number_of(read) == number_of(config) == 2
+    assert lift_workers(read) == read
+    assert build_recipe(read).keywords["look"] == build_recipe(config).keywords["look"] == CycleChecks(barrier=3)
 
 
 @pytest.mark.parametrize(

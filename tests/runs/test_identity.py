@@ -131,6 +131,25 @@ def test_the_hash_holds_no_module_of_ours():
     assert identity(moved) != identity(config)
 
 
+def test_a_renamed_class_keeps_its_first_name_in_the_hash():
+    config = compose_config(["recipe=swamp"])
+    old = copy.deepcopy(config)
+    assert config["recipe"]["look"]["_target_"] == "sparsebench.recipes.CycleChecks"
+    old["recipe"]["look"]["_target_"] = "sparsebench.recipes.Look"
+    assert identity(old) == identity(config)
+    old["recipe"]["look"]["_target_"] = "elsewhere.CycleChecks"
+    assert identity(old) != identity(config)
+
+
+def test_the_number_of_processes_stays_outside_wherever_it_is_written():
+    config = compose_config(["recipe=swamp", "recipe.workers=3"])
+    assert config["workers"] == 3
+    assert "workers" not in config["recipe"]
+    old = {**config, "recipe": {**config["recipe"], "workers": 3}}  # as earlier versions froze it
+    del old["workers"]
+    assert identity(old) == identity(config) == identity(compose_config(["recipe=swamp"]))
+
+
 def test_every_key_is_known_to_the_golden_list():
     """A key that came later must be neutral by default, or it renames every finished run: list it in ``NEUTRAL``."""
     golden = REPOSITORY / "tests" / "golden" / "identity_keys.json"

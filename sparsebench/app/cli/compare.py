@@ -20,6 +20,7 @@ from sparsebench.results.difference import (
     number_changes,
     total_overlap,
 )
+from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
@@ -49,7 +50,7 @@ def parser() -> Parser:
 def compare(first: Finished, second: Finished) -> dict[str, Any]:
     """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on what is missing."""
     notes = version_notes([first, second])
-    notes += [f"{run.folder}: no readable config.yaml" for run in (first, second) if not run.config]
+    notes += [f"{RunFolder(run.folder).config_file} cannot be read" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
     masks = [found for run in (first, second) if (found := _masks(run.folder, notes)) is not None]
     known = len(masks) == 2
@@ -71,13 +72,13 @@ def _read(folder: Path) -> Finished:
     if len(found.runs) > 1:
         stop(f"{folder} holds {len(found.runs)} runs: give the folder of one")
     if not found.runs:
-        rest = "; ".join(left_out(folder, found)) or "no result.json with DONE beside it"
+        rest = "; ".join(left_out(folder, found)) or "no result in it"
         stop(f"{folder} holds no finished run: {rest}")
     return found.runs[0]
 
 
 def _masks(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
-    path = folder / "masks.pt"
+    path = RunFolder(folder).masks
     if not path.exists():
         notes.append(f"{path} is missing: masks are not compared")
         return None

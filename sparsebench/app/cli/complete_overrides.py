@@ -9,6 +9,7 @@ from typing import Any
 from sparsebench.app.cli.arguments import folders, starting
 from sparsebench.app.config.check import CHOICES
 from sparsebench.app.config.tree import conf_dir, groups, options, search_path
+from sparsebench.runs.mappings import dotted
 
 FLAGS = {
     "train": ("-m", "--multirun", "--help", "--config-dir", "--cfg"),
@@ -78,8 +79,8 @@ def _config(before: list[str], places: list[Path]) -> Iterator[tuple[str, Any]]:
             name = group.replace("/", ".")
             yield name.split(".")[0], {}
             yield name, {}
-            yield from _dotted(_option(group, option, places), f"{name}.")
-    yield from _dotted(top)
+            yield from _entries(_option(group, option, places), f"{name}.")
+    yield from _entries(top)
 
 
 def _option(group: str, option: str, places: list[Path]) -> dict[str, Any]:
@@ -99,10 +100,8 @@ def _load(path: Path) -> dict[str, Any]:
     return load_yaml(path.read_text(encoding="utf-8")) or {}
 
 
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if key in ("_target_", "_partial_", "hydra"):
-            continue
-        yield prefix + key, value
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+def _entries(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values without those that a user does not set."""
+    for key, value in dotted(config, groups=True).items():
+        if not {"_target_", "_partial_", "hydra"}.intersection(key.split(".")):
+            yield prefix + key, value

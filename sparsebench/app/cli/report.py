@@ -21,6 +21,7 @@ from sparsebench.results.collect import Collected, Finished, collect
 from sparsebench.results.render.columns import grid, records, sources
 from sparsebench.results.render.text import FORMATS, csv_text, json_text, latex, markdown, terminal
 from sparsebench.results.table import Row, tabulate
+from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
 
 FILES = ("html", "parquet")
@@ -119,6 +120,8 @@ def version_notes(runs: Sequence[Finished]) -> list[str]:
 def left_out(root: Path, found: Collected) -> list[str]:
     """Say which runs are unfinished and which files were skipped, one line each."""
     unfinished = [f"unfinished: {_short(folder, root)} ({reason})" for folder, reason in found.unfinished]
+    if found.waiting:
+        unfinished.append(f"waiting: {found.waiting} run{'s have' if found.waiting > 1 else ' has'} not begun yet")
     return [*unfinished, *(f"skipped: {_short(path, root)}: {reason}" for path, reason in found.skipped)]
 
 
@@ -217,10 +220,7 @@ def _nothing(root: Path, found: Collected) -> str:
 def _write(path: Path, content: str | bytes) -> None:
     if path.is_dir():
         stop(f"--output {path} is a folder: name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(partial, path)
+    write_atomically(path, content)
     print(f"sparsebench: {path} is written")
 
 

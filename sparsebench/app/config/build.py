@@ -21,7 +21,7 @@ from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
-from sparsebench.fits import Run, State
+from sparsebench.fits import Run, Setup, State
 from sparsebench.methods import Method, narrowed
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
@@ -106,8 +106,8 @@ def _last_line(error: BaseException) -> str:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe; how many processes it may use is not its own affair."""
-    return build({key: value for key, value in config["recipe"].items() if key != "workers"})
+    """Build the recipe: run -> final state."""
+    return build(config["recipe"])
 
 
 def build_data(config: Mapping[str, Any]) -> Any:
@@ -115,17 +115,21 @@ def build_data(config: Mapping[str, Any]) -> Any:
     return build(config["dataset"])(split_seed=config["seed"], order_seed=config["seed"])
 
 
-def build_run(config: Mapping[str, Any], folder: Path) -> Run:
-    """Build a run, without training anything."""
+def build_run(config: Mapping[str, Any], folder: Path, *, shared: bool = False) -> Run:
+    """Build the run of a folder, without training anything; ``shared`` when several processes work on it."""
+    return Run.at(folder, build_setup(config), shared=shared)
+
+
+def build_setup(config: Mapping[str, Any]) -> Setup:
+    """Build the parts of every fit of a run."""
     trainer: dict[str, Any] = dict(config["trainer"])
     ours = {key: trainer.pop(key) for key in _OURS}
-    for target in (Classifier, Run):
+    for target in (Classifier, Setup):
         check_words(target, ours)
     data = build_data(config)
     network = build(config["model"])
     prunable = build(config["prunable"])
-    return Run(
-        folder=folder,
+    return Setup(
         network=partial(_network, network, config["model"], data),
         data=data,
         classifier=partial(

@@ -12,8 +12,6 @@ from sparsebench.runs.messages import did_you_mean
 
 CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich", "lines", "none")}
 """Keys with few possible values."""
-
-
 TAKEN = {
     "callbacks": "own callbacks belong into a method or a Python script with engine.Sparsity",
     "logger": "choose logger=csv, tensorboard, wandb or none",
@@ -28,13 +26,18 @@ TAKEN = {
 """Arguments of Lightning's trainer that sparsebench sets itself -> what to write instead."""
 HYDRA = ("hydra.launcher", "hydra.sweeper")
 """Keys of Hydra's own that have an effect here."""
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
+               "--experimental-rerun")  # fmt: skip
 
 
 def normalise(arguments: list[str]) -> list[str]:
-    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, and ``+experiment=x`` to ``experiment=x``."""
+    """Return a command line as Hydra reads it: overrides first, options such as ``-m`` behind them.
+
+    ``density=0.1`` becomes ``sparsity=0.9``, loudly, and ``+experiment=x`` becomes ``experiment=x``.
+    """
     translated: list[str] = []
     known = set(groups())
-    for argument in arguments:
+    for argument in _overrides_first(arguments):
         key, found, value = argument.partition("=")
         if key == "density" and found:
             shares = [_number("density", part) for part in value.split(",")]
@@ -44,6 +47,20 @@ def normalise(arguments: list[str]) -> list[str]:
             argument = argument.lstrip("+")
         translated.append(argument)
     return translated
+
+
+def _overrides_first(arguments: list[str]) -> list[str]:
+    """Move options behind the overrides: Hydra refuses overrides on both sides of one."""
+    overrides, flags = list[str](), list[str]()
+    given = iter(arguments)
+    for argument in given:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in _WITH_VALUE and (value := next(given, None)) is not None:
+            flags.append(value)
+    return [*overrides, *flags]
 
 
 def check_overrides(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,8 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from sparsebench.app.config.tree import conf_dir
 from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
+from sparsebench.runs.mappings import dotted
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
+
+ADDED = ("choices", "typed", "fingerprints", "workers")
+"""Keys that freezing adds, and that nobody can type."""
 
 
 def register_resolvers() -> None:
@@ -30,14 +35,24 @@ def register_resolvers() -> None:
 
 
 def freeze(cfg: DictConfig) -> dict[str, Any]:
-    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints."""
+    """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints.
+
+    ``recipe.workers`` becomes ``workers``: what is left of the recipe are arguments of its program.
+    """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config.pop("cell", None)  # a configuration does not name itself
     tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
     config["fingerprints"] = fingerprints(config)
-    return config
+    return lift_workers(config)
+
+
+def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ``recipe.workers`` as ``workers``, also where an earlier version has frozen it."""
+    recipe = dict(config["recipe"])
+    return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
@@ -62,13 +77,4 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    return list(_dotted(compose_config([])))
-
-
-def _dotted(config: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in config.items():
-        found.append(prefix + key)
-        if isinstance(value, dict):
-            found += _dotted(value, f"{prefix}{key}.")
-    return found
+    return list(dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}, groups=True))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.runs.identity import method_name, model_name
@@ -23,23 +21,22 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from sparsebench.app.config.build import build_recipe, build_run
-    from sparsebench.app.plan.rehearsal import Rehearsal, blindfold
+    from sparsebench.app.config.build import build_recipe, build_setup
+    from sparsebench.app.plan.rehearsal import Rehearsal
     from sparsebench.app.process.console import quieten
     from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
     from sparsebench.cost.layers import plan_rows
 
     quieten()
-    run = build_run({**config, "logger": {"kind": "none"}}, Path())
-    images, notes = training_images(run.data)
-    with tempfile.TemporaryDirectory() as folder:
-        length = _length(config, images)
-        rehearsal = Rehearsal.of(run, Path(folder), length=length, settings=config["trainer"])
-        state = build_recipe({**config, "recipe": blindfold(config["recipe"])})(rehearsal)
-    net = run.network()
-    params = run.prunable.select(net)
-    densities = _densities(params, state, dense=run.method.budget_holds == "always")
-    costs = layer_costs(net, torch.zeros(1, *run.data.shape))
+    setup = build_setup({**config, "logger": {"kind": "none"}})
+    images, notes = training_images(setup.data)
+    length = _length(config, images)
+    rehearsal = Rehearsal.of(setup, length=length, settings=config["trainer"])
+    state = build_recipe(config)(rehearsal)
+    net = setup.network()
+    params = setup.prunable.select(net)
+    densities = _densities(params, state, dense=setup.method.budget_holds == "always")
+    costs = layer_costs(net, torch.zeros(1, *setup.data.shape))
     facts, networks = state.facts, 1 + len(state.members)
     return {
         **names_of(config),

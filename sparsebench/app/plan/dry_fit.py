@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
-from sparsebench.fits import Run, State
+from sparsebench.fits import Setup, State
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.static import draw_scores
 from sparsebench.sparse import SparseModel
@@ -61,21 +61,21 @@ class Sketch:
 
     Args:
         module: the network, whose weights the method prunes but nobody trains.
-        run: says what may be sparse and which optimizer there is.
+        setup: says what may be sparse and which optimizer there is.
         method: what differs from dense training.
         steps: the budget.
         start: masks to begin with.
     """
 
-    def __init__(self, module: nn.Module, run: Run, method: Method, steps: int, start: State | None) -> None:
+    def __init__(self, module: nn.Module, setup: Setup, method: Method, steps: int, start: State | None) -> None:
         self.method, self.total = method, steps
         self.notes: list[str] = []
-        self.ledger = Ledger(layer_costs(module, torch.zeros(1, *run.data.shape)))
-        self.net = SparseModel(run.prunable.select(module), seed=run.seed, module=module)
+        self.ledger = Ledger(layer_costs(module, torch.zeros(1, *setup.data.shape)))
+        self.net = SparseModel(setup.prunable.select(module), seed=setup.seed, module=module)
         if start is not None and start.masks:
             self.net.set_masks(start.masks)
         self.net.learned = {name: Parameter(value) for name, value in method.learned(self.net).items()}
-        self.optimizer = _optimizer(run, module, steps, self.net, method)
+        self.optimizer = _optimizer(setup, module, steps, self.net, method)
         self._idle: Any = Untouched()
         self._stated: Passes | None = None
         self._begin(Probe(_no_data, _no_data))
@@ -224,8 +224,8 @@ def _no_data(*_: Any, **__: Any) -> Any:
     raise _NeedsData
 
 
-def _optimizer(run: Run, module: nn.Module, steps: int, net: SparseModel, method: Method) -> Optimizer:
-    classifier = run.classifier(module, total_steps=steps)
+def _optimizer(setup: Setup, module: nn.Module, steps: int, net: SparseModel, method: Method) -> Optimizer:
+    classifier = setup.classifier(module, total_steps=steps)
     if net.learned:
         classifier.extra_groups.append({"params": list(net.learned.values()), **method.learned_options()})
     made: Any = classifier.configure_optimizers()

@@ -12,7 +12,6 @@ somebody else has written, would have to say the same thing twice, and the two c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 import torch
 
 from sparsebench.app.plan.dry_fit import Sketch
-from sparsebench.fits import Run, State
+from sparsebench.fits import Numbers, Run, Setup, Stages, State
+from sparsebench.fits.length import epochs_of, steps_of_epoch, steps_of_fit, used_batches
 from sparsebench.methods import Method
 
 
@@ -43,11 +43,7 @@ class Length:
 
     def steps(self, max_epochs: int | None, max_steps: int | None) -> int:
         """Return the optimizer steps of a fit."""
-        ends = [self.epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
-        ends += [max_steps] if max_steps is not None and max_steps >= 0 else []
-        if not ends or min(ends) < 1:
-            raise ValueError("training has no end or no step: set trainer.max_epochs or trainer.max_steps to 1 or more")
-        return min(ends)
+        return steps_of_fit(self.epoch, max_epochs, max_steps)
 
     def samples(self, step: int) -> int:
         """Return the images of one optimizer step; the last one of an epoch may have fewer forwards."""
@@ -57,59 +53,59 @@ class Length:
 
     def epochs(self, steps: int) -> float:
         """Return how many epochs so many steps are, a whole number where they are."""
-        return steps // self.epoch if steps % self.epoch == 0 else steps / self.epoch
+        return epochs_of(steps, self.epoch)
 
     @property
     def _batches(self) -> int:
-        whole = max(1, self.images // self.batch)
-        return min(whole, self.limit) if isinstance(self.limit, int) else int(whole * self.limit)
+        return used_batches(max(1, self.images // self.batch), self.limit)
 
     @property
     def epoch(self) -> int:
         """Optimizer steps of an epoch."""
-        return math.ceil(self._batches / self.accumulate)
+        return steps_of_epoch(self._batches, self.accumulate)
 
 
-class Blind:
-    """Stand in for data: shape and classes are known, images are not there."""
+@dataclass(frozen=True, kw_only=True)
+class RehearsalSetup(Setup):
+    """A setup without images and trainers: the length of training is given, and nothing can be measured.
 
-    def __init__(self, data: Any) -> None:
-        self.shape, self.classes, self.batch_size, self.order_seed = data.shape, data.classes, data.batch_size, 0
+    Args:
+        length: how long an epoch is.
+        settings: the trainer's ``max_epochs`` and ``max_steps``, unless a fit brings its own.
+    """
+
+    length: Length
+    settings: Mapping[str, Any]
+
+    def numbers(self, **budget: Any) -> Numbers:
+        """Return the length of a fit, on the CPU, whatever the run is made for."""
+        # as the trainer has it: a fit's own number of epochs keeps the run's number of steps
+        wanted = {**{key: self.settings.get(key) for key in ("max_epochs", "max_steps")}, **budget}
+        return Numbers(self.length.epoch, wanted["max_epochs"], wanted["max_steps"])
 
     def training_sets(self) -> tuple[None, None]:
         """Return neither training nor validation images."""
         return None, None
 
 
-def blindfold(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a recipe that does not look at data between its fits."""
-    nothing = {"recalibrate": False, "barrier": 0, "hessian": 0}
-    return {**recipe, "look": {**recipe["look"], **nothing}} if "look" in recipe else dict(recipe)
-
-
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Rehearsal(Run):
-    """A run whose fits cost what they cost and learn nothing.
-
-    Args:
-        length: how long an epoch is.
-        settings: the trainer's ``max_epochs`` and ``max_steps``, unless a fit brings its own.
+    """A run that accounts for the cost of its fits but trains nothing, and neither reads nor writes files.
 
     Attributes:
         notes: why a figure is not exact.
         twins: the last fit and what it was asked for: particles that differ in the order of data alone cost the same.
     """
 
-    length: Length
-    settings: Mapping[str, Any]
+    setup: RehearsalSetup
     notes: list[str] = field(default_factory=list)
     twins: list[tuple[Any, State]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, folder: Path, *, length: Length, settings: Mapping[str, Any]) -> Rehearsal:
-        """Rehearse this run; ``folder`` is for recipes that write, and may vanish afterwards."""
-        parts = {f.name: getattr(run, f.name) for f in fields(Run) if f.init and not f.name.startswith("_")}
-        return cls(**{**parts, "folder": folder, "data": Blind(run.data)}, length=length, settings=settings)
+    def of(cls, setup: Setup, *, length: Length, settings: Mapping[str, Any]) -> Rehearsal:
+        """Rehearse a run of this setup."""
+        parts = {f.name: getattr(setup, f.name) for f in fields(Setup) if not f.name.startswith("_")}
+        return cls(setup=RehearsalSetup(**parts, length=length, settings=settings), stages=Stages(Path()))
 
     def fit(
         self,
@@ -121,29 +117,30 @@ class Rehearsal(Run):
         seed: int | None = None,
         rate: float | None = None,
         average: Any = None,
+        alone: bool = False,
         **budget: Any,
     ) -> State:
         """Charge what the fit would cost, and return its masks on untrained weights."""
-        del seed, rate, average
-        first, last = span or (0, self.total_steps(**budget))
+        del seed, rate, average, alone
+        first, last = span or (0, self.setup.total_steps(**budget))
         idle = first == last
-        state = (start or self.initial()) if idle else self._play(start, method or self.method, last - first)
-        self.fits[f"{self.prefix}{name}"] = state.facts
+        state = (start or self.initial()) if idle else self._play(start, method or self.setup.method, last - first)
+        self.journal.note_fit(self.stages.full_name(name), state.facts)
         return state
 
     def _play(self, start: State | None, method: Method, steps: int) -> State:
         for (begun, used, lasted), state in self.twins:
             if begun is start and used == method and lasted == steps:
                 return state
-        torch.manual_seed(self.seed)
-        module = self.network()
+        torch.manual_seed(self.setup.seed)
+        module = self.setup.network()
         if start is not None:
             module.load_state_dict(dict(start.weights))
-        sketch = Sketch(module, self, method, steps, start)
-        sketch.play(self.length.samples)
-        self.notes += [note for note in sketch.notes if note not in self.notes]
+        sketch = Sketch(module, self.setup, method, steps, start)
+        sketch.play(self.setup.length.samples)
+        self.notes.extend(note for note in sketch.notes if note not in self.notes)
         weights = {key: value.detach() for key, value in module.state_dict().items()}
-        state = State(weights, dict(sketch.net.masks), _facts(sketch, self.length, steps))
+        state = State(weights, dict(sketch.net.masks), _facts(sketch, self.setup.length, steps))
         self.twins[:] = [((start, method, steps), state)]
         return state
 
@@ -155,28 +152,6 @@ class Rehearsal(Run):
         """Make a state anew: nothing is saved."""
         del name
         return make()
-
-    def total_steps(self, **budget: Any) -> int:
-        """Return the optimizer steps of a whole fit."""
-        # as the trainer has it: a fit's own number of epochs keeps the run's number of steps
-        wanted = {**{key: self.settings.get(key) for key in ("max_epochs", "max_steps")}, **budget}
-        return self.length.steps(wanted["max_epochs"], wanted["max_steps"])
-
-    def epoch_steps(self, **budget: Any) -> int:
-        """Return the optimizer steps of an epoch."""
-        del budget
-        return self.length.epoch
-
-    @property
-    def device(self) -> torch.device:
-        """Where a rehearsal takes place, whatever the run is made for."""
-        return torch.device("cpu")
-
-    def evaluate(self, state: State, *, split: str = "test") -> dict[str, float]:
-        """Measure nothing: every accuracy is zero."""
-        del state
-        prefix = "test" if split == "test" else "val"
-        return {f"{prefix}_accuracy": 0.0, f"{prefix}_top5": 0.0, f"{prefix}_loss": 0.0}
 
 
 def _facts(sketch: Sketch, length: Length, steps: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebench.runs.folder import RunFolder
+
 if TYPE_CHECKING:
     from sparsebench.fits import Run
 
@@ -24,12 +26,12 @@ MARK = "SPARSEBENCH_HELPER"
 
 
 def number_of(config: Mapping[str, Any]) -> int:
-    """Return how many processes a run may use.
+    """Return how many processes a run may use: what users write as ``recipe.workers``.
 
     Raises:
         ValueError: fewer than one, or several where each run has several already.
     """
-    workers, trainer = config["recipe"].get("workers", 1), config["trainer"]
+    workers, trainer = config["workers"], config["trainer"]
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"recipe.workers={workers} is impossible: give a whole number of at least 1")
     if workers > 1 and (trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1):
@@ -42,14 +44,14 @@ def number_of(config: Mapping[str, Any]) -> int:
 
 @contextlib.contextmanager
 def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]:
-    """Have a run helped for the duration, by one process less than ``recipe.workers``, and say what that brought."""
+    """Start ``recipe.workers - 1`` helper processes for this run; report the speed-up, and end them afterwards."""
     workers, began = number_of(config), time.monotonic()
-    run.shared = workers > 1
     started = [_start(folder, number) for number in range(1, workers)]
     try:
         yield
-        if workers > 1 and run.fresh:
-            print(f"sparsebench: {workers} processes: {gain(run, time.monotonic() - began)}", flush=True)
+        trained = run.journal.seconds_trained()
+        if workers > 1 and trained is not None:
+            print(f"sparsebench: {workers} processes: {gain(trained, time.monotonic() - began)}", flush=True)
     finally:
         for process in started:
             process.terminate()
@@ -60,21 +62,17 @@ def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]
 def help_out(folder: Path) -> None:
     """Execute the recipe of a run as a helper: no test, no result."""
     _die_with(int(os.environ[MARK]))
-    import yaml
-
     from sparsebench.app.config.build import build_recipe, build_run
+    from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.console import quieten
 
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = lift_workers(RunFolder(folder).config())
     quieten()
-    run = build_run({**config, "progress": "none"}, folder)
-    run.shared = True
-    build_recipe(config)(run)
+    build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 
 
-def gain(run: Run, seconds: float) -> str:
-    """Say what the processes have brought: seconds of training over the seconds that passed."""
-    trained = sum(run.fits[name].get("seconds", 0.0) for name in run.fresh if name in run.fits)
+def gain(trained: float, seconds: float) -> str:
+    """Say what several processes have gained: seconds of training over the seconds that passed."""
     return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
 
 
@@ -86,7 +84,7 @@ def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
     own = {"CUDA_VISIBLE_DEVICES": _device(number % devices)} if devices > 1 else {}
     environment = {**os.environ, **threads, **own, MARK: str(os.getpid())}
     command = [sys.executable, "-m", "sparsebench.app.process.helpers", str(folder)]
-    with (folder / f"helper{number}.log").open("wb") as log:
+    with RunFolder(folder).helper_log(number).open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 

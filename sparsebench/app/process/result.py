@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from sparsebench.cost.flops import LayerCost, layer_costs
-from sparsebench.fits import Run, State
+from sparsebench.fits import Setup, State
 from sparsebench.results.record import describe_network, environment
 from sparsebench.runs.identity import identity, method_name, model_name
 
 
-def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping[str, Any]) -> dict[str, Any]:
+def outcome(setup: Setup, state: State, tested: Mapping[str, float], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole result of a run, ready for JSON."""
-    net = run.network()
-    costs = layer_costs(net, torch.zeros(1, *run.data.shape))
+    net = setup.network()
+    costs = layer_costs(net, torch.zeros(1, *setup.data.shape))
     facts = dict(state.facts)
     choices = config["choices"]
     density = config["method"].get("density")
@@ -40,16 +40,16 @@ def outcome(run: Run, state: State, tested: Mapping[str, float], config: Mapping
         "train_flops_ratio": facts.pop("train_flops") / facts["dense_flops"],
         "executed_flops_ratio": facts.pop("executed_flops") / facts["dense_flops"],
         "train_flops_dense": facts.pop("dense_flops"),
-        **_describe(run, state, net, costs),
+        **_describe(setup, state, net, costs),
         **facts,
         "config_hash": identity(config),
         **environment(),
     }
 
 
-def _describe(run: Run, state: State, net: nn.Module, costs: Sequence[LayerCost]) -> dict[str, Any]:
+def _describe(setup: Setup, state: State, net: nn.Module, costs: Sequence[LayerCost]) -> dict[str, Any]:
     """Describe the network; of an ensemble, one network, and the inference cost of all."""
-    described = describe_network(net, run.prunable.select(net), costs, state.weights, state.masks)
+    described = describe_network(net, setup.prunable.select(net), costs, state.weights, state.masks)
     networks = 1 + len(state.members)
     cost = {key: described[key] * networks for key in ("test_flops", "test_flops_ratio")}
     return {**described, **cost, "networks": networks}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+
+from sparsebench.runs.atomic import PARTIAL, publish
 
 
 class Continuation(L.Callback):
@@ -57,11 +58,11 @@ class Continuation(L.Callback):
             self._write(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the checkpoint of the last epoch's end count."""
+        """Publish the checkpoint of the previous epoch."""
         self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the checkpoint of the last epoch's end count."""
+        """Publish the checkpoint of the previous epoch."""
         self._commit(trainer)
 
     def _is_time(self, trainer: L.Trainer) -> bool:
@@ -72,7 +73,7 @@ class Continuation(L.Callback):
 
     @property
     def _partial(self) -> Path:
-        return self.path.with_name(self.path.name + ".partial")
+        return self.path.with_name(self.path.name + PARTIAL)  # one name for all ranks, whose trainers write together
 
     def _write(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self._partial)
@@ -80,7 +81,7 @@ class Continuation(L.Callback):
 
     def _commit(self, trainer: L.Trainer) -> None:
         if self._written and trainer.is_global_zero:
-            os.replace(self._partial, self.path)
+            publish(self._partial, self.path)
         self._written = False
 
     # -- random state ---------------------------------------------------------------------------------------------

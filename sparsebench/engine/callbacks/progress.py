@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 
@@ -48,14 +49,15 @@ def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:
     """Return the callbacks that show progress.
 
     Args:
-        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal, lines elsewhere.
+        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal of its own, lines elsewhere.
         label: what stands before each line.
 
     Raises:
         ValueError: unknown kind.
     """
-    if kind == "auto":
-        kind = "rich" if sys.stdout.isatty() else "lines"
+    if kind == "auto":  # bars of several processes would overwrite each other
+        alone = multiprocessing.parent_process() is None
+        kind = "rich" if alone and sys.stdout.isatty() else "lines"
     if kind == "rich":
         theme = RichProgressBarTheme(metrics_format=".4f", metrics_text_delimiter="  ")
         return [RichProgressBar(leave=False, theme=theme)]

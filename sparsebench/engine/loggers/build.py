@@ -12,17 +12,29 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sparsebench.engine.loggers.metrics_file import MetricsFile
+from sparsebench.engine.protocols import Closable
+from sparsebench.runs.folder import RunFolder
 
 
-def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> list[Logger]:
-    """Build the loggers of a run.
+def build_loggers(
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
+    label: str,
+    run: str | None = None,
+    stage: str | None = None,
+) -> list[Logger]:
+    """Build the loggers of a run, or of one stage of its recipe.
 
     Args:
-        folder: the run's folder.
+        folder: where logs are written.
         settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
             ``tags``, ``artifacts`` and ``offline`` (None: offline unless a key is set).
         config: the resolved configuration, shown by loggers that can.
         label: name of the run for people.
+        run: name of the run's folder; that of ``folder`` by default.
+        stage: the stage of the run that is logged; None for the run itself.
 
     Raises:
         ValueError: unknown kind, or a package that is missing.
@@ -30,11 +42,11 @@ def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[
     kind = settings["kind"]
     if kind == "none":
         return []
-    loggers: list[Logger] = [MetricsFile(folder / "metrics.csv")]
+    loggers: list[Logger] = [MetricsFile(RunFolder(folder).metrics)]
     if kind == "tensorboard":
         loggers.append(_tensorboard(folder))
     elif kind == "wandb":
-        loggers.append(_wandb(folder, settings, config, label))
+        loggers.append(_wandb(folder, settings, config, label, run or folder.name, stage))
     elif kind != "csv":
         raise ValueError(f"logger {kind!r} is unknown: choose csv, tensorboard, wandb or none")
     return loggers
@@ -43,8 +55,8 @@ def build_loggers(folder: Path, *, settings: Mapping[str, Any], config: Mapping[
 def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
     """Close every logger; a W&B run is marked failed where the run failed."""
     for logger in loggers:
-        if hasattr(logger, "close"):
-            logger.close(failed=failed, summary=summary or {})  # type: ignore[attr-defined]
+        if isinstance(logger, Closable):
+            logger.close(failed=failed, summary=summary or {})
         else:
             logger.finalize("failed" if failed else "success")
 
@@ -54,14 +66,15 @@ def _tensorboard(folder: Path) -> Logger:
         raise ValueError("logger=tensorboard needs the package tensorboard: install sparsebench[tensorboard]")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+    return TensorBoardLogger(save_dir=folder, name="", version=RunFolder(folder).tensorboard.name)
 
 
-def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], label: str) -> Logger:
+def _wandb(
+    folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], label: str, run: str, stage: str | None
+) -> Logger:
     from sparsebench.engine.loggers.wandb import WandbRun, identity_of
 
     offline = settings["offline"] if settings["offline"] is not None else not os.environ.get("WANDB_API_KEY")
-    run, stage = identity_of(folder)
     choices = config.get("choices") or {}
     names = [str(choices[key]) for key in ("method", "model", "dataset", "recipe") if choices.get(key)]
     return WandbRun(
@@ -73,7 +86,7 @@ def _wandb(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any],
         name=label if stage is None else f"{label} {stage}",
         group=config["name"],
         job_type="train" if stage is None else "stage",
-        id=run,
+        id=identity_of(run, stage),
         resume="allow",
         save_dir=str(folder.resolve()),
         offline=offline,

@@ -10,8 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-ARTIFACTS = ("final.pt", "masks.pt", "members.pt", "config.yaml", "result.json")
-"""Files of a finished run that are uploaded where that is asked for."""
+from sparsebench.runs.files import ARTIFACTS
 
 
 class WandbRun(WandbLogger):
@@ -70,9 +69,12 @@ class WandbRun(WandbLogger):
         self.experiment.log_artifact(artifact)
 
 
-def identity_of(folder: Path) -> tuple[str, str | None]:
-    """Return the id of a run, the same whenever it is continued, and the stage of a recipe it is, if any."""
-    stage = folder.name if folder.parent.name == "stages" else None
-    top = folder if stage is None else folder.parent.parent
-    name = top.name.rpartition("--")[2] or top.name
-    return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}"), stage
+def identity_of(run: str, stage: str | None) -> str:
+    """Return the W&B id of a run, or of a stage of it: the same whenever it is continued.
+
+    Args:
+        run: name of the run's folder; its hash is taken where it ends with one.
+        stage: name of the stage; None for the run itself.
+    """
+    name = run.rpartition("--")[2] or run
+    return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}")

@@ -1,0 +1,40 @@
+"""How long training lasts: batches of an epoch, optimizer steps of an epoch and of a whole fit."""
+
+from __future__ import annotations
+
+import math
+
+
+def used_batches(count: int, limit: int | float) -> int:
+    """Return how many of ``count`` batches are used under a limit: a number as an int, a share as a float."""
+    return min(count, limit) if isinstance(limit, int) else int(count * limit)
+
+
+def steps_of_epoch(batches: int, accumulate: int) -> int:
+    """Return the optimizer steps of an epoch; the last one may accumulate fewer batches."""
+    return math.ceil(batches / accumulate)
+
+
+def steps_of_fit(epoch: int, max_epochs: int | None, max_steps: int | None) -> int:
+    """Return the optimizer steps of a whole fit: the nearer of its two ends.
+
+    Args:
+        epoch: optimizer steps of an epoch.
+        max_epochs: end in epochs; None or a negative number for none.
+        max_steps: end in steps; None or a negative number for none.
+
+    Raises:
+        ValueError: there is no end, or no step before it.
+    """
+    ends = [epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
+    ends += [max_steps] if max_steps is not None and max_steps >= 0 else []
+    if not ends:
+        raise ValueError("training has no end, schedules need one: set trainer.max_epochs or trainer.max_steps")
+    if min(ends) < 1:
+        raise ValueError(f"{min(ends)} optimizer steps are no training: raise trainer.max_epochs or max_steps")
+    return min(ends)
+
+
+def epochs_of(steps: int, epoch: int) -> int | float:
+    """Return how many epochs so many steps are: an int where they are whole."""
+    return steps // epoch if steps % epoch == 0 else steps / epoch

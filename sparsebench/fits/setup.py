@@ -1,0 +1,166 @@
+"""Setup: the parts that every fit of a run is made of, and the numbers that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from torch import nn
+from torch.nn import Parameter
+
+from sparsebench.data import ImageData
+from sparsebench.data.loader import Source
+from sparsebench.engine import Classifier
+from sparsebench.fits.length import steps_of_epoch, steps_of_fit, used_batches
+from sparsebench.fits.state import State
+from sparsebench.methods import Method
+from sparsebench.sparse import Prunable, SparseModel
+
+_DECIDE_NUMBERS = frozenset({"network", "data", "classifier", "trainer", "prunable"})
+"""Parts that the numbers of a setup follow from."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a trainer and the data say about the length and the place of a fit.
+
+    Attributes:
+        epoch_steps: optimizer steps of an epoch.
+        max_epochs: end in epochs; None or negative for none.
+        max_steps: end in optimizer steps; negative for none.
+        limits: batches of training and of validation that are used: numbers as ints, shares as floats.
+        device: where this process computes.
+    """
+
+    epoch_steps: int
+    max_epochs: int | None
+    max_steps: int | None
+    limits: tuple[int | float, int | float] = (1.0, 1.0)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of a whole fit; raises ValueError where there is no end."""
+        return steps_of_fit(self.epoch_steps, self.max_epochs, self.max_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The parts of every fit of a run. Numbers are computed when first asked for, and then remembered.
+
+    Args:
+        network: builds the network; called under ``seed``.
+        data: the data module.
+        classifier: (network, total_steps=...) -> LightningModule.
+        method: what differs from dense training.
+        trainer: keyword arguments -> Trainer.
+        prunable: which parameters may be sparse.
+        loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
+        progress: callbacks that show progress, made anew for each fit.
+        seed: initial weights, data order and masks.
+        compile: compile the network in place.
+        per_layer: log density and gradient flow of each layer.
+        on_collapse: what happens when a layer loses every weight: ``warn``, ``error`` or ``floor``.
+        save_seconds: least time between two checkpoints.
+        save_steps: checkpoint after this many steps too.
+    """
+
+    network: Callable[[], nn.Module]
+    data: ImageData
+    classifier: Callable[..., Classifier]
+    method: Method
+    trainer: Callable[..., L.Trainer]
+    prunable: Prunable = field(default_factory=Prunable)
+    loggers: Callable[..., Sequence[Logger]] = lambda folder, *, run, stage: ()
+    progress: Callable[[], Sequence[L.Callback]] = lambda: ()
+    seed: int = 0
+    compile: bool = False
+    per_layer: bool = True
+    on_collapse: str = "warn"
+    save_seconds: float = 60.0
+    save_steps: int | None = None
+    _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def replace(self, **parts: Any) -> Setup:
+        """Return the setup with other parts; numbers are shared unless they follow from one of these."""
+        return replace(self, **parts, _known=self._known if _DECIDE_NUMBERS.isdisjoint(parts) else {})
+
+    # -- length and place -----------------------------------------------------------------------------------------
+
+    def numbers(self, **budget: Any) -> Numbers:
+        """Return the length of a fit and its device, asked once of a trainer that never trains.
+
+        Args:
+            budget: keywords for the trainer, such as ``max_epochs``.
+        """
+        return self._once(f"numbers {sorted(budget.items())}", lambda: self._ask_trainer(budget))
+
+    def total_steps(self, **budget: Any) -> int:
+        """Return the optimizer steps of a whole fit; raise ValueError where training has no end."""
+        return self.numbers(**budget).total_steps
+
+    def epoch_steps(self, **budget: Any) -> int:
+        """Return the optimizer steps of an epoch."""
+        return self.numbers(**budget).epoch_steps
+
+    def quiet_trainer(self, **budget: Any) -> L.Trainer:
+        """Build a trainer without callbacks, loggers or a progress bar."""
+        return self.trainer(callbacks=[], logger=[], enable_progress_bar=False, **budget)
+
+    def training_sets(self) -> tuple[Source | None, Source | None]:
+        """Return training and validation images; None where there are none to look at."""
+        return self.data.training_sets()
+
+    def _ask_trainer(self, budget: Mapping[str, Any]) -> Numbers:
+        trainer: Any = self.quiet_trainer(**budget)
+        self.data.prepare_data()
+        self.data.setup("fit")
+        batches = used_batches(len(self.data.train_dataloader()), trainer.limit_train_batches)
+        return Numbers(
+            epoch_steps=steps_of_epoch(batches, trainer.accumulate_grad_batches),
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            limits=(trainer.limit_train_batches, trainer.limit_val_batches),
+            device=trainer.strategy.root_device,
+        )
+
+    # -- the untrained network ------------------------------------------------------------------------------------
+
+    def initial(self) -> State:
+        """Return the network as it is built, untrained and dense."""
+        L.seed_everything(self.seed, verbose=False)
+        return State({name: value.detach().clone() for name, value in self.network().state_dict().items()}, {})
+
+    @property
+    def blank(self) -> SparseModel:
+        """Names and shapes of the parameters that may be sparse, as a dense sparse model without values."""
+        return self._once("untrained", self._inspect)[0]
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of all parameters; those of shared ones too."""
+        return self._once("untrained", self._inspect)[1]
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate of the whole schedule at a progress in [0, 1]."""
+        module = self.classifier(nn.Identity(), total_steps=1)
+        return base_rate(module) * (1.0 if module.schedule is None else module.schedule(progress))
+
+    def _inspect(self) -> tuple[SparseModel, frozenset[str]]:
+        net = self.network()
+        params = {name: Parameter(p.detach().to("meta")) for name, p in self.prunable.select(net).items()}
+        return SparseModel(params), frozenset(name for name, _ in net.named_parameters(remove_duplicate=False))
+
+    def _once(self, key: str, compute: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+
+def base_rate(module: Classifier) -> float:
+    """Return the learning rate that schedules are factors of."""
+    return float(module.build_optimizer([Parameter(torch.zeros(1))]).defaults["lr"])
