@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
@@ -109,11 +110,13 @@ _NEEDS = "a temperature needs a network that returns logits; set the method's te
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and without a trace."""
+    """Evaluate in full precision, without a trace, and with what has second derivatives: no compiled graph, no fused
+    attention.
+    """
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
-    with silenced(module), evaluating(module), full, eager:
+    with silenced(module), evaluating(module), full, eager, sdpa_kernel(SDPBackend.MATH):
         yield
     for part in module.modules():
         if isinstance(part, Metric):

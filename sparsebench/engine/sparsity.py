@@ -41,7 +41,7 @@ from sparsebench.cost.passes import Passes
 from sparsebench.engine.agreement import average_gradients, check_agreement
 from sparsebench.engine.learned import adopt_learned, announce_learned, check_trained, create_learned
 from sparsebench.engine.probe import CountingProbe, build_probe
-from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, will_skip
+from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, spare_empty_steps, will_skip
 from sparsebench.methods.base import Clock, Method, Objective
 from sparsebench.sparse import Prunable, SparseModel, digest
 
@@ -126,6 +126,7 @@ class Sparsity(L.Callback):
             create_learned(self._net, self.method)
         if type(self.method).loss is not Method.loss or type(self.method).view is not Method.view:
             route_steps(pl_module, self.module, self._loss, lambda: self.method.view(self.net))
+        spare_empty_steps(pl_module)
         announce_learned(pl_module, self._net, self.method)
 
     def _loss(self, objective: Objective) -> Tensor:

@@ -14,6 +14,7 @@ from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
 from sparsebench.app.process.console import PREFIX, quieten, speak_for
 from sparsebench.app.process.ranks import is_several, single_process
 from sparsebench.app.process.signals import heeding_signals, interrupted_code
+from sparsebench.app.process.sockets import shorten_socket_folder
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 
@@ -35,6 +36,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     from sparsebench.results.record import without_nan
 
     quieten()
+    shorten_socket_folder()
     run, config = None, lift_workers(config)
     try:
         run = build_run(config, folder.path, shared=number_of(config) > 1)
