@@ -98,7 +98,8 @@ def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
 
     Clocks of machines differ, so the disk's alone is asked: when the heartbeat was written, and what time it is now.
     """
-    if read_heartbeat(heartbeat).get("host") in (None, socket.gethostname()):
+    sign = read_heartbeat(heartbeat)
+    if sign.get("host") in (None, socket.gethostname()) or "updated" not in sign:
         return False
     try:
         written = heartbeat.stat().st_mtime

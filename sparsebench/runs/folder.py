@@ -10,6 +10,7 @@ import contextlib
 import csv
 import json
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsebench.runs import activity, files
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.atomic import create_atomically, write_atomically
 from sparsebench.runs.files import RunFiles
 from sparsebench.runs.lock import Held
 from sparsebench.runs.walk import walk
@@ -162,6 +163,20 @@ class RunFolder(RunFiles):
         with contextlib.suppress(OSError):
             self.path.rmdir()
         return not self.path.exists()
+
+    def attempt(self) -> str:
+        """Return what tells this attempt at the run from others, in other folders or before ``clear``: 6 digits.
+
+        Drawn when first asked for, and kept for as long as the attempt is continued.
+        """
+        path = self.path / files.ATTEMPT
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                if re.fullmatch("[0-9a-f]{6}", found := path.read_text(encoding="utf-8", errors="replace").strip()):
+                    return found
+                path.unlink()  # damaged
+            create_atomically(path, f"{secrets.token_hex(3)}\n")
+        return path.read_text(encoding="utf-8").strip()
 
     # -- who is at work -------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sparsebench.app.errors import STOPPED
@@ -51,7 +52,7 @@ def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
     check_folder(folder, config)
     if not config["rerun"]:
         if folder.is_finished():
-            return _finished(folder)
+            return _finished(folder, config)
         if (old := finished_under_old_name(config)) is not None:
             return _finished(old)
 
@@ -109,7 +110,14 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """
     if not folder.config_file.exists():
         return
-    other = folder.config()
+    try:
+        other = folder.config()
+    except ValueError:
+        if config["run_dir"] is not None:  # nothing else tells what that folder holds
+            raise
+        print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: written anew", flush=True)
+        folder.config_file.unlink()
+        return
     if identity(other) != identity(config):
         found = differences(essence(other), essence(config))
         names = [f"{key}: {there} there, {here} here" for key, (there, here) in found.items()]
@@ -136,9 +144,19 @@ def _bring_to_end(
     return folder.result()
 
 
-def _finished(folder: RunFolder) -> dict[str, Any]:
+def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    kind = (asked or {}).get("logger", {}).get("kind")
+    if kind in LOGGED and not LOGGED[kind](folder).exists():
+        print(f"sparsebench: it was trained without logger={kind}, to which nothing is sent now")
     return folder.result()
+
+
+LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
+    "wandb": lambda folder: folder.wandb,
+    "tensorboard": lambda folder: folder.tensorboard,
+}
+"""Logger -> folder that it leaves in a run."""
 
 
 def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
