@@ -6,6 +6,7 @@ whole number and a list.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def tidy(config: dict[str, Any]) -> None:
         _replace(config, key, _number)
     for key in PARTS:
         _replace(config, key, _part)
+    _check_targets(config)
     for key in NEVER_NULL:
         group, name = _place(config, key)
         if name in group and group[name] is None:
@@ -74,10 +76,26 @@ def _replace(config: dict[str, Any], key: str, convert: Any) -> None:
         group[name] = convert(key, group[name])
 
 
+def _check_targets(value: Any, name: str = "") -> None:
+    """Refuse a ``_target_`` that names nothing."""
+    if not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        if key == "_target_" and not (isinstance(part, str) and part.strip(".")):
+            raise ValueError(
+                f"{name}_target_={_shown(part)} names no class or function: give one, such as torch.optim.SGD"
+            )
+        _check_targets(part, f"{name}{key}.")
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
 def _whole(key: str, value: Any) -> int:
     least = WHOLE[key]
     allowed = f"choose a whole number of at least {least}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ValueError(f"{key}={_shown(value)} is no number: {allowed}")
     if value != int(value) or value < least:
         raise ValueError(f"{key}={value:g} is impossible: {allowed}")
@@ -85,7 +103,7 @@ def _whole(key: str, value: Any) -> int:
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ValueError(f"{key}={_shown(value)} is no number: choose one of at least {NUMBERS[key]:g}")
     if value < NUMBERS[key]:
         raise ValueError(f"{key}={value:g} is impossible: choose a number of at least {NUMBERS[key]:g}")
@@ -93,7 +111,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _part(key: str, value: Any) -> int | float:
-    sound = not isinstance(value, bool) and isinstance(value, int | float) and value > 0
+    sound = _is_number(value) and value > 0
     if not sound or (isinstance(value, float) and value > 1 and value != int(value)):
         raise ValueError(
             f"{key}={_shown(value)} is impossible: choose a number of batches of at least 1, or a share in (0, 1]"
