@@ -32,6 +32,7 @@ WHOLE = {
     "recipe.workers": 1,
 }
 """Whole numbers, each with the least that makes sense; null is left to whoever reads it."""
+_MOST = 2**32 - 1  # what seeds may be, and more than anything that is counted
 NUMBERS = {"trainer.save_seconds": 0.0, "trainer.gradient_clip_val": 0.0, "trainer.label_smoothing": 0.0}
 """Numbers, each with the least that makes sense."""
 PARTS = ("trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
@@ -57,7 +58,7 @@ def tidy(config: dict[str, Any]) -> None:
         _replace(config, key, _number)
     for key in PARTS:
         _replace(config, key, _part)
-    _check_targets(config)
+    _check_everywhere(config)
     for key in NEVER_NULL:
         group, name = _place(config, key)
         if name in group and group[name] is None:
@@ -76,16 +77,19 @@ def _replace(config: dict[str, Any], key: str, convert: Any) -> None:
         group[name] = convert(key, group[name])
 
 
-def _check_targets(value: Any, name: str = "") -> None:
-    """Refuse a ``_target_`` that names nothing."""
-    if not isinstance(value, dict):
-        return
-    for key, part in value.items():
-        if key == "_target_" and not (isinstance(part, str) and part.strip(".")):
-            raise ValueError(
-                f"{name}_target_={_shown(part)} names no class or function: give one, such as torch.optim.SGD"
-            )
-        _check_targets(part, f"{name}{key}.")
+def _check_everywhere(value: Any, name: str = "") -> None:
+    """Refuse a ``_target_`` that names nothing, and numbers that are none, wherever they stand."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value} is no finite number: choose one")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            full = f"{name}.{key}" if name else str(key)
+            if key == "_target_" and not (isinstance(part, str) and part.strip(".")):
+                raise ValueError(f"{full}={_shown(part)} names no class or function: give one, as torch.optim.SGD")
+            _check_everywhere(part, full)
+    elif isinstance(value, list):
+        for part in value:
+            _check_everywhere(part, name)
 
 
 def _is_number(value: Any) -> bool:
@@ -97,6 +101,8 @@ def _whole(key: str, value: Any) -> int:
     allowed = f"choose a whole number of at least {least}"
     if not _is_number(value):
         raise ValueError(f"{key}={_shown(value)} is no number: {allowed}")
+    if value > _MOST:
+        raise ValueError(f"{key}={value} is impossible: choose a whole number of at most {_MOST}")
     if value != int(value) or value < least:
         raise ValueError(f"{key}={value:g} is impossible: {allowed}")
     return int(value)

@@ -112,13 +112,14 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
         return
     try:
         other = folder.config()
-    except ValueError:
+        found = identity(other)
+    except (ValueError, KeyError, TypeError, AttributeError):
         if config["run_dir"] is not None:  # nothing else tells what that folder holds
-            raise
+            raise ValueError(f"{folder.config_file} is damaged: choose another run_dir, or delete the folder") from None
         print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: written anew", flush=True)
         folder.config_file.unlink()
         return
-    if identity(other) != identity(config):
+    if found != identity(config):
         found = differences(essence(other), essence(config))
         names = [f"{key}: {there} there, {here} here" for key, (there, here) in found.items()]
         raise ValueError(
