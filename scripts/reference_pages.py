@@ -1,13 +1,13 @@
-"""Write the reference pages of the documentation from code: configuration, command line, results, Python.
+"""Write the reference pages of the documentation from code: configuration, command line, Python.
 
-Called by `scripts/docs`; the pages lie in docs/reference/ and are not committed.
+Called by `scripts/docs`; the pages lie in docs/reference/ and are not committed. That of results is, see
+`scripts/result_reference.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import io
 import os
@@ -52,12 +52,6 @@ Arguments are overrides of the [configuration](configuration/index.md). `-m` (`-
 separated by commas, `--config-dir FOLDER` adds a folder of your own, `--cfg job` prints the configuration instead of
 training.
 """
-RESULTS = """\
-# Results
-
-Every finished run leaves `result.json`, one object, and `metrics.csv`, one row for each epoch. `sparsebench report`
-explains its columns below the table; the [glossary](../glossary.md) says what is counted.
-"""
 PYTHON = """\
 # Python
 
@@ -86,12 +80,6 @@ def help_of(verb: str) -> str:
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([verb, "--help"])
     return said.getvalue().rstrip()
-
-
-def results() -> Iterator[Page]:
-    """Yield a page about result.json and metrics.csv, unless the schema has written one that is committed."""
-    if importlib.util.find_spec("sparsebench.results.schema") is None:
-        yield PAGES / "result.md", [RESULTS]
 
 
 def python() -> Iterator[Page]:
@@ -138,7 +126,7 @@ def by_family() -> list[str]:
 def main() -> None:
     """Write all pages; one that has not changed is left alone."""
     os.environ.update(COLUMNS="100", NO_COLOR="1")
-    for write in (reference_configuration.pages, command_line, results, python):
+    for write in (reference_configuration.pages, command_line, python):
         for path, lines in write():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = "\n".join(lines).rstrip() + "\n"

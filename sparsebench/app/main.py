@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     _say_what_can_be_said()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())))
+        print(USAGE.format(verbs="\n".join(f"  {verb:<14}{text}" for verb, text in VERBS.items())))
         return
     if arguments[0] == "--version":
         from importlib.metadata import version

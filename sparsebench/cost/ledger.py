@@ -26,11 +26,15 @@ class Ledger:
     def __init__(self, costs: Sequence[LayerCost]) -> None:
         self._costs = tuple(costs)
         self._sample_macs = dense_macs(costs)
+        self.reset()
+        self._densities: dict[str, float] = {}
+        self._active: int = self._sample_macs
+
+    def reset(self) -> None:
+        """Begin anew: nothing has been spent."""
         self._macs: dict[str, int] = dict.fromkeys(_KINDS, 0)
         self.samples = 0
         self.steps = 0
-        self._densities: dict[str, float] = {}
-        self._active: int = self._sample_macs
 
     def charge(
         self, passes: Passes, densities: Mapping[str, float], samples: int, *, executed: Passes | None = None
@@ -83,7 +87,7 @@ class Ledger:
     # -- reading ------------------------------------------------------------------------------------------------
 
     @property
-    def dense_flops(self) -> int:
+    def train_flops_dense(self) -> int:
         """FLOPs of training the dense network on the same samples: three forward passes each."""
         return FLOPS_PER_MAC * self._macs["dense"]
 
@@ -110,15 +114,27 @@ class Ledger:
     @property
     def train_flops_ratio(self) -> float:
         """``train_flops`` relative to dense training on the same samples; nan before the first step."""
-        return _ratio(self.train_flops, self.dense_flops)
+        return _ratio(self.train_flops, self.train_flops_dense)
 
     @property
-    def executed_ratio(self) -> float:
+    def executed_flops_ratio(self) -> float:
         """``executed_flops`` relative to dense training on the same samples; nan before the first step.
 
         Masked dense training of one network reads exactly 1.
         """
-        return _ratio(self.executed_flops, self.dense_flops)
+        return _ratio(self.executed_flops, self.train_flops_dense)
+
+    @property
+    def figures(self) -> dict[str, int | float]:
+        """All totals and ratios under their names in ``result.json``."""
+        return {
+            "train_flops": self.train_flops,
+            "train_flops_ratio": self.train_flops_ratio,
+            "train_flops_dense": self.train_flops_dense,
+            "executed_flops": self.executed_flops,
+            "executed_flops_ratio": self.executed_flops_ratio,
+            "start_flops": self.start_flops,
+        }
 
     # -- saving ---------------------------------------------------------------------------------------------------
 

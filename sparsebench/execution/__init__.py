@@ -1,8 +1,28 @@
-"""How sparse weights are really computed."""
+"""How sparse weights are really computed: back ends behind one interface, chosen by name."""
 
-from sparsebench.execution.autotune import Trial
-from sparsebench.execution.channel_network import ChannelNetwork
-from sparsebench.execution.shrink import removable, shrink
-from sparsebench.execution.weight_network import WeightNetwork
+from sparsebench.execution.autotune import Fastest, Trial
+from sparsebench.execution.backends import build_backend
+from sparsebench.execution.base import Backend, Live
+from sparsebench.execution.channel_network import ChannelNetwork, MaskedChannels
+from sparsebench.execution.runtime import Runtime
+from sparsebench.execution.shrink import nonzero_filters, removable, shrink
+from sparsebench.execution.sparse_network import SparseNetwork
+from sparsebench.execution.weight_network import StoredZeros, WeightBackend, WeightNetwork
 
-__all__ = ["ChannelNetwork", "Trial", "WeightNetwork", "removable", "shrink"]
+__all__ = [
+    "Backend",
+    "ChannelNetwork",
+    "Fastest",
+    "Live",
+    "MaskedChannels",
+    "Runtime",
+    "SparseNetwork",
+    "StoredZeros",
+    "Trial",
+    "WeightBackend",
+    "WeightNetwork",
+    "build_backend",
+    "nonzero_filters",
+    "removable",
+    "shrink",
+]

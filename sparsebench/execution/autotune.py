@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+from sparsebench.execution.base import Backend, Masks, SharedMasks
+from sparsebench.functional.score import Objective
+from sparsebench.sparse.model import SparseModel
 
 T = TypeVar("T")
 
@@ -40,6 +45,41 @@ class Trial:
             best = {way: min(taken[1:]) for way, taken in self._seconds.items()}
             self.choice = best[True] <= best[False]
         return result
+
+
+class Fastest(SharedMasks):
+    """The faster of a small network and the same at full size, timed on the first steps.
+
+    The choice is remembered in ``net.memory["execution"]``, so that a continued training does not time again.
+
+    Args:
+        net: the sparse model.
+        small: runs small networks.
+        full: runs the same networks at full size, with the same masks.
+    """
+
+    def __init__(self, net: SparseModel, small: Backend, full: Backend) -> None:
+        super().__init__(small)
+        self.net, self.full, self.trial = net, full, Trial()
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network with these masks, by the way that is tried or chosen."""
+
+        def way(small: bool) -> Tensor:
+            return (self.network if small else self.full).run(objective, masks, statistics=statistics)
+
+        if "execution" in self.net.memory:
+            return way(not self.full_size)
+        loss = self.trial.run(way, device=next(self.module.parameters()).device)
+        if self.trial.choice is not None:
+            self.net.memory["execution"] = {"small": torch.tensor(self.trial.choice)}
+        return loss
+
+    @property
+    def full_size(self) -> bool:
+        """True until the small network has been found to be faster."""
+        known = self.net.memory.get("execution")
+        return known is None or not bool(known["small"])
 
 
 def _now(device: torch.device) -> float:

@@ -1,24 +1,23 @@
-"""What a network of channels is made of: masks and their units, live sets, and the graph that adds channel subsets."""
+"""The channels of a network: which masks there are, which channels live under them, what depends on which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
+from sparsebench.execution.base import Live, Masks
+from sparsebench.execution.describe import describe
 from sparsebench.execution.gather import Drop, Sum
-from sparsebench.execution.liveness import Conv, Spaces, named, spaces, trace
-from sparsebench.execution.liveness_rules import filled
-
-Masks = Mapping[str, Tensor]
-"""Name of a unit (the layer, or the first of those that share a mask) -> bool [outputs], on the CPU."""
+from sparsebench.execution.liveness import Conv, LiveSets, Steps, live_sets, named, steps, trace
+from sparsebench.execution.liveness_rules import round_up
 
 Residual = Literal["union", "tied", "inner"]
 
 
-class ChannelStructure:
+class ChannelGraph:
     """A network whose convolutions, or hidden linear layers, can lose output channels.
 
     Args:
@@ -26,7 +25,7 @@ class ChannelStructure:
         layers: names of the layers that have masks.
         multiple: widths of small layers are rounded up to a multiple of this where that adds no more than an eighth,
             else of its half, and so on: dead channels, multiplied by zero, fill up.
-        sum_multiple: the same for residual sums, whose unions are as wide as chance wills.
+        sum_multiple: the same for residual sums, whose width varies from draw to draw.
         residual: ``union``: every layer has a mask of its own, and a sum lives on the union of its summands; ``tied``:
             layers that add to one stream share a mask; ``inner``: layers that enter a sum have no mask.
 
@@ -53,9 +52,9 @@ class ChannelStructure:
             raise ValueError(f"residual {residual!r} must be one of {', '.join(get_args(Residual))}")
         self.module, self.multiple, self.sum_multiple = module, multiple, sum_multiple
         self.modules = named(module)
-        self._traced: dict[bool, tuple[fx.Graph, fx.GraphModule | None]] = {}
+        self._traced: dict[bool, tuple[Steps, fx.GraphModule | None]] = {}
         self._leaders = {name: name for name in layers}
-        found = spaces(self.graph()[0], self.modules, self._partial())
+        found = live_sets(self.graph()[0], self.modules, self._partial())
         if residual == "inner":
             self._leaders = {name: name for name in self._leaders if name not in found.summed}
             self._traced = {}
@@ -87,16 +86,19 @@ class ChannelStructure:
 
     # -- structure ------------------------------------------------------------------------------------------------
 
-    def graph(self) -> tuple[fx.Graph, fx.GraphModule | None]:
-        """Trace once for each mode, and put sums of channel subsets in the place of sums, where there are any."""
+    def graph(self) -> tuple[Steps, fx.GraphModule | None]:
+        """Return the steps of the network in its present mode, and the twin that adds channel subsets, if it adds any.
+
+        The network is traced once for each mode.
+        """
         mode = self.module.training
         if mode not in self._traced:
-            graph = trace(self.module)
-            found = spaces(graph, self.modules, self._partial())
-            self._traced[mode] = (graph, self._twin(found) if found.sums or found.pads else None)
+            order = steps(trace(self.module))
+            found = live_sets(order, self.modules, self._partial())
+            self._traced[mode] = (order, self._twin(found) if found.sums or found.pads else None)
         return self._traced[mode]
 
-    def _twin(self, found: Spaces) -> fx.GraphModule:
+    def _twin(self, found: LiveSets) -> fx.GraphModule:
         """Share the layers of the module in a graph that adds channel subsets."""
         graph = trace(self.module)
         twin = fx.GraphModule(self.module, graph)
@@ -117,60 +119,84 @@ class ChannelStructure:
         widths = {name: _outputs(self.modules[name]) for name in self._leaders}
         return {name: torch.arange(width) > 0 for name, width in widths.items()}
 
-    def _tie(self, found: Spaces) -> None:
+    def _tie(self, found: LiveSets) -> None:
         order = list(self._leaders)
         for pair in found.ties:
             first, *others = sorted({self._leaders[name] for name in pair}, key=order.index)
             self._leaders = {name: first if leader in others else leader for name, leader in self._leaders.items()}
 
-    def spaces(self, masks: Masks) -> Spaces:
-        """Return the live channels at each place."""
-        each = {name: masks[leader] for name, leader in self._leaders.items()}
-        return spaces(self.graph()[0], self.modules, each)
+    def live(self, masks: Masks) -> ChannelLive:
+        """Return masks with the live channels at each place, found when first asked for."""
+        return masks if isinstance(masks, ChannelLive) and masks.graph is self else ChannelLive(self, masks)
 
-    def wide(self, masks: Masks) -> Spaces:
+    def exact(self, masks: Masks) -> LiveSets:
+        """Return the live channels at each place."""
+        return self.live(masks).exact
+
+    def rounded(self, masks: Masks) -> LiveSets:
         """Return the channels of the small network: the live ones, and the dead ones that round its widths up.
 
         Kernels like round widths, and are made anew for each pair of widths that they have not seen.
         """
-        each = {name: filled(masks[leader], self.multiple) for name, leader in self._leaders.items()}
-        return spaces(self.graph()[0], self.modules, each, multiple=self.sum_multiple)
+        return self.live(masks).rounded
 
-    def shares(self, masks: Masks, *, executed: bool = False) -> dict[str, float]:
-        """Return the share of each weight that the network of these masks multiplies by, by parameter name.
+    def find(self, masks: Masks, *, rounded: bool) -> LiveSets:
+        """Carry masks along the graph; ``exact`` and ``rounded`` do so once for each set of masks."""
+        each = {name: masks[leader] for name, leader in self._leaders.items()}
+        if not rounded:
+            return live_sets(self.graph()[0], self.modules, each)
+        each = {name: round_up(mask, self.multiple) for name, mask in each.items()}
+        return live_sets(self.graph()[0], self.modules, each, multiple=self.sum_multiple)
 
-        Args:
-            masks: bool; probabilities give the expectation under independent draws (not with tied masks).
-            executed: count the dead channels that rounding adds.
-        """
-        found = self.wide(masks) if executed else self.spaces(masks)
-        return {
-            f"{name}.weight": _share(out) * _share(None if tied(self.modules[name]) else live)
-            for name, (out, live) in found.layers.items()
-        }
+    def describe(self) -> str:
+        """List units with the layers that they cut, ties and sums, one per line."""
+        found = live_sets(self.graph()[0], self.modules, self._partial())
+        return "\n".join(describe(self._leaders, self.units, found))
 
-    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
-        """Return the weights that stay, by parameter name: kept rows times kept columns."""
-        kept: dict[str, Tensor] = {}
-        for name, (out, live) in self.spaces(masks).layers.items():
-            weight: Any = self.modules[name].weight
-            rows = torch.ones(weight.shape[0], dtype=torch.bool) if out is None else out
-            columns = (
-                torch.ones(weight.shape[1], dtype=torch.bool) if live is None or tied(self.modules[name]) else live
-            )
-            block: Tensor = (rows[:, None] & columns).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
-            kept[f"{name}.weight"] = block.expand(weight.shape).contiguous().to(weight.device)
-        return kept
+
+class ChannelLive(Live):
+    """Masks over channels, and which channels live under them at each place of one network.
+
+    Args:
+        graph: of the network.
+        masks: by unit; probabilities give expected sets.
+    """
+
+    def __init__(self, graph: ChannelGraph, masks: Masks) -> None:
+        super().__init__(masks)
+        self.graph = graph
+        self._found: dict[tuple[bool, bool], LiveSets] = {}
+        self._shares: dict[int, tuple[Tensor, float]] = {}
+
+    @property
+    def exact(self) -> LiveSets:
+        """The live channels."""
+        return self._find(rounded=False)
+
+    @property
+    def rounded(self) -> LiveSets:
+        """The live channels, and the dead ones that round widths up."""
+        return self._find(rounded=(self.graph.multiple, self.graph.sum_multiple) != (1, 1))
+
+    def share(self, live: Tensor | None) -> float:
+        """Return the share of live channels in one of the sets; one set serves the layers on both of its sides."""
+        if live is None:
+            return 1.0
+        if id(live) not in self._shares:  # the set is kept too, so that its id is not given to another
+            self._shares[id(live)] = (live, float(live.sum(dtype=torch.float64)) / live.numel())
+        return self._shares[id(live)][1]
+
+    def _find(self, *, rounded: bool) -> LiveSets:
+        case = (self.graph.module.training, rounded)
+        if case not in self._found:
+            self._found[case] = self.graph.find(self, rounded=rounded)
+        return self._found[case]
 
 
 def _outputs(layer: Any) -> int:
     return int(layer.weight.shape[0])
 
 
-def _share(live: Tensor | None) -> float:
-    return 1.0 if live is None else float(live.to(torch.float64).mean())
-
-
-def tied(layer: nn.Module) -> bool:
+def is_depthwise(layer: nn.Module) -> bool:
     """Tell whether the outputs of a layer are those of its inputs, one by one."""
     return getattr(layer, "groups", 1) > 1

@@ -2,51 +2,51 @@
 
 Small: kept rows and columns of every weight are gathered, the same modules run on the smaller tensors, and autograd
 scatters the gradients into zero-filled full-size ones, so that optimizers, checkpoints and DDP see the parameters that
-they know. Masked: the same network at full size, multiplied by zeros. Both follow the rule of ``spaces.py``, a dead
+they know. Masked: the same network at full size, multiplied by zeros. Both follow the rule of ``liveness.py``, a dead
 channel is zero everywhere, and both leave the running statistics of dead channels alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsebench.execution.channel_graph import ChannelStructure, Masks, tied
-from sparsebench.execution.liveness import Spaces
-from sparsebench.execution.stand_ins import Pieces, copied_statistics
+from sparsebench.execution.base import Backend, Masks, SharedMasks, Shares, replace
+from sparsebench.execution.channel_graph import ChannelGraph, is_depthwise
+from sparsebench.execution.liveness import LiveSets
+from sparsebench.execution.stand_ins import StandIns, copied_statistics
+from sparsebench.functional.score import Objective
 
 
-class ChannelNetwork(ChannelStructure):
-    """Run a network without its dead channels, or with them as zeros."""
+class ChannelNetwork(ChannelGraph, Backend):
+    """The small dense network that masks over channels leave: kept rows and columns of every weight."""
 
-    def run(
-        self, call: Callable[[Mapping[str, Tensor]], Any], masks: Masks, *, small: bool = True, statistics: bool = True
-    ) -> Any:
-        """Call a function of weights in which the module runs with these masks.
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True, small: bool = True) -> Tensor:
+        """Return the loss of the network with these masks.
 
         Args:
-            call: calls the module, directly or not, with the given tensors in the place of its parameters and buffers,
-                as an ``Objective`` does.
+            objective: calls the module, directly or not, with the given tensors in the place of its parameters and
+                buffers.
             masks: channels that live, at least one in each layer.
-            small: whether the small network runs, or the full-size one multiplied by zeros.
             statistics: whether the running statistics of the norms learn from this call.
+            small: False runs the same network at full size, multiplied by zeros.
 
         Raises:
             ValueError: a layer has no live channel, or the network is compiled.
         """
         self._check(masks)
-        wide = self.wide(masks) if small else None
-        pieces = self.masked(masks) if wide is None else self.small(masks, wide)
+        live = self.live(masks)
+        stand_ins = self.small(live) if small else self.masked(live)
         if not statistics:
-            pieces.tensors = copied_statistics(self.module) | pieces.tensors
-        with self._installed(wide):
-            result = call(pieces.tensors)
+            stand_ins.tensors = copied_statistics(self.module) | stand_ins.tensors
+        with self._installed(live.rounded if small else None):
+            result = objective(stand_ins.tensors)
         if statistics and self.module.training:
-            pieces.settle()
+            stand_ins.write_back()
         return result
 
     def _check(self, masks: Masks) -> None:
@@ -58,29 +58,74 @@ class ChannelNetwork(ChannelStructure):
                 "widths change from step to step, and each would be compiled anew: set trainer.compile=false"
             )
 
-    def small(self, masks: Masks, wide: Spaces) -> Pieces:
-        """Gather the tensors of the small network, which has the channels ``wide``."""
-        live, pieces = self.spaces(masks), Pieces()
+    def small(self, masks: Masks) -> StandIns:
+        """Gather the tensors of the small network."""
+        exact, wide, stand_ins = self.exact(masks), self.rounded(masks), StandIns()
         for name, (out, inputs) in wide.layers.items():
             layer = self.modules[name]
-            pieces.layer(name, layer, self._index(out), self._index(None if tied(layer) else inputs))
-            alive = live.layers[name][0]
-            if alive is not None and name not in live.scaled:  # else the norm behind it makes dead channels zero
-                pieces.silence(name, alive, wide=out)
+            stand_ins.layer(name, layer, self._index(out), self._index(None if is_depthwise(layer) else inputs))
+            alive = exact.layers[name][0]
+            if alive is not None and name not in exact.scaled:  # else the norm behind it makes dead channels zero
+                stand_ins.zero_dead(name, alive, wide=out)
         for name, out in wide.norms.items():
-            pieces.norm(name, self.modules[name], live.norms[name], wide=out)
-        return pieces
+            stand_ins.norm(name, self.modules[name], exact.norms[name], wide=out)
+        return stand_ins
 
-    def masked(self, masks: Masks) -> Pieces:
+    def masked(self, masks: Masks) -> StandIns:
         """Multiply the tensors of the full-size network by zeros."""
-        found, pieces = self.spaces(masks), Pieces()
+        found, stand_ins = self.exact(masks), StandIns()
         for name, (live, _) in found.layers.items():
             if live is not None:
-                pieces.layer(name, self.modules[name])
-                pieces.silence(name, live)
+                stand_ins.layer(name, self.modules[name])
+                stand_ins.zero_dead(name, live)
         for name, live in found.norms.items():
-            pieces.norm(name, self.modules[name], live)
-        return pieces
+            stand_ins.norm(name, self.modules[name], live)
+        return stand_ins
+
+    # -- what methods and the ledger ask -----------------------------------------------------------------------------
+
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the tensors of the full-size network with zeros, norms and their statistics included."""
+        return self.masked(masks).tensors
+
+    def unit_masks(self, weight_masks: Masks) -> dict[str, Tensor]:
+        """Return the channels that have an active weight; those of a layer without a mask all live."""
+        found: dict[str, Tensor] = {}
+        for name, width in self.units.items():
+            mask = weight_masks.get(f"{name}.weight", torch.ones(width, 1, dtype=torch.bool))
+            found[name] = mask.reshape(width, -1).any(dim=1).cpu()
+        return found
+
+    def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
+        """Return the share of each weight that the network of these masks multiplies by, by parameter name.
+
+        Args:
+            masks: bool; probabilities give the expectation under independent draws (not with tied masks).
+            executed: count the dead channels that rounding adds.
+        """
+        live = self.live(masks)
+        found = live.rounded if executed else live.exact
+        return {
+            f"{name}.weight": live.share(out) * live.share(None if is_depthwise(self.modules[name]) else inputs)
+            for name, (out, inputs) in found.layers.items()
+        }
+
+    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the weights that stay, by parameter name: kept rows times kept columns."""
+        kept: dict[str, Tensor] = {}
+        for name, (out, live) in self.exact(masks).layers.items():
+            layer: Any = self.modules[name]
+            weight: Tensor = layer.weight
+            rows = torch.ones(weight.shape[0], dtype=torch.bool) if out is None else out
+            columns = None if is_depthwise(layer) else live
+            columns = torch.ones(weight.shape[1], dtype=torch.bool) if columns is None else columns
+            block: Tensor = (rows[:, None] & columns).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+            kept[f"{name}.weight"] = block.expand(weight.shape).contiguous().to(weight.device)
+        return kept
+
+    def __str__(self) -> str:
+        """List the masks with the layers that each cuts, ties and residual sums."""
+        return f"{type(self).__name__} of {type(self.module).__name__}: {self.describe()}"
 
     def _index(self, live: Tensor | None) -> Tensor | None:
         return None if live is None or bool(live.all()) else live.nonzero().reshape(-1).to(self.device)
@@ -91,39 +136,45 @@ class ChannelNetwork(ChannelStructure):
         return next(self.module.parameters()).device
 
     @contextlib.contextmanager
-    def _installed(self, wide: Spaces | None) -> Generator[None]:
+    def _installed(self, wide: LiveSets | None) -> Generator[None]:
         """Let the module run through its twin, whose sums know where channels go, and depthwise layers be narrow."""
         with contextlib.ExitStack() as stack:
             if wide is not None:
                 for name, (out, _) in wide.layers.items():
-                    if out is not None and tied(self.modules[name]):
-                        _swap(stack, vars(self.modules[name]), "groups", int(out.sum()))
+                    if out is not None and is_depthwise(self.modules[name]):
+                        replace(stack, self.modules[name], "groups", int(out.sum()))
                 _, twin = self.graph()
                 if twin is not None:
                     self._place(twin, wide)
-                    _swap(stack, vars(self.module), "forward", twin.forward)
+                    replace(stack, self.module, "forward", twin.forward)
             yield
 
-    def _place(self, twin: nn.Module, found: Spaces) -> None:
+    def _place(self, twin: nn.Module, found: LiveSets) -> None:
         for name, (one, two, both) in found.sums.items():
             total: Any = next(live for live in (both, one, two) if live is not None)
             among = torch.ones_like(total) if both is None else total
             node: Any = twin.get_submodule(f"_{name}")
-            node.places = (places(one, among, self.device), places(two, among, self.device))
+            node.places = (positions(one, among, self.device), positions(two, among, self.device))
             node.size = int(among.sum())
 
 
-def _swap(stack: contextlib.ExitStack, own: dict[str, Any], name: str, value: Any) -> None:
-    """Set an attribute of an object until the stack closes."""
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.__delitem__, name)
-    own[name] = value
-
-
-def places(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
+def positions(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
     """Return where live channels lie among others; None = they are all of them."""
     if live is None or torch.equal(live, among):
         return None
     return live[among].nonzero().reshape(-1).to(device)
+
+
+class MaskedChannels(SharedMasks):
+    """The network of masks over channels at full size, multiplied by zeros: the reference for the small one."""
+
+    network: ChannelNetwork
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network with these masks."""
+        return self.network.run(objective, masks, statistics=statistics, small=False)
+
+    @property
+    def full_size(self) -> bool:
+        """True: every product is dense."""
+        return True

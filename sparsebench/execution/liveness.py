@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from sparsebench.execution.liveness_rules import Space, filled, function, names, refuse, union
+from sparsebench.execution.liveness_rules import LiveSet, function, names, refuse, round_up, union
 
 Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -32,11 +32,13 @@ ZERO_STAYS = (
 SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)  # pyright: ignore
 
 
-ALL = Space()
+Steps = list[tuple[fx.Node, list[fx.Node]]]
+
+ALL = LiveSet()
 
 
 @dataclass
-class Spaces:
+class LiveSets:
     """Sets of live channels at each place that matters.
 
     Attributes:
@@ -47,6 +49,7 @@ class Spaces:
         ties: pairs of masked layers whose outputs are summed.
         summed: masked layers whose outputs enter a sum.
         scaled: masked layers whose outputs are read by a norm with a scale, and by nothing else.
+        sources: layer, norm or sum -> masked layers whose channels it reads.
     """
 
     layers: dict[str, tuple[Tensor | None, Tensor | None]] = field(
@@ -60,6 +63,7 @@ class Spaces:
     ties: set[frozenset[str]] = field(default_factory=set[frozenset[str]])
     summed: set[str] = field(default_factory=set[str])
     scaled: set[str] = field(default_factory=set[str])
+    sources: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
 
 def named(module: nn.Module) -> dict[str, nn.Module]:
@@ -82,112 +86,117 @@ def trace(module: nn.Module) -> fx.Graph:
         ) from error
 
 
-def spaces(
-    graph: fx.Graph, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
-) -> Spaces:
+def steps(graph: fx.Graph) -> Steps:
+    """Return the nodes of a graph in the order of execution, each with those that it reads."""
+    return [(node, node.all_input_nodes) for node in graph.nodes]
+
+
+def live_sets(
+    steps: Steps, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
+) -> LiveSets:
     """Carry masks along a graph.
 
     Args:
-        graph: what ``trace`` returned.
+        steps: of the graph that ``trace`` returned.
         modules: modules of the traced network by name.
         masks: layer name -> bool [outputs], on the CPU; probabilities give expected sets for independent masks.
-        multiple: of the channels of sums, filled up as in ``filled``.
+        multiple: of the channels of sums, rounded as by ``round_up``.
 
     Raises:
         ValueError: a masked layer, or one that reads masked channels, cannot be sliced.
     """
     walk = _Walk(modules, masks, multiple)
-    known: dict[fx.Node, Space] = {}
-    for node in graph.nodes:
-        known[node] = walk.visit(node, [known[n] for n in node.all_input_nodes])
+    known: dict[fx.Node, LiveSet] = {}
+    for node, inputs in steps:
+        known[node] = walk.visit(node, [known[n] for n in inputs])
     return walk.found
 
 
 class _Walk:
-    """The rules. Each takes a node and the spaces of its inputs, and returns the space of its output."""
+    """The rules. Each takes a node and the live sets of its inputs, and returns the live set of its output."""
 
     def __init__(self, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], multiple: int) -> None:
         self.modules, self.masks, self.multiple = modules, masks, multiple
-        self.found = Spaces()
+        self.found = LiveSets()
 
-    def visit(self, node: fx.Node, inputs: list[Space]) -> Space:
+    def visit(self, node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
         if node.op == "call_module":
             self._scaled(node)
             return self._module(str(node.target), self.modules[str(node.target)], inputs)
         if (node.op == "call_function" and node.target in SUMS) or (node.op, node.target) == ("call_method", "add"):
             return self._sum(node, inputs)
-        if node.op == "output" and any(space.live is not None for space in inputs):
+        if node.op == "output" and any(given.live is not None for given in inputs):
             refuse("the output", f"reads masked channels of {names(inputs)}: exclude the last layer from masking")
-        if all(space.live is None for space in inputs):
+        if all(given.live is None for given in inputs):
             return ALL
-        space = function(node, inputs)
-        if node.target is functional.pad and len(cast(Tensor, space.live)) > len(cast(Tensor, inputs[0].live)):
+        given = function(node, inputs)
+        if node.target is functional.pad and len(cast(Tensor, given.live)) > len(cast(Tensor, inputs[0].live)):
             self.found.pads.add(node.name)
-        return space
+        return given
 
     def _scaled(self, norm: fx.Node) -> None:
         layer, before = self.modules[str(norm.target)], norm.all_input_nodes[0]
         if isinstance(layer, _BatchNorm) and layer.affine and before.target in self.masks and len(before.users) == 1:
             self.found.scaled.add(str(before.target))
 
-    def _module(self, name: str, layer: nn.Module, inputs: list[Space]) -> Space:
-        space = inputs[0]
+    def _module(self, name: str, layer: nn.Module, inputs: list[LiveSet]) -> LiveSet:
+        given = inputs[0]
         if isinstance(layer, Conv):
-            return self._convolution(name, layer, space)
+            return self._convolution(name, layer, given)
         if isinstance(layer, nn.Linear):
-            return self._linear(name, layer, space)
+            return self._linear(name, layer, given)
         if name in self.masks:
             refuse(name, f"a mask over the outputs of {type(layer).__name__} has no rule")
-        if space.live is None:
+        if given.live is None:
             return ALL
-        if isinstance(layer, _BatchNorm) and len(space.live) == layer.num_features:
+        if isinstance(layer, _BatchNorm) and given.live.shape[0] == layer.num_features:
             self._once(name, self.found.norms)
-            self.found.norms[name] = space.live
-            return space
+            self.found.norms[name], self.found.sources[name] = given.live, given.sources
+            return given
         if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-            return Space(space.live, True, space.sources)
-        if isinstance(layer, ZERO_STAYS) and not (space.flat and "Pool" in type(layer).__name__):
-            return space
+            return LiveSet(given.live, True, given.sources)
+        if isinstance(layer, ZERO_STAYS) and not (given.flat and "Pool" in type(layer).__name__):
+            return given
         return refuse(name, _reason(layer))
 
-    def _convolution(self, name: str, layer: Any, space: Space) -> Space:
+    def _convolution(self, name: str, layer: Any, given: LiveSet) -> LiveSet:
         own = self.masks.get(name)
-        if space.flat and space.live is not None:
+        if given.flat and given.live is not None:
             refuse(name, "it reads flattened channels")
         if layer.groups == 1:
-            return self._layer(name, own, space.live)
+            return self._layer(name, own, given, given.live)
         depthwise = layer.groups == layer.in_channels == layer.out_channels
         if own is not None:
             kind = "a depthwise" if depthwise else "a grouped"
             refuse(name, f"{kind} convolution is tied to its inputs and has no mask of its own: exclude it")
-        if space.live is not None and not depthwise:
+        if given.live is not None and not depthwise:
             refuse(name, f"a convolution in {layer.groups} groups reads masked channels, which would leave them uneven")
-        if space.live is not None:
-            self._layer(name, space.live, space.live)
-        return space
+        if given.live is not None:
+            self._layer(name, given.live, given, given.live)
+        return given
 
-    def _linear(self, name: str, layer: nn.Linear, space: Space) -> Space:
-        live = space.live
+    def _linear(self, name: str, layer: nn.Linear, given: LiveSet) -> LiveSet:
+        live = given.live
         if live is not None:
-            positions, rest = divmod(layer.in_features, len(live))
-            if not space.flat or rest:
+            positions, rest = divmod(layer.in_features, live.shape[0])
+            if not given.flat or rest:
                 refuse(name, "a linear layer reads masked channels that are not flattened in front of it")
             live = live.repeat_interleave(positions)
-        after = self._layer(name, self.masks.get(name), live)
-        return Space(after.live, after.live is not None, after.sources)
+        after = self._layer(name, self.masks.get(name), given, live)
+        return LiveSet(after.live, after.live is not None, after.sources)
 
-    def _layer(self, name: str, out: Tensor | None, live: Tensor | None) -> Space:
+    def _layer(self, name: str, out: Tensor | None, given: LiveSet, live: Tensor | None) -> LiveSet:
         if out is not None or live is not None:
             self._once(name, self.found.layers)
-            self.found.layers[name] = (out, live)
-        return ALL if out is None else Space(out, False, frozenset([name]))
+            self.found.layers[name], self.found.sources[name] = (out, live), given.sources
+        return ALL if out is None else LiveSet(out, False, frozenset([name]))
 
     def _once(self, name: str, seen: Mapping[str, Any]) -> None:
         if name in seen:
             refuse(name, "it is called more than once")
 
-    def _sum(self, node: fx.Node, inputs: list[Space]) -> Space:
-        partial = [space for space in inputs if space.live is not None]
+    def _sum(self, node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
+        partial = [given for given in inputs if given.live is not None]
         if not partial:
             return ALL
         if len(node.args) != 2 or node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
@@ -195,16 +204,17 @@ class _Walk:
         one, two = inputs if len(inputs) == 2 else (inputs[0], inputs[0])
         if one.flat != two.flat and len(partial) == 2:
             refuse(node.name, "a flattened tensor is added to one that is not")
-        if len(partial) == 2 and len(cast(Tensor, one.live)) != len(cast(Tensor, two.live)):
+        if one.live is not None and two.live is not None and one.live.shape != two.live.shape:
             refuse(node.name, "tensors of different numbers of channels are added")
         live = union(one.live, two.live)
         if live is not None and self.multiple > 1:
-            live = filled(live, self.multiple)
+            live = round_up(live, self.multiple)
         self.found.sums[node.name] = (one.live, two.live, live)
         sources = one.sources | two.sources
+        self.found.sources[node.name] = sources
         self.found.summed |= sources
         self.found.ties |= {frozenset((a, b)) for a in one.sources for b in two.sources if a != b}
-        return ALL if live is None else Space(live, one.flat, sources)
+        return ALL if live is None else LiveSet(live, one.flat, sources)
 
 
 def _reason(layer: nn.Module) -> str:

@@ -19,7 +19,7 @@ ZERO_STAYS_METHODS = ("relu", "relu_", "contiguous", "clone", "float", "to")
 
 
 @dataclass(frozen=True)
-class Space:
+class LiveSet:
     """The channels in which a tensor can be other than zero.
 
     Attributes:
@@ -40,7 +40,7 @@ def union(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     return one | two if one.dtype == torch.bool else one + two - one * two
 
 
-def filled(live: Tensor, multiple: int) -> Tensor:
+def round_up(live: Tensor, multiple: int) -> Tensor:
     """Add the first dead channels up to a multiple, or to its half, and so on: the first that adds at most an eighth.
 
     Args:
@@ -49,14 +49,14 @@ def filled(live: Tensor, multiple: int) -> Tensor:
     """
     count = int(live.sum())
     while multiple > 1:
-        missing = min(-count % multiple, len(live) - count)
+        missing = min(-count % multiple, live.shape[0] - count)
         if 8 * missing <= count:
             return live.index_fill(0, (~live).nonzero().reshape(-1)[:missing], True)
         multiple //= 2
     return live
 
 
-def function(node: fx.Node, inputs: list[Space]) -> Space:
+def function(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     """Return the channels of what a function or method makes of masked channels.
 
     Raises:
@@ -73,22 +73,22 @@ def function(node: fx.Node, inputs: list[Space]) -> Space:
     return inputs[0]
 
 
-def _flatten(node: fx.Node, inputs: list[Space]) -> Space:
+def _flatten(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     positions = (*node.args[1:], *node.kwargs.values())
     if positions not in ((1,), (1, -1)):
         refuse(node.name, "only flatten(1) keeps channels apart")
-    return Space(inputs[0].live, True, inputs[0].sources)
+    return LiveSet(inputs[0].live, True, inputs[0].sources)
 
 
-def _mean(node: fx.Node, inputs: list[Space]) -> Space:
+def _mean(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     if not isinstance(dims, list | tuple) or sorted(cast(Any, dims)) not in ([2, 3], [-2, -1]):
         refuse(node.name, "only a mean over height and width keeps channels apart")
     keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
-    return Space(inputs[0].live, not keeps, inputs[0].sources)
+    return LiveSet(inputs[0].live, not keeps, inputs[0].sources)
 
 
-def _getitem(node: fx.Node, inputs: list[Space]) -> Space:
+def _getitem(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     index: Any = node.args[1]
     whole = slice(None)
     if not isinstance(index, tuple) or len(cast(Any, index)) < 2 or index[1] != whole:
@@ -96,7 +96,7 @@ def _getitem(node: fx.Node, inputs: list[Space]) -> Space:
     return inputs[0]
 
 
-def _pad(node: fx.Node, inputs: list[Space]) -> Space:
+def _pad(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     width: Any = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
     mode, value = (*node.args[2:], "constant", None)[:2] if len(node.args) > 2 else ("constant", None)
     value = node.kwargs.get("value", value)
@@ -108,26 +108,26 @@ def _pad(node: fx.Node, inputs: list[Space]) -> Space:
     if len(sizes) != 6 or any(sizes[:4]) or min(sizes) < 0:
         refuse(node.name, "padding of channels and of positions in one call")
     live = cast(Tensor, inputs[0].live)
-    return Space(torch.cat([live.new_zeros(sizes[4]), live, live.new_zeros(sizes[5])]))
+    return LiveSet(torch.cat([live.new_zeros(sizes[4]), live, live.new_zeros(sizes[5])]))
 
 
-def _cat(node: fx.Node, inputs: list[Space]) -> Space:
+def _cat(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     tensors: Any = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    if dim != 1 or len(tensors) != len(inputs) or any(space.live is None or space.flat for space in inputs):
+    if dim != 1 or len(tensors) != len(inputs) or any(given.live is None or given.flat for given in inputs):
         refuse(node.name, "only whole channels that are all masked may be joined")
-    return Space(torch.cat([cast(Tensor, space.live) for space in inputs]))
+    return LiveSet(torch.cat([cast(Tensor, given.live) for given in inputs]))
 
 
-_RULES: dict[Any, Callable[[fx.Node, list[Space]], Space]] = {
+_RULES: dict[Any, Callable[[fx.Node, list[LiveSet]], LiveSet]] = {
     torch.flatten: _flatten, "flatten": _flatten, torch.mean: _mean, "mean": _mean,
     operator.getitem: _getitem, functional.pad: _pad, torch.cat: _cat,
 }  # fmt: skip
 
 
-def names(inputs: list[Space]) -> str:
+def names(inputs: list[LiveSet]) -> str:
     """Name the masked layers behind tensors."""
-    return ", ".join(sorted({name for space in inputs for name in space.sources})) or "masked layers"
+    return ", ".join(sorted({name for given in inputs for name in given.sources})) or "masked layers"
 
 
 def refuse(name: str, reason: str) -> NoReturn:

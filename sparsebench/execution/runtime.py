@@ -1,93 +1,71 @@
-"""What belongs to a sparse model while the process lives, and needs no saving: how it runs, and a trial of speed."""
+"""What a sparse model has while the process lives: how it runs, and the networks that this step has run."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sparsebench.execution import ChannelNetwork, Trial, WeightNetwork
+from sparsebench.cost.passes import Passes
+from sparsebench.execution.base import Backend, Live, Masks
 from sparsebench.functional.score import Objective
 from sparsebench.sparse.model import SparseModel
 
-Masks = dict[str, Tensor]
-Network = ChannelNetwork | WeightNetwork
-Execution = Literal["compact", "masked", "auto"]
 
-
-@dataclass
-class Session:
-    """What belongs to a network while the process lives, and needs no saving.
+@dataclass(eq=False)
+class Runtime:
+    """How a sparse model runs in this process: ``SparseModel.runtime``, never saved.
 
     Attributes:
-        network: runs with masks.
-        trial: times two ways of running it.
+        backend: computes the network.
         micro: micro-batches seen in this step.
-        costs: of the last pair of draws: share of each weight, nominal and executed.
-        live: channels of the sparse model's own masks.
-        seen: version of these masks.
-        checked: whether the method's demands have been looked at.
+        ran: live sets of the networks that a method has drawn and run last.
     """
 
-    network: Network
-    trial: Trial = field(default_factory=Trial)
+    backend: Backend
     micro: int = 0
-    costs: tuple[tuple[dict[str, float], dict[str, float]], ...] = ()
-    live: Masks = field(default_factory=dict[str, Tensor])
-    seen: int = -1
-    checked: bool = False
+    ran: tuple[Live, ...] = ()
+    _known: Live | None = None
+    _known_of: tuple[object, int] = (None, -1)
+
+    def once(self, masks: Masks, version: int) -> Live:
+        """Return the live sets of unit masks, found once for each version of one mapping."""
+        return self._found(masks, version, lambda: {name: mask.cpu() for name, mask in masks.items()})
+
+    def stored(self, net: SparseModel) -> Live:
+        """Return the live sets of the model's own masks, found once for each change of them."""
+        return self._found(net.masks, net.version, lambda: self.backend.unit_masks(net.masks))
+
+    def _found(self, source: object, version: int, masks: Callable[[], Masks]) -> Live:
+        if self._known is None or self._known_of[0] is not source or self._known_of[1] != version:
+            self._known, self._known_of = self.backend.live(masks()), (source, version)
+        return self._known
+
+    # -- a method with stored zeros, run by a back end -----------------------------------------------------------------
+
+    def loss(self, net: SparseModel, objective: Objective) -> Tensor:
+        """Return the loss of the network of the model's own masks."""
+        return self.backend.run(objective, self.stored(net))
+
+    def passes(self, net: SparseModel, *, executed: bool = False) -> Passes:
+        """Return what a step of this network multiplies by: nominally, or as it is ``executed``."""
+        shares = self.backend.shares(self.stored(net), executed=executed)
+        return Passes((shares,), (shares,), (shares,))
+
+    def view(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return the tensors with which the network of the model's own masks runs at full size."""
+        return self.backend.view(self.stored(net))
 
 
-_SESSIONS: weakref.WeakKeyDictionary[SparseModel, Session] = weakref.WeakKeyDictionary()
-
-
-def session_of(net: SparseModel, build: Callable[[SparseModel], Network]) -> Session:
-    """Return the session of a sparse model, begun when it is first asked for."""
-    if net not in _SESSIONS:
-        _SESSIONS[net] = Session(build(net))
-    return _SESSIONS[net]
-
-
-def runs_small(net: SparseModel, execution: Execution) -> bool:
-    """Tell whether a network runs small; ``auto`` answers once its trial has decided."""
-    if execution == "auto":
-        return bool(net.memory["execution"]["small"]) if "execution" in net.memory else False
-    return execution == "compact"
-
-
-def run(
-    net: SparseModel,
-    session: Session,
-    objective: Objective,
-    masks: Masks,
-    *,
-    execution: Execution,
-    statistics: bool = True,
-) -> Tensor:
-    """Return the loss of the network of these masks, run as ``execution`` says.
-
-    Args:
-        net: the sparse model, which remembers the choice of ``auto``.
-        session: its session.
-        objective: weights -> loss.
-        masks: by unit.
-        execution: ``compact``: small; ``masked``: at full size; ``auto``: the faster, timed on the first calls.
-        statistics: whether running statistics learn.
-    """
-
-    def way(small: bool) -> Tensor:
-        return session.network.run(objective, masks, small=small, statistics=statistics)
-
-    if execution != "auto" or "execution" in net.memory:
-        return way(runs_small(net, execution))
-    loss = session.trial.run(way, device=next(iter(net.params.values())).device)
-    if session.trial.choice is not None:
-        net.memory["execution"] = {"small": torch.tensor(session.trial.choice)}
-    return loss
+@torch.no_grad()
+def store(module: nn.Module, tensors: Masks) -> None:
+    """Copy tensors into the parameters of those names; names of buffers are passed over."""
+    parameters = dict(module.named_parameters())
+    for name, tensor in tensors.items():
+        if name in parameters:
+            parameters[name].copy_(tensor)
 
 
 def module_of(net: SparseModel) -> nn.Module:
@@ -97,7 +75,10 @@ def module_of(net: SparseModel) -> nn.Module:
         ValueError: it is not known.
     """
     if net.module is None:
-        raise ValueError("drawn masks need the whole network: build the SparseModel with SparseModel.of(module)")
+        raise ValueError(
+            "execution and drawn masks need the whole network, not its parameters alone: build the SparseModel with "
+            "SparseModel.of(module)"
+        )
     return net.module
 
 

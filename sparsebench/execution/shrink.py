@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from sparsebench.execution.channel_graph import Masks, tied
-from sparsebench.execution.channel_network import ChannelNetwork, places
+from sparsebench.execution.base import Masks
+from sparsebench.execution.channel_graph import is_depthwise
+from sparsebench.execution.channel_network import ChannelNetwork, positions
 from sparsebench.execution.liveness import Conv, named
-from sparsebench.execution.stand_ins import Pieces
+from sparsebench.execution.stand_ins import StandIns
 
 
 class FixedSum(nn.Module):
@@ -51,62 +52,81 @@ def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
         network: structure and weights.
         masks: channels that live.
     """
-    found = network.wide(masks)
-    pieces = network.small(masks, found)
+    live = network.live(masks)
+    found, tensors = live.rounded, network.small(live)
     _, twin = network.graph()
     small = copy.deepcopy(network.module if twin is None else twin)
     layers = named(small)
     for name in (*found.layers, *found.norms):
-        _cut(layers[name], name, pieces)
+        _cut(layers[name], name, tensors)
     for name, (one, two, both) in found.sums.items():
         among = next(live for live in (both, one, two) if live is not None)
         among = torch.ones_like(among) if both is None else among
         size, device = int(among.sum()), network.device
-        small.set_submodule(f"_{name}", FixedSum(places(one, among, device), places(two, among, device), size))
+        small.set_submodule(f"_{name}", FixedSum(positions(one, among, device), positions(two, among, device), size))
     return small
 
 
-def removable(network: ChannelNetwork) -> dict[str, Tensor]:
-    """Find the channels that are zero in every activation: weights, bias and whatever the norms behind them add.
-
-    A layer whose dead channels the norm turns into constants stays whole.
-    """
-    masks = {name: torch.ones(width, dtype=torch.bool) for name, width in network.units.items()}
-    for name in masks:
+def nonzero_filters(network: ChannelNetwork) -> dict[str, Tensor]:
+    """Return the channels that a weight or a bias of their layer makes other than zero: bool, by unit."""
+    found: dict[str, Tensor] = {}
+    for name, width in network.units.items():
         layer: Any = network.modules[name]
-        live = layer.weight.detach().reshape(len(masks[name]), -1).abs().sum(dim=1) > 0
+        live: Tensor = layer.weight.detach().reshape(width, -1).count_nonzero(dim=1) > 0
         if layer.bias is not None:
-            live |= layer.bias.detach() != 0
-        if not bool(live.any()):
-            live[0] = True
-        trial = {**masks, name: live.cpu()}
-        if _silent(network, trial):
-            masks = trial
-    return masks
+            live = live | (layer.bias.detach() != 0)
+        found[name] = live.cpu()
+    return found
 
 
-def _silent(network: ChannelNetwork, masks: Masks) -> bool:
-    """Tell whether norms leave dead channels at zero."""
-    for name, live in network.spaces(masks).norms.items():
-        norm: Any = network.modules[name]
-        added = [tensor for tensor in (norm.weight, norm.bias) if tensor is not None]
-        if not added or any(bool(tensor.detach().cpu()[~live].count_nonzero()) for tensor in added):
-            return False
-    return True
+def removable(network: ChannelNetwork) -> dict[str, Tensor]:
+    """Find the channels that are not zero in every activation: what ``shrink`` may leave, as masks.
+
+    A filter of zeros stays where a norm behind it turns it into a constant, which other layers read; each layer keeps
+    one channel at least.
+    """
+    masks = {name: live if bool(live.any()) else live.index_fill(0, torch.tensor([0]), True)
+             for name, live in nonzero_filters(network).items()}  # fmt: skip
+    while True:
+        grown = _with_constants(network, masks)
+        if all(torch.equal(grown[name], mask) for name, mask in masks.items()):
+            return masks
+        masks = grown
 
 
-def _cut(layer: Any, name: str, pieces: Pieces) -> None:
+def _with_constants(network: ChannelNetwork, masks: Masks) -> dict[str, Tensor]:
+    """Add the channels that norms turn into constants; whole layers where channels have changed their places."""
+    found, grown = network.exact(masks), dict(masks)
+    for name, live in found.norms.items():
+        constant = _constants(network.modules[name]) & ~live
+        if not bool(constant.any()):
+            continue
+        sources = sorted(found.sources[name])
+        alike = [source for source in sources if len(masks[source]) == len(constant)]
+        helped = any(bool((constant & ~masks[source]).any()) for source in alike)
+        for source in alike if helped else sources:
+            grown[source] = grown[source] | (constant if helped else torch.ones_like(grown[source]))
+    return grown
+
+
+def _constants(norm: Any) -> Tensor:
+    """Return the channels in which a norm turns zeros into another value."""
+    added = [tensor.detach().cpu() != 0 for tensor in (norm.weight, norm.bias) if tensor is not None]
+    return torch.stack(added).any(dim=0) if added else torch.ones(norm.num_features, dtype=torch.bool)
+
+
+def _cut(layer: Any, name: str, small: StandIns) -> None:
     """Give a copied layer its small tensors and the widths that fit them."""
     for kind in ("weight", "bias"):
-        tensor = pieces.tensors.get(f"{name}.{kind}")
+        tensor = small.tensors.get(f"{name}.{kind}")
         if tensor is not None:
             setattr(layer, kind, Parameter(tensor.detach().clone()))
     for kind in ("running_mean", "running_var"):
-        if f"{name}.{kind}" in pieces.tensors:
-            setattr(layer, kind, pieces.tensors[f"{name}.{kind}"].detach().clone())
+        if f"{name}.{kind}" in small.tensors:
+            setattr(layer, kind, small.tensors[f"{name}.{kind}"].detach().clone())
     if isinstance(layer, Conv):
         layer.out_channels = layer.weight.shape[0]
-        layer.groups = layer.out_channels if tied(layer) else layer.groups
+        layer.groups = layer.out_channels if is_depthwise(layer) else layer.groups
         layer.in_channels = layer.weight.shape[1] * layer.groups
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape

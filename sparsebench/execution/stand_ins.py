@@ -14,7 +14,7 @@ from sparsebench.execution.liveness import named
 
 
 @dataclass
-class Pieces:
+class StandIns:
     """Tensors that stand in for parameters and buffers, and how statistics return from them.
 
     Attributes:
@@ -42,7 +42,7 @@ class Pieces:
             live: bool [channels].
             wide: channels to gather, dead ones among them; None = all.
         """
-        rows = None if wide is None or bool(wide.all()) else _places(wide, live.device)
+        rows = None if wide is None or bool(wide.all()) else _indices(wide, live.device)
         if norm.weight is not None:
             self.layer(name, norm, None if rows is None else rows.to(norm.weight.device))
         part = live if wide is None else live[wide]
@@ -54,10 +54,10 @@ class Pieces:
             if kind == "running_mean" and norm.weight is None:  # else scale and shift make a dead channel zero
                 stand_in.masked_fill_(~part.to(buffer.device), 0.0)
             self.tensors[f"{name}.{kind}"] = stand_in
-            self.returns.append((buffer, _places(live, buffer.device), stand_in, _places(part, buffer.device)))
-        self.silence(name, live, wide=wide)
+            self.returns.append((buffer, _indices(live, buffer.device), stand_in, _indices(part, buffer.device)))
+        self.zero_dead(name, live, wide=wide)
 
-    def silence(self, name: str, live: Tensor, *, wide: Tensor | None = None) -> None:
+    def zero_dead(self, name: str, live: Tensor, *, wide: Tensor | None = None) -> None:
         """Multiply weight and bias of dead channels by zero, if there are any among those gathered."""
         part = live if wide is None else live[wide]
         if bool(part.all()):
@@ -69,7 +69,7 @@ class Pieces:
                 self.tensors[f"{name}.{kind}"] = tensor * factor
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def write_back(self) -> None:
         """Write running statistics of live channels back."""
         for buffer, full, stood_in, part in self.returns:
             buffer.index_copy_(0, full, stood_in.index_select(0, part))
@@ -85,5 +85,5 @@ def copied_statistics(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _places(live: Tensor, device: torch.device) -> Tensor:
+def _indices(live: Tensor, device: torch.device) -> Tensor:
     return live.nonzero().reshape(-1).to(device)

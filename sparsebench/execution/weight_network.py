@@ -1,58 +1,98 @@
-"""Run a network with a mask over single weights: at full size, multiplied by zeros."""
+"""Back ends of masks over single weights; at full size, the zeros stored in the weights or multiplied in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from sparsebench.execution.stand_ins import Pieces, copied_statistics
+from sparsebench.execution.base import Backend, Masks, Shares
+from sparsebench.execution.runtime import module_of
+from sparsebench.execution.stand_ins import copied_statistics
+from sparsebench.functional.score import Objective
+from sparsebench.sparse.model import SparseModel
 
 
-class WeightNetwork:
-    """A network whose weights are multiplied by masks, hard or soft.
+class WeightBackend(Backend):
+    """A back end of masks over single weights, which methods keep as stored zeros: a subclass defines ``run``.
+
+    A weight whose mask is missing is dense.
 
     Args:
-        module: the network; never changed.
-        parameters: the weights that have masks.
+        net: parameters and module.
 
     Attributes:
-        units: name of a parameter -> its shape.
+        parameters: the weights that may have masks, by name.
     """
 
-    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-        self.module, self.parameters = module, parameters
-        self.units = {name: tuple(weight.shape) for name, weight in parameters.items()}
+    stored_zeros: ClassVar[bool] = True
 
-    def run(
-        self,
-        call: Callable[[Mapping[str, Tensor]], Any],
-        masks: Mapping[str, Tensor],
-        *,
-        small: bool = False,
-        statistics: bool = True,
-    ) -> Any:
-        """Call a function of weights in which the module runs with these masks.
+    def __init__(self, net: SparseModel) -> None:
+        self.module, self.parameters, self.units = module_of(net), net.params, net.shapes
+
+    def unit_masks(self, weight_masks: Masks) -> Masks:
+        """Return the masks: units are weights."""
+        return weight_masks
+
+    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the masks, on the devices of the weights."""
+        return {name: mask.to(self.parameters[name].device) for name, mask in masks.items()}
+
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return nothing: the zeros are stored in the weights."""
+        del masks
+        return {}
+
+    def copied_statistics(self) -> dict[str, Tensor]:
+        """Return copies of the statistics of all norms: given to an objective, the real ones learn nothing."""
+        return copied_statistics(self.module)
+
+    def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
+        """Return the share of weights that stay, by parameter; all of them where ``executed`` at full size."""
+        if executed and self.full_size:
+            return dict.fromkeys(masks, 1.0)
+        return {name: float(mask.mean(dtype=torch.float64)) for name, mask in masks.items()}
+
+
+class StoredZeros(WeightBackend):
+    """The network as it is, with dense products: the reference for every back end of stored zeros.
+
+    Weights outside the masks must be zero, as methods with stored zeros keep them.
+    """
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network as it is."""
+        del masks
+        return objective({} if statistics else self.copied_statistics())
+
+    @property
+    def full_size(self) -> bool:
+        """True: every product is dense."""
+        return True
+
+
+class WeightNetwork(WeightBackend):
+    """The network with its weights multiplied by masks, hard or soft: zeros are computed, not stored."""
+
+    stored_zeros = False
+
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network whose weights are multiplied by these masks.
 
         Args:
-            call: calls the module with the given tensors in the place of its parameters and buffers.
-            masks: shape of the weights.
-            small: has no meaning here: the network stays at full size.
+            objective: weights -> loss.
+            masks: shape of the weights; floats between 0 and 1 get a gradient.
             statistics: whether the running statistics of the norms learn from this call.
         """
-        del small
-        tensors = self.masked(masks).tensors
-        return call(tensors if statistics else tensors | copied_statistics(self.module))
+        weights = self.view(masks)
+        return objective(weights if statistics else weights | self.copied_statistics())
 
-    def masked(self, masks: Mapping[str, Tensor]) -> Pieces:
-        """Multiply weights by masks."""
-        return Pieces({name: weight * masks[name].to(weight) for name, weight in self.parameters.items()})
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return weights times masks, by parameter name."""
+        return {name: weight * masks[name].to(weight) for name, weight in self.parameters.items()}
 
-    def shares(self, masks: Mapping[str, Tensor], *, executed: bool = False) -> dict[str, float]:
-        """Return the share of weights that stay, by parameter; every weight is multiplied by, where ``executed``."""
-        return {name: 1.0 if executed else float(mask.double().mean()) for name, mask in masks.items()}
-
-    def weight_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the masks."""
-        return {name: mask.to(self.parameters[name].device) for name, mask in masks.items()}
+    @property
+    def full_size(self) -> bool:
+        """True: every product is dense."""
+        return True

@@ -27,7 +27,7 @@ from sparsebench.fits.setup import Setup, base_rate
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
 from sparsebench.runs.atomic import is_whole_archive
-from sparsebench.sparse.statistics import collapsed_layers, dead_units, exploration_rate
+from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,7 @@ def _sparsity(setup: Setup, fit: Fit, net: nn.Module, *, steps: int) -> Sparsity
         total_steps=steps,
         ledger=Ledger(layer_costs(net, torch.zeros(1, *setup.data.shape))),
         masks=None if fit.start is None else fit.start.masks,
+        execution=setup.execution if fit.method is None else None,
     )
 
 
@@ -175,20 +176,19 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
     metrics: Mapping[str, Any] = trainer.callback_metrics
     return {
         "steps": sparsity.step,
+        "target_reached": sparsity.target_reached,
         "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
         "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
-        "train_flops": ledger.train_flops,
-        "dense_flops": ledger.dense_flops,
-        "executed_flops": ledger.executed_flops,
-        "start_flops": ledger.start_flops,
+        **ledger.figures,
         "mask_change": float(net.change),
         "gradient_flow": _gradient_flow(trainer),
-        "exploration_rate": exploration_rate(net),
+        "explored": explored(net),
         "collapsed_layers": collapsed_layers(net),
         "dead_units": sum(dead_units(net).values()),
         "seconds": speed.seconds,
         "images_per_second": speed.stopwatch.images_per_second,
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+        **({"backends": net.runtime.backend.chosen} if net.runtime is not None and net.runtime.backend.chosen else {}),
     }
 
 

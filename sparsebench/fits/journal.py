@@ -13,7 +13,7 @@ from sparsebench.fits.state import State
 from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.folder import RunFolder
 
-_SUMS = ("steps", "epochs", "train_flops", "dense_flops", "executed_flops", "start_flops", "seconds")
+_SUMS = ("steps", "epochs", "train_flops", "train_flops_dense", "executed_flops", "start_flops", "seconds")
 _OF_THE_LAST_FIT = ("train_loss", "collapsed_layers", "dead_units")
 _OF_THE_LAST_CYCLE = ("val_accuracy", "val_nll", "val_ece")
 
@@ -101,8 +101,8 @@ class Journal:
     def conclude(self, state: State, *, total_steps: int) -> State:
         """Return the final state of a recipe: its facts are those of the recipe, all fits together.
 
-        ``dense_flops``, to which ``train_flops_ratio`` refers, are those of one dense run of the budget of one fit.
-        ``exploration_rate`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
+        ``train_flops_dense``, to which the ratios refer, are those of one dense run of the budget of one fit.
+        ``explored`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
 
         Args:
             state: the network that the recipe ends with.
@@ -110,16 +110,18 @@ class Journal:
         """
         fits, last = list(self._fits.values()), self._cycles[-1].facts
         cost = _sums(fits)
+        dense = cost["train_flops_dense"] * total_steps // max(1, cost["steps"])
         trained = [fit for fit in fits if fit.get("seconds")]
         facts = {
             **{key: fits[-1][key] for key in _OF_THE_LAST_FIT if key in fits[-1]},
             **cost,
-            "dense_flops": cost["dense_flops"] * total_steps // max(1, cost["steps"]),
+            "train_flops_dense": dense,
+            "train_flops_ratio": cost["train_flops"] / dense,
+            "executed_flops_ratio": cost["executed_flops"] / dense,
             "fits": len(fits),
+            "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),
-            "exploration_rate": max(
-                (fit["exploration_rate"] for fit in fits if "exploration_rate" in fit), default=1.0
-            ),
+            "explored": max((fit["explored"] for fit in fits if "explored" in fit), default=1.0),
             "images_per_second": _mean_speed(trained),
             "peak_memory_mb": max(
                 (fit["peak_memory_mb"] for fit in trained if fit.get("peak_memory_mb")), default=None

@@ -53,6 +53,11 @@ class Run:
         """Seed of initial weights, data order and masks."""
         return self.setup.seed
 
+    @property
+    def method(self) -> Method:
+        """What differs from dense training, unless a fit is given another method."""
+        return self.setup.method
+
     def initial(self) -> State:
         """Return the network as it is built, untrained and dense."""
         return self.setup.initial()

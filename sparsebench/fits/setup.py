@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from sparsebench.data import ImageData
 from sparsebench.data.loader import Source
 from sparsebench.engine import Classifier
+from sparsebench.execution.backends import Execution
 from sparsebench.fits.length import steps_of_epoch, steps_of_fit, used_batches
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
@@ -59,6 +60,7 @@ class Setup:
         method: what differs from dense training.
         trainer: keyword arguments -> Trainer.
         prunable: which parameters may be sparse.
+        execution: how networks of this method are computed (``engine.Sparsity``).
         loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
         progress: callbacks that show progress, made anew for each fit.
         seed: initial weights, data order and masks.
@@ -75,6 +77,7 @@ class Setup:
     method: Method
     trainer: Callable[..., L.Trainer]
     prunable: Prunable = field(default_factory=Prunable)
+    execution: Execution | None = None
     loggers: Callable[..., Sequence[Logger]] = lambda folder, *, run, stage: ()
     progress: Callable[[], Sequence[L.Callback]] = lambda: ()
     seed: int = 0

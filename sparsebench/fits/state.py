@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsebench.results.schema import with_current_names
 from sparsebench.runs.atomic import replace_atomically
 
 _LITTLE = 64 * 2**20  # bytes: less is a full disk
@@ -43,13 +44,14 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read a state.
+        """Read a state; facts that an earlier version has named get their names of today.
 
         Raises:
             ValueError: the file is damaged.
         """
         try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+            parts = torch.load(path, map_location="cpu", weights_only=True)
+            return cls(**{**parts, "facts": with_current_names(parts.get("facts", {}))})
         except Exception as error:
             raise ValueError(
                 f"{path} cannot be read ({type(error).__name__}): it was not written to its end"

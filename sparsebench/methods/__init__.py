@@ -5,12 +5,13 @@ from sparsebench.methods.at_init import SNIP, GraSP, MagnitudeInit, Random, SynF
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
-from sparsebench.methods.compacted import narrowed
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
+from sparsebench.methods.executor import Executor
 from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
+from sparsebench.methods.loop import Loop
 from sparsebench.methods.mest import MEST, SoftMEST
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
@@ -37,9 +38,11 @@ __all__ = [
     "Clock",
     "DeepR",
     "Dense",
+    "Executor",
     "Given",
     "GraNet",
     "GraSP",
+    "Loop",
     "MagnitudeInit",
     "Masked",
     "Method",
@@ -56,5 +59,4 @@ __all__ = [
     "Static",
     "SynFlow",
     "TopKAST",
-    "narrowed",
 ]

@@ -1,21 +1,26 @@
-"""Method and Clock: what differs from dense training, and when."""
+"""Method: what differs from dense training, and what it answers about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
+from sparsebench.execution.backends import Execution, build_backend
+from sparsebench.execution.base import Backend
 from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.arguments import SettingsSignature, check_arguments
+from sparsebench.methods.clock import Clock as Clock
+from sparsebench.methods.draws import draw_scores as draw_scores
+from sparsebench.methods.probe import Probe as Probe
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
@@ -24,62 +29,6 @@ Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, flo
 
 ANYWHERE = Unstructured()
 """The pattern of zeros by default: none."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The time of training: optimizer steps taken, out of a budget."""
-
-    step: int
-    total: int
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
-        return min(1.0, self.step / self.total)
-
-    @property
-    def after(self) -> Clock:
-        """The clock once the step under way is taken."""
-        return Clock(self.step + 1, self.total)
-
-    def steps(self, span: float) -> int:
-        """Translate a span to steps: a fraction of the budget below 1, a number of steps from 1 on."""
-        return max(1, round(span * self.total)) if span < 1 else round(span)
-
-    def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:
-        """Tell whether a periodic action falls on this step.
-
-        Actions fall on ``start``, ``start + every``, ... up to ``stop`` inclusive, never on step 0.
-
-        Args:
-            every: period in steps, or as a fraction of the budget when below 1.
-            start: first moment, as a fraction of the budget.
-            stop: last moment, as a fraction of the budget.
-        """
-        first, last = round(start * self.total), round(stop * self.total)
-        return 0 < self.step <= last and self.step >= first and (self.step - first) % self.steps(every) == 0
-
-    def between(self, start: float, stop: float) -> float:
-        """Progress from ``start`` to ``stop`` (fractions of the budget), clamped to [0, 1]."""
-        first, last = round(start * self.total), round(stop * self.total)
-        return min(1.0, max(0.0, (self.step - first) / max(1, last - first)))
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a method may ask of network and data before the first step, in full precision.
-
-    Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
-            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
-        output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
-        parameters: every parameter of the network by name, those that may not be sparse included.
-    """
-
-    objectives: Callable[[int], Sequence[Objective]]
-    output: Objective
-    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter], kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +51,42 @@ class Method:
     step that a scaler skips changes nothing), ``zeros`` (no zero is revived by decay, momentum or averaging),
     ``growth`` (newly grown weights and their moments start at zero) and ``export`` (a plain state dict).
     """
+
+    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    """Forward and backward passes that ``start`` spends on a sample each time it evaluates an objective."""
+
+    __signature__: ClassVar[Any] = SettingsSignature()
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Refuse settings that the method does not have, with a line that says what to write."""
+        check_arguments(cls, given, options)
+        return super().__new__(cls)
+
+    @property
+    def moves_budget(self) -> bool:
+        """Whether weights move from one layer to another in training, at a constant total."""
+        return False
+
+    def budget(self, net: SparseModel) -> Budget | None:
+        """Return how many weights the method has to spend, in each layer or in all; None where training decides."""
+        del net
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return how many weights (at most, if ``exceptions`` has ``budget``) training ends with; None: it decides."""
+        del net
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return what the method aims at, at this moment, by the names under which it is logged.
+
+        ``sparsity_target``: the final sparsity, unless it follows from training; ``drop_fraction``: the share of the
+        active weights that an update would drop, 0 after the last update.
+        """
+        del clock
+        return {}
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks as large as the first ones: what a plan, which has no data, starts from."""
+        return {name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()}
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return initial values of scores or thresholds that are trained along with the weights."""
@@ -156,6 +141,22 @@ class Method:
         """State which weights these passes really multiply by; None where the network runs at full size."""
         del net, clock
 
+    def backend(self, net: SparseModel, execution: Execution) -> Backend:
+        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+
+        Raises:
+            ValueError: there is no such back end, or none for this method.
+        """
+        kind = type(self)
+        if kind.loss is not Method.loss or kind.view is not Method.view:
+            raise ValueError(f"{kind.__name__} computes its own zeros and runs at full size only: leave execution=null")
+        return build_backend(execution, net, channels=self.whole_outputs, who=kind.__name__)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when masks keep or drop whole output channels."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
@@ -180,6 +181,19 @@ class Masked(Method):
                 f"choose a sparsity of at least 0 and below 1"
             )
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the sparsity that training ends with."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget of all layers together, where the method meets it exactly."""
+        spent = None if self.budget_holds == "never" else self.budget(net)
+        return sum(spent.values()) if isinstance(spent, Mapping) else spent
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks that spend the budget."""
+        return self.pattern.keep(draw_scores(net, "start"), self.budget(net))
+
     def budget(self, net: SparseModel, density: float | None = None) -> Budget:
         """Return how many weights stay in each layer, or in all layers together for a global distribution.
 
@@ -191,6 +205,11 @@ class Masked(Method):
             self.pattern.refuse(net.shapes, densities)
             self._refuse_transposed(net, densities)
         return self.pattern.budget(net.shapes, densities)
+
+    @property
+    def whole_outputs(self) -> bool:
+        """True when the pattern is whole output channels."""
+        return self.pattern.whole_outputs
 
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(net.shapes, densities)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
-from sparsebench.execution.runtime import Masks
+from sparsebench.execution.base import Masks
 from sparsebench.methods.base import Clock, Objective
 from sparsebench.methods.sampled_masks import DrawnMasks
 from sparsebench.sparse.model import SparseModel
@@ -48,6 +48,10 @@ class ProbMask(DrawnMasks):
                 f"samples={self.samples}, sharpest={self.sharpest:g}, final_mask={self.final_mask}: "
                 f"samples >= 1, sharpest in (0, 1] and any final_mask but best_of_n are needed"
             )
+
+    def promised(self, net: SparseModel) -> int:
+        """Return K, the number of weights of the final mask."""
+        return self.count(net.learned)
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
         """Return the mean loss over draws of relaxed masks."""

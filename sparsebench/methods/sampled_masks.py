@@ -1,7 +1,7 @@
 """Masks that are drawn: every channel, or weight, lives with a probability that is learned (Zhou et al. 2021).
 
 ``s`` holds the probabilities, K = density * n bounds their sum: s is projected on ``{0 <= s <= 1, sum s <= K}`` after
-each step. How s learns is told in ``probabilistic.py``; here is how masks are drawn, and which mask is final.
+each step. How s learns: ``vr_pge.py``, ``probmask.py``. Here: how masks are drawn, and which mask is final.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from sparsebench.execution import WeightNetwork
-from sparsebench.execution.runtime import Masks, Network, Session, cpu, module_of, session_of
+from sparsebench.execution.base import Masks
+from sparsebench.execution.runtime import cpu, module_of, store
 from sparsebench.functional.estimate import bernoulli
 from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
-from sparsebench.methods.base import Clock, Method, Probe
+from sparsebench.methods.arguments import require_learned
+from sparsebench.methods.base import Clock, Probe
+from sparsebench.methods.own_networks import OwnNetworks
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 FinalMask = Literal["topk", "bernoulli", "best_of_n", "random", "uniform"]
+Phase = Literal["drawing", "comparing", "compared", "fixed"]
 
 SCHEDULES = {"constant": constant, "cubic": cubic}
 OPTIMIZERS = {"adam": Adam, "sgd": SGD}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnMasks(Method):
+class DrawnMasks(OwnNetworks):
     """What VR-PGE and ProbMask share: scores with an optimizer of their own, a budget, and a final mask.
 
     Args:
@@ -88,17 +91,9 @@ class DrawnMasks(Method):
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
 
-    def build(self, net: SparseModel) -> Network:
-        """Build the network that runs with masks."""
-        return WeightNetwork(module_of(net), net.params)
-
-    def network(self, net: SparseModel) -> Network:
-        """Return the network that runs with masks; built once."""
-        return self.session(net).network
-
-    def session(self, net: SparseModel) -> Session:
-        """Return what lives as long as the process."""
-        return session_of(net, self.build)
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the share of channels or weights that training leaves out, in expectation."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the first probabilities of each unit: a layer's channels, or its weights.
@@ -140,12 +135,6 @@ class DrawnMasks(Method):
             masks[name] = bernoulli(cpu(score), net.generator("mask", *path, name))
         return masks
 
-    def next_draw(self, net: SparseModel) -> tuple[int, int]:
-        """Return the numbers of the step and of the micro-batch in it: the path of its draws."""
-        session = self.session(net)
-        session.micro += 1
-        return int(net.memory["time"]["step"]) if "time" in net.memory else 0, session.micro - 1
-
     def repair(self, net: SparseModel, masks: Masks) -> Masks:
         """Switch the most probable entry on where a draw has left a layer empty."""
         for name, mask in masks.items():
@@ -158,6 +147,7 @@ class DrawnMasks(Method):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Fix the mask, if it is fixed from the first step on."""
         del probe
+        require_learned(self, net)
         if self.fix_at == 0:
             self.fix(net, self.choose(net), None)
 
@@ -172,12 +162,12 @@ class DrawnMasks(Method):
         if self.fixed(net):
             return
         net.memory["time"] = {"step": torch.tensor(clock.step), "progress": torch.tensor(clock.progress).double()}
-        self.session(net).micro = 0
+        self.runtime(net).micro = 0
         self.project(net, clock)
         if self.fix_at is not None and clock.step >= round(self.fix_at * clock.total):
             if self.final_mask != "best_of_n":
                 self.fix(net, self.choose(net), optimizer)
-            elif "best" in net.memory:
+            elif self.phase(net) == "compared":
                 self.fix(net, net.memory.pop("best"), optimizer)
             else:
                 net.memory["wanted"] = {"best": torch.ones(())}
@@ -197,9 +187,19 @@ class DrawnMasks(Method):
 
     # -- the final mask -----------------------------------------------------------------------------------------------
 
+    def phase(self, net: SparseModel) -> Phase:
+        """Return where training stands; checkpoints hold it as what is remembered.
+
+        ``drawing``: each step draws masks. At ``fix_at``, ``best_of_n`` goes on to ``comparing``: the next batch is run
+        with several draws; and to ``compared``: the best of them is known, and is fixed with this step. ``fixed``.
+        """
+        if "kept" in net.memory:
+            return "fixed"
+        return "compared" if "best" in net.memory else "comparing" if "wanted" in net.memory else "drawing"
+
     def fixed(self, net: SparseModel) -> bool:
         """Tell whether the final mask is fixed."""
-        return "kept" in net.memory
+        return self.phase(net) == "fixed"
 
     def choose(self, net: SparseModel) -> Masks:
         """Choose the final mask, with one live entry at least in each layer."""
@@ -226,20 +226,20 @@ class DrawnMasks(Method):
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
         """Fix the masks: from now on weights outside are zero, and stay so."""
-        net.memory["kept"] = masks
+        net.memory["kept"] = dict(masks)
         kept = self.network(net).weight_masks(masks)
         net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)
 
     def shown(self, net: SparseModel) -> Masks:
         """Return the masks that evaluation sees: the final ones, or the likeliest at the budget of the moment."""
         if self.fixed(net):
-            return {name: mask.cpu() for name, mask in net.memory["kept"].items()}
+            return self.runtime(net).once(net.memory["kept"], net.version)
         scores = {name: cpu(score) for name, score in net.learned.items()}
         return self.top(scores, max(self.count(scores), round(sum(float(s.sum()) for s in scores.values()))))
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
         """Show the network of these masks, at full size."""
-        return self.network(net).masked(self.shown(net)).tensors
+        return self.network(net).view(self.shown(net))
 
     @torch.no_grad()
     def finish(self, net: SparseModel) -> None:
@@ -247,10 +247,7 @@ class DrawnMasks(Method):
         if not self.fixed(net):
             self.fix(net, self.top(net.learned) if self.final_mask == "best_of_n" else self.choose(net), None)
         net.project_()
-        stored = dict(module_of(net).named_parameters())
-        for name, tensor in self.view(net).items():
-            if name in stored:
-                stored[name].copy_(tensor)
+        store(module_of(net), self.view(net))
 
 
 def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:

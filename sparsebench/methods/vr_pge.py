@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import Passes
-from sparsebench.execution import ChannelNetwork
-from sparsebench.execution.runtime import Execution, Masks, Network, cpu, module_of, run, runs_small
+from sparsebench.execution import Backend, ChannelNetwork
+from sparsebench.execution.backends import CHANNELS, ChannelExecution, Execution
+from sparsebench.execution.base import Masks
+from sparsebench.execution.runtime import cpu, module_of
 from sparsebench.functional.estimate import Form, policy_gradient
 from sparsebench.methods.base import Clock, Objective
 from sparsebench.methods.sampled_masks import DrawnMasks
@@ -54,7 +56,7 @@ class VRPGE(DrawnMasks):
     exponent: float = 0.5
     backward_samples: int = 1
     residual: str = "union"
-    execution: Execution = "compact"
+    execution: ChannelExecution = "compact"
     multiple: int = 1
     sum_multiple: int = 16
     shuffle: bool = False
@@ -63,17 +65,21 @@ class VRPGE(DrawnMasks):
         super().__post_init__()
         check_choice("level", self.level, ("filter", "weight"))
         check_choice("estimator", self.estimator, get_args(Form))
-        check_choice("execution", self.execution, get_args(Execution))
+        check_choice("execution", self.execution, get_args(ChannelExecution))
         check_choice("backward_samples", self.backward_samples, (1, 2))
         if not 0 <= self.exponent <= 1:
             raise ValueError(f"exponent={self.exponent:g} must be in [0, 1]: 0 is unbiased, 0.5 the published choice")
 
-    def build(self, net: SparseModel) -> Network:
-        """Build the network whose channels, or weights, have masks."""
+    def backend(self, net: SparseModel, execution: Execution | None = None) -> Backend:
+        """Build the network whose channels, or weights, have masks; run as the method is set, unless told otherwise."""
+        execution = self.execution if execution is None else execution
+        if callable(execution):
+            return execution(net)
+        check_choice("execution", execution, get_args(ChannelExecution))
         if self.level == "weight":
-            return super().build(net)
+            return super().backend(net, "masked")
         options = {"multiple": self.multiple, "sum_multiple": self.sum_multiple, "residual": self.residual}
-        return ChannelNetwork.of(module_of(net), net.params, **options)
+        return CHANNELS[execution](net, ChannelNetwork.of(module_of(net), net.params, **options))
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class VRPGE(DrawnMasks):
         if self.fixed(net):
             return self._run(net, objective, self.shown(net))
         path = self.next_draw(net)
-        if "wanted" in net.memory:
+        if self.phase(net) == "comparing":
             self._compare(net, objective)
         return self.pair(net, objective, self.draw(net, *path, 0), self.draw(net, *path, 1), path)
 
@@ -110,7 +116,7 @@ class VRPGE(DrawnMasks):
             path: of the draws, for the sign of the shuffled control.
         """
         network = self.network(net)
-        real = (self.repair(net, one), self.repair(net, two))
+        real = tuple(network.live(self.repair(net, masks)) for masks in (one, two))
         loss_one = self._run(net, objective, real[0])
         if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
             real, loss_two = real[:1], loss_one  # one network, one loss: a second pass would teach nothing
@@ -120,8 +126,7 @@ class VRPGE(DrawnMasks):
         else:
             loss_two = self._run(net, objective, real[1])
         total = loss_one if self.backward_samples == 1 else (loss_one + loss_two) / 2
-        # of several micro-batches, the last stands for all in the ledger
-        self.session(net).costs = tuple((network.shares(m), network.shares(m, executed=True)) for m in real)
+        self.runtime(net).ran = real  # of several micro-batches, the last stands for all in the ledger
         sign = 1.0
         if self.shuffle:
             sign = 2.0 * torch.randint(2, (), generator=net.generator("sign", *path)).item() - 1.0
@@ -143,11 +148,7 @@ class VRPGE(DrawnMasks):
         return total
 
     def _run(self, net: SparseModel, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        return run(net, self.session(net), objective, masks, execution=self._execution, statistics=statistics)
-
-    @property
-    def _execution(self) -> Execution:
-        return "masked" if self.level == "weight" else self.execution
+        return self.network(net).run(objective, masks, statistics=statistics)
 
     @torch.no_grad()
     def _compare(self, net: SparseModel, objective: Objective) -> None:
@@ -156,7 +157,7 @@ class VRPGE(DrawnMasks):
         losses = torch.stack([self._run(net, objective, masks, statistics=False).float() for masks in draws])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(losses)
-        net.memory["best"] = draws[int(losses.argmin())]
+        net.memory["best"] = dict(draws[int(losses.argmin())])
         del net.memory["wanted"]
 
     # -- cost ---------------------------------------------------------------------------------------------------------
@@ -165,21 +166,20 @@ class VRPGE(DrawnMasks):
         """Two forward passes, and the backward passes of one network or of both; one of each in the final network."""
         if self.fixed(net):
             return self._final(net, executed=False)
-        costs = self.session(net).costs
-        if not costs:  # nothing is drawn yet: the expectation
+        network, ran = self.network(net), self.runtime(net).ran
+        if not ran:  # nothing is drawn yet: the expectation
             scores = {name: cpu(score).double() for name, score in net.learned.items()}
-            expected = self.network(net).shares(scores)
-            return self._passes(expected, expected)
-        return self._passes(*(nominal for nominal, _ in costs))
+            return self._passes(*[network.shares(scores)] * 2)
+        return self._passes(*map(network.shares, ran))
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
         """Say what the small networks multiply; None where the network runs at full size."""
-        if not runs_small(net, self._execution):
+        network, ran = self.network(net), self.runtime(net).ran
+        if network.full_size:
             return None
         if self.fixed(net):
             return self._final(net, executed=True)
-        costs = self.session(net).costs
-        return self._passes(*(executed for _, executed in costs)) if costs else None
+        return self._passes(*(network.shares(live, executed=True) for live in ran)) if ran else None
 
     def _final(self, net: SparseModel, *, executed: bool) -> Passes:
         shares = self.network(net).shares(self.shown(net), executed=executed)

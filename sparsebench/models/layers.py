@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from sparsebench.runs.messages import check_choice
+
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution with padding 1 and no bias: the batch norm beside it brings its own."""
@@ -35,6 +37,42 @@ def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
             nn.init.normal_(layer.weight, std=linear_std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+LAWS = ("kaiming", "torch", "glorot", "he", "normal", "truncated")
+"""Names of the laws that ``draw_linear_`` knows."""
+
+
+def draw_linear_(network: nn.Module, law: str) -> None:
+    """Draw the weights of linear layers, and of convolutions except under ``kaiming``, from a named law.
+
+    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with biases at zero and leaves convolutions as they are;
+    ``torch`` keeps what torch draws for both, U(+-1 / sqrt(fan_in)), biases too; ``glorot`` and ``he`` are normal laws
+    of variance 2 / (fan_in + fan_out) and 2 / fan_in, ``normal`` and ``truncated`` have the deviation 0.1, the latter
+    cut at two deviations; their biases are zero.
+
+    Args:
+        network: changed in place; draws from torch's global generator in order of definition.
+        law: one of ``LAWS``.
+
+    Raises:
+        ValueError: for an unknown law.
+    """
+    check_choice("initial", law, LAWS)
+    kinds = nn.Linear if law == "kaiming" else (nn.Linear, nn.Conv2d)
+    for layer in network.modules():
+        if not isinstance(layer, kinds) or law == "torch":
+            continue
+        if law in ("kaiming", "he"):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        elif law == "glorot":
+            nn.init.xavier_normal_(layer.weight)
+        elif law == "normal":
+            nn.init.normal_(layer.weight, std=0.1)
+        else:
+            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def check_image(network: str, shape: tuple[int, int, int], *, least: int) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from sparsebench.models.layers import check_image, conv3x3, initialise_
+from sparsebench.models.layers import check_image, conv3x3, draw_linear_, initialise_
 
 
 class MLP(nn.Module):
@@ -17,23 +17,41 @@ class MLP(nn.Module):
         classes: outputs.
         shape: channels, height, width of one image.
         hidden: widths of the hidden layers; empty gives a linear classifier.
+        initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
+        dropout: share of hidden units that training drops, behind every ReLU; 0 for none.
+        batch_norm: normalise before every ReLU.
 
     Raises:
-        ValueError: for a hidden width below 1.
+        ValueError: for a width below 1, an unknown law, or a share outside [0, 1).
     """
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int], hidden: Sequence[int] = (128, 128)) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        hidden: Sequence[int] = (128, 128),
+        initial: str = "kaiming",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         if any(width < 1 or width != int(width) for width in hidden):
             raise ValueError(f"hidden widths must be whole numbers of at least 1, got {list(hidden)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout:g} is impossible: choose a share of hidden units in [0, 1)")
         widths = [math.prod(shape), *(int(width) for width in hidden)]
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             layers[f"fc{number}"] = nn.Linear(inputs, outputs)
+            if batch_norm:
+                layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
             layers[f"relu{number}"] = nn.ReLU()
+            if dropout:
+                layers[f"drop{number}"] = nn.Dropout(dropout)
         self.features = nn.Sequential(layers)
         self.fc = nn.Linear(widths[-1], classes)
-        _initialise_linear_(self)
+        draw_linear_(self, initial)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
@@ -41,10 +59,19 @@ class MLP(nn.Module):
 
 
 class LeNet300(MLP):
-    """LeNet-300-100 (LeCun et al. 1998): two hidden layers of 300 and 100 units."""
+    """LeNet-300-100 (LeCun et al. 1998): two hidden layers of 300 and 100 units.
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int]) -> None:
-        super().__init__(classes=classes, shape=shape, hidden=(300, 100))
+    Args:
+        classes: outputs.
+        shape: channels, height, width of one image.
+        initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
+        batch_norm: normalise before every ReLU.
+    """
+
+    def __init__(
+        self, *, classes: int, shape: tuple[int, int, int], initial: str = "kaiming", batch_norm: bool = False
+    ) -> None:
+        super().__init__(classes=classes, shape=shape, hidden=(300, 100), initial=initial, batch_norm=batch_norm)
 
 
 class LeNet5(nn.Module):
@@ -59,13 +86,21 @@ class LeNet5(nn.Module):
         first: channels of the first convolution.
         second: channels of the second convolution.
         hidden: units of the hidden linear layer.
+        initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
 
     Raises:
-        ValueError: for a width below 1.
+        ValueError: for a width below 1, or an unknown law.
     """
 
     def __init__(
-        self, *, classes: int, shape: tuple[int, int, int], first: int = 20, second: int = 50, hidden: int = 500
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        first: int = 20,
+        second: int = 50,
+        hidden: int = 500,
+        initial: str = "kaiming",
     ) -> None:
         super().__init__()
         check_image("LeNet-5 (lenet5, cnn_fashion)", shape, least=16)
@@ -83,7 +118,7 @@ class LeNet5(nn.Module):
         self.relu3 = nn.ReLU()
         self.fc = nn.Linear(hidden, classes)
         initialise_(self)
-        _initialise_linear_(self)
+        draw_linear_(self, initial)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
@@ -123,11 +158,3 @@ class DigitsCNN(nn.Module):
         stream = self.maxpool(self.relu2(self.bn2(self.conv2(stream))))
         stream = self.relu3(self.bn3(self.conv3(stream)))
         return self.fc(self.avgpool(stream).flatten(1))
-
-
-def _initialise_linear_(network: nn.Module) -> None:
-    """Draw linear weights from the Kaiming normal law, fan-in, and set their biases to zero."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)

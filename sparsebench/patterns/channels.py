@@ -20,6 +20,11 @@ class Channels(Pattern):
         if self.dim not in (0, 1):
             raise ValueError(f"channels along dim={self.dim} are impossible: 0 counts the outputs, 1 the inputs")
 
+    @property
+    def whole_outputs(self) -> bool:
+        """True for channels of outputs."""
+        return self.dim == 0
+
     def unit(self, shape: tuple[int, ...]) -> int:
         """Return the weights of a channel."""
         return math.prod(shape) // shape[self.dim]

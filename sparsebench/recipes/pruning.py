@@ -21,7 +21,7 @@ def pruning(run: Run) -> Given:
     Raises:
         ValueError: the run's method chooses masks itself.
     """
-    method = run.setup.method
+    method = run.method
     if not isinstance(method, Given):
         name = type(method).__name__
         raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparsebench.results.schema import with_current_names
 from sparsebench.runs.folder import RunFolder, runs_below
 
 _TEXTS = ("method", "model", "dataset", "recipe")
@@ -22,7 +23,7 @@ class Finished:
 
     Attributes:
         folder: where it lies.
-        result: what ``result.json`` says.
+        result: what ``result.json`` says, under the names of today.
         config: its resolved configuration; empty where the file is missing.
         variant: what is equal for runs that differ in the seed alone; empty where the configuration is missing.
     """
@@ -92,7 +93,7 @@ def _read(run: RunFolder, found: Collected, variant_of: Callable[[Config], str])
         except Exception as error:  # whatever is wrong with the file, the result still counts
             found.skipped.append((run.config_file, f"damaged ({_line(error)}); the result counts without it"))
             config, variant = {}, ""
-    found.runs.append(Finished(folder, result, config, variant))
+    found.runs.append(Finished(folder, with_current_names(result), config, variant))
 
 
 def _wrong(result: Any) -> str:

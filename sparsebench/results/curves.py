@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from sparsebench.results.collect import Finished
+from sparsebench.results.schema import FORMER, is_known, shown_in
 from sparsebench.runs.folder import RunFolder
-
-CURVES = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "train_accuracy": "training accuracy",
-    "train_loss": "training loss",
-    "sparsity": "sparsity",
-    "explored": "explored share of the weights",
-    "mask_change": "share of the mask that changed",
-    "train_flops_ratio": "training FLOPs so far, relative to dense",
-    "lr": "learning rate",
-    "lambda": "strength of the regulariser",
-}
-"""Columns of ``metrics.csv`` that are drawn, and what they mean."""
 
 Curves = dict[str, list[float | None]]
 """Values by column; ``step`` is one of them."""
@@ -94,22 +81,32 @@ def _metrics_of_stage(run: Finished, name: str) -> Path:
 def read_curves(path: Path, points: int) -> Curves:
     """Read the drawn columns of a ``metrics.csv``, thinned to so many rows, the first and the last among them.
 
+    Drawn are the curves of the schema, under the names of today, and whatever a method of your own has logged.
+
     Raises:
         ValueError: a cell is no number.
     """
     head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
     if len(lines) > points:
         lines = [lines[round(i * (len(lines) - 1) / (points - 1))] for i in range(points)]
-    names = next(csv.reader([head]), [])
+    names = [FORMER.get(name, name) for name in next(csv.reader([head]), [])]
     if "step" not in names:
         raise ValueError("no column step")
-    wanted = [(names.index(name), name, 9 if name == "step" else 4) for name in ("step", *CURVES) if name in names]
+    drawn = in_order(names)
+    wanted = [(names.index(name), name, 9 if name == "step" else 4) for name in ("step", *drawn)]
     curves: Curves = {name: [] for _, name, _ in wanted}
     for cells in csv.reader(lines):
         for place, name, digits in wanted:
             given = place < len(cells) and cells[place]
             curves[name].append(rounded(cells[place], digits) if given else None)
     return {name: values for name, values in curves.items() if any(value is not None for value in values)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the names that are drawn: those of the schema in its order, then those of a method of your own."""
+    names = dict.fromkeys(names)
+    known = [key.name for key in shown_in("curve") if key.name in names]
+    return [*known, *(name for name in names if not is_known(name))]
 
 
 def average(members: Sequence[Curves]) -> Curves:

@@ -6,28 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparsebench.results.schema import is_known, shown_in
+from sparsebench.results.table import is_number
 from sparsebench.runs.identity import WITHOUT_EFFECT
 from sparsebench.runs.mappings import differences
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NUMBERS = {
-    "test_accuracy": "test accuracy",
-    "val_accuracy": "validation accuracy",
-    "test_loss": "test loss",
-    "sparsity": "sparsity",
-    "train_flops_ratio": "training FLOPs, of dense",
-    "test_flops_ratio": "inference FLOPs, of dense",
-    "exploration_rate": "explored",
-    "dead_units": "dead units",
-    "epochs": "epochs",
-    "steps": "steps",
-    "seconds": "seconds",
-    "images_per_second": "images/s",
-    "peak_memory_mb": "peak memory, MB",
-}
-"""Keys of ``result.json`` that are compared, and their names for people."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +41,13 @@ def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[
 
 
 def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    """Return the numbers of both results; a number that neither has is left out."""
-    pairs = {key: (_number(first.get(key)), _number(second.get(key))) for key in NUMBERS}
+    """Return the numbers of both results that are compared, and those of a method of your own.
+
+    A number that neither has is left out.
+    """
+    own = [name for name in (*first, *second) if not is_known(name)]
+    names = dict.fromkeys([*(key.name for key in shown_in("compare")), *own])
+    pairs = {name: (_number(first.get(name)), _number(second.get(name))) for name in names}
     return {key: pair for key, pair in pairs.items() if pair != (None, None)}
 
 
@@ -108,4 +98,4 @@ def _pair(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if is_number(value) else None

@@ -50,8 +50,8 @@ class Published:
     std: float | None
     seeds: int | None
     epochs: int | None
-    train_flops: float | None
-    test_flops: float | None
+    train_flops_ratio: float | None
+    inference_flops_ratio: float | None
     evidence: str
     protocol: str
 

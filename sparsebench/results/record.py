@@ -56,8 +56,8 @@ def describe_network(
         "parameters": everything,
         "dense_layers": [name for name, density in densities.items() if density == 1.0],
         "density_per_layer": densities,
-        "test_flops": sparse,
-        "test_flops_ratio": sparse / dense,
+        "inference_flops": sparse,
+        "inference_flops_ratio": sparse / dense,
         "mask_digest": digest(masks),
         "weights_digest": digest(weights),
     }

@@ -15,16 +15,6 @@ from sparsebench.runs.identity import WITHOUT_EFFECT
 from sparsebench.runs.mappings import dotted
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
-METRICS = (
-    "test_accuracy",
-    "sparsity",
-    "train_flops_ratio",
-    "test_flops_ratio",
-    "executed_flops_ratio",
-    "exploration_rate",
-    "images_per_second",
-    "seconds",
-)
 
 
 @dataclass(frozen=True)
@@ -97,6 +87,11 @@ def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row
     return sorted(rows, key=lambda row: _order(row, by)), notes
 
 
+def is_number(value: Any) -> bool:
+    """Return True for what can be averaged."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def value_of(row: Row, key: str) -> Any:
     """Return the value of a column named in ``by``: of the group, or of the configuration."""
     return row.key[key] if key in row.key else dotted(row.runs[0].config).get(key)
@@ -104,9 +99,9 @@ def value_of(row: Row, key: str) -> Any:
 
 def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:
     """Keep apart what differs in more than the seed; count a repeated run once."""
-    variants: dict[str, list[Finished]] = {}
+    variants: dict[tuple[str, bool], list[Finished]] = {}
     for run in sorted(members, key=lambda run: (run.result["seed"], str(run.folder))):
-        variants.setdefault(run.variant, []).append(run)
+        variants.setdefault((run.variant, is_on_target(run)), []).append(run)
     rows: list[Row] = []
     for runs in variants.values():
         single = _once(runs, notes)
@@ -116,11 +111,21 @@ def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> li
             if hashes[run.result["seed"]] > 1:
                 rows.append(Row(key, [run], {"config_hash": run.result.get("config_hash")}))
     rows = [row for row in rows if row.runs]
+    for row in rows:
+        if not is_on_target(row.runs[0]):
+            row.settings["target_reached"] = False
+            places = ", ".join(str(run.folder) for run in row.runs)
+            notes.append(f"{places}: the sparsity asked for was not reached; kept apart from runs that reached theirs")
     if len(rows) > 1:
         name = ", ".join(str(key[part]) for part in ("method", "model", "dataset") if key[part] is not None)
         notes.append(f"{name}: {len(rows)} rows differ in configuration and are kept apart")
         _distinguish(rows)
     return rows
+
+
+def is_on_target(run: Finished) -> bool:
+    """Tell whether a run ended with the sparsity asked for; runs of earlier versions do not say, and count as such."""
+    return run.result.get("target_reached") is not False
 
 
 def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:
@@ -148,13 +153,13 @@ def _distinguish(rows: list[Row]) -> None:
 
 
 def _fill(row: Row) -> None:
-    for metric in METRICS:
-        values = [run.result[metric] for run in row.runs if isinstance(run.result.get(metric), int | float)]
+    for metric in dict.fromkeys(name for run in row.runs for name in run.result):
+        values = [run.result[metric] for run in row.runs if is_number(run.result.get(metric))]
         if values:
             row.means[metric] = mean(values)
     target = row.key["sparsity_target"]
     measured = row.means["sparsity"].value if "sparsity" in row.means else 0.0
-    emerged = target is None and not _is_dense(row)
+    emerged = target is None and not is_dense(row)
     choices = row.runs[0].config.get("choices") or {}
     row.published = match(
         method=row.key["method"],
@@ -182,10 +187,11 @@ def _order(row: Row, by: Sequence[str]) -> tuple[Any, ...]:
     first = tuple(_sortable(value_of(row, name)) for name in by)
     rest = (key["sparsity_target"], key["method"], key["recipe"], key["epochs"])
     settings = tuple(map(_sortable, row.settings.values()))
-    return (*first, key["dataset"], key["model"], not _is_dense(row), *map(_sortable, rest), settings)
+    return (*first, key["dataset"], key["model"], not is_dense(row), *map(_sortable, rest), settings)
 
 
-def _is_dense(row: Row) -> bool:
+def is_dense(row: Row) -> bool:
+    """Return True for dense training."""
     return row.key["method"] == "dense" and row.key["recipe"] == "single"
 
 

@@ -20,9 +20,9 @@ ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""
 ENDINGS = (DONE, RESULT, FAILED, STOPPED)
 """Files that tell how a run ended."""
-TRACES = (METRICS, CYCLES, "*.pt", "*.ckpt")
+TRACES = (RESULT, METRICS, CYCLES, "*.pt", "*.ckpt")
 """Patterns of files that only training leaves."""
-LEFT = (DONE, RESULT, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
+LEFT = (DONE, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
 """Patterns of all files that a run leaves beside its configuration; ``DONE`` goes first, lest a kill mislead."""
 OWN = (*LEFT, STOP, HEARTBEAT, "helper*.log", CONFIG)
 """Patterns of all files of a run but its locks, which go with their holders."""

@@ -49,7 +49,10 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         folder = inside if inside.is_dir() else folder
         if folder.is_dir() and (seen := tree(folder)) != _ORIGINALS.get(name):
             found["data"] = seen
-    for target in sorted(set(_targets(config))):
+    targets = set(_targets(config))
+    if "." in str(config.get("execution")):  # a back end of the user's own
+        targets.add(config["execution"])
+    for target in sorted(targets):
         if not target.startswith("sparsebench.") and (source := find_source(target)) is not None:
             found[target.rpartition(".")[0]] = source_digest(source)
     return found

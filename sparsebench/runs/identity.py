@@ -47,6 +47,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dataset.limit": (None,),
     "dataset.split": ("random",),
     "dataset.test_limit": (None,),
+    "model.batch_norm": (False,),
+    "model.dropout": (0.0,),
+    "model.initial": ("kaiming",),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -57,6 +60,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.score": ({"_target_": "magnitude", "_partial_": True},),
+    "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }
 """Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
 
@@ -64,14 +69,15 @@ Append only. A new key enters with the value that changes nothing; a value once 
 the key becomes.
 """
 
+RENAMED = {"CycleChecks": "Look"}
+"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
+
 CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
 """Class of a method -> how often its rule was corrected under unchanged settings.
 
 Raise a number with such a correction: the settings say the same, the result does not, and a finished run of before must
 not be returned for one of today.
 """
-RENAMED = {"CycleChecks": "Look"}
-"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
 
 
 def identity(config: Mapping[str, Any]) -> str:

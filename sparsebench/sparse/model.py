@@ -27,6 +27,8 @@ class SparseModel:
         learned: scores or thresholds trained along with the weights.
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
+        runtime: how the network runs (``execution.Runtime``); lives as long as the process and is never saved. None
+            means that the module runs as it is.
         version: how often the masks have changed.
         transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.
@@ -42,6 +44,7 @@ class SparseModel:
         self.learned: dict[str, Parameter] = {}
         self.seed = seed
         self.module = module
+        self.runtime: Any = None
         self.version = 0
         self.transposed = {name for name in self.params if transposed(module, name)}
         self.floor = False

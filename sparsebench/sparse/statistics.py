@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
 
-def exploration_rate(net: SparseModel) -> float:
+def explored(net: SparseModel) -> float:
     """Return the share of weights that were ever active, over all weights of layers that own a mask.
 
     The union starts with the first masks. A layer whose mask is all ones counts, a layer without a mask does not;

@@ -10,7 +10,15 @@ from sparsebench.app.plan.dry_fit import Touched, Untouched, _between
 from sparsebench.app.plan.rehearsal import Length
 
 WITHIN_LAYERS = ["dense", "static", "set", "rigl", "gmp", "magnitude", "sr_ste", "mest_soft"]
-SAME = ("train_flops", "train_flops_dense", "train_flops_ratio", "test_flops", "steps", "epochs", "density_per_layer")
+SAME = (
+    "train_flops",
+    "train_flops_dense",
+    "train_flops_ratio",
+    "inference_flops",
+    "steps",
+    "epochs",
+    "density_per_layer",
+)
 
 
 def planned(answer):
@@ -38,7 +46,7 @@ def test_a_recipe_of_several_fits_is_planned_as_a_whole(cli, tiny, outputs):
     assert cli("train", *arguments).code == 0
     (file,) = outputs.rglob("result.json")
     result = json.loads(file.read_text())
-    same = ("train_flops", "train_flops_dense", "steps", "epochs", "test_flops")
+    same = ("train_flops", "train_flops_dense", "steps", "epochs", "inference_flops")
     assert {key: cell[key] for key in same} == {key: result[key] for key in same}
 
 
@@ -50,11 +58,11 @@ def test_inference_ratios_of_erk_are_those_derived_elsewhere(cli, model, sparsit
     (cell,) = planned(
         cli("plan", f"model={model}", "dataset=cifar10", f"sparsity={sparsity}", "method=static", "--json")
     )
-    assert round(cell["test_flops_ratio"], 4) == ratio
+    assert round(cell["inference_flops_ratio"], 4) == ratio
     assert cell["training_images"] == 45_000
     assert sum(row["weights"] for row in cell["layers"]) == cell["prunable_weights"]
-    assert sum(row["kept"] for row in cell["layers"]) == cell["active_weights"]
-    assert sum(row["sparse_flops"] for row in cell["layers"]) == cell["test_flops"]
+    assert sum(row["active_weights"] for row in cell["layers"]) == cell["active_weights"]
+    assert sum(row["inference_flops"] for row in cell["layers"]) == cell["inference_flops"]
     assert cell["prunable_weights"] + cell["excluded_parameters"] == cell["parameters"]
 
 

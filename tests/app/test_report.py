@@ -70,7 +70,7 @@ def test_unfinished_failed_damaged_and_foreign_files_are_named_and_skipped(cli, 
     said = [line for line in answer.out.splitlines() if line.startswith(("unfinished", "skipped"))]
     assert said == [
         "unfinished: broken (failed: ValueError: too hot)",
-        "unfinished: cut (running or interrupted)",
+        "unfinished: cut (interrupted)",
         *[line for line in said if line.startswith("skipped")],
     ]
     assert [line.split(":")[1].strip() for line in said[2:]] == [
@@ -141,7 +141,7 @@ def test_a_real_run_is_understood(cli, tiny):
     document = json.loads(cli("report", "--format", "json").out)
     (row,) = document["rows"]
     assert row["seeds"] == [0, 1]
-    assert all(row[key] is not None for key in ("test_accuracy", "exploration_rate", "seconds", "executed_flops_ratio"))
+    assert all(row[key] is not None for key in ("test_accuracy", "explored", "seconds", "executed_flops_ratio"))
 
 
 def test_two_hundred_runs_are_read_quickly_and_without_torch(outputs):

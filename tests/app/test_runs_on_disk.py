@@ -43,7 +43,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, outputs):
     assert result["sparsity_target"] == 0.5
     assert result["active_weights"] == round(0.5 * result["prunable_weights"])
     assert 0 < result["train_flops_ratio"] < 1
-    assert 0 < result["test_flops_ratio"] < 1
+    assert 0 < result["inference_flops_ratio"] < 1
 
     weights = torch.load(folder / "final.pt", weights_only=True)
     masks = torch.load(folder / "masks.pt", weights_only=True)

@@ -30,9 +30,9 @@ def test_three_steps_by_hand():
     ledger.charge(SPARSE, {"a.weight": 0.25}, 4)
     assert ledger.pass_flops == {"forward": 2440, "input": 2440, "weight": 960 + 2240 + 520}
     assert ledger.train_flops == 2440 + 2440 + 3720
-    assert ledger.dense_flops == 2 * 3 * D * 20
+    assert ledger.train_flops_dense == 2 * 3 * D * 20
     assert ledger.train_flops_ratio == 8600 / 16800
-    assert ledger.executed_ratio == 1.0
+    assert ledger.executed_flops_ratio == 1.0
     assert (ledger.samples, ledger.steps) == (20, 3)
 
 
@@ -46,7 +46,7 @@ def test_a_share_of_its_own_per_pass():
 def test_products_without_weights_are_always_whole():
     ledger = Ledger([ATTENTION])
     ledger.charge(SPARSE, {}, 5)
-    assert ledger.train_flops == ledger.dense_flops == 2 * 3 * 60 * 5
+    assert ledger.train_flops == ledger.train_flops_dense == 2 * 3 * 60 * 5
 
 
 def test_two_sampled_networks():
@@ -54,7 +54,7 @@ def test_two_sampled_networks():
     ledger = Ledger(COSTS)
     ledger.charge(Passes((one, two), (one,), (one,)), {}, 10)
     assert ledger.pass_flops == {"forward": 2 * 10 * (50 + 60), "input": 1000, "weight": 1000}
-    assert ledger.executed_ratio == 4 / 3
+    assert ledger.executed_flops_ratio == 4 / 3
     ledger = Ledger(COSTS)
     half = dict.fromkeys(("a.weight", "b.weight"), 0.5)
     ledger.charge(Passes((half, half), (half,), (half,)), {}, 10)
@@ -67,7 +67,7 @@ def test_a_back_end_that_multiplies_less():
     padded = {"a.weight": 0.3}
     ledger.charge(SPARSE, densities, 2, executed=Passes((padded,), (padded,), ("dense",)))
     assert ledger.executed_flops == 2 * 2 * (70 + 70 + 140)
-    assert ledger.executed_ratio > ledger.train_flops_ratio
+    assert ledger.executed_flops_ratio > ledger.train_flops_ratio
     with pytest.raises(AssertionError, match="less than the active"):
         ledger.charge(DENSE, densities, 2, executed=SPARSE)
 
@@ -78,7 +78,7 @@ def test_start_stays_outside_the_ratio():
     ledger.charge_start(forward=2, samples=1)
     assert ledger.start_flops == 2 * (3 * 10 + 2) * D
     assert math.isnan(ledger.train_flops_ratio)
-    assert math.isnan(ledger.executed_ratio)
+    assert math.isnan(ledger.executed_flops_ratio)
     ledger.charge(SPARSE, dict.fromkeys(("a.weight", "b.weight"), 0.5), 10)
     assert ledger.train_flops_ratio == 0.5
 
@@ -104,7 +104,7 @@ def test_ledger_and_closed_forms_agree(name, phi):
     for passes in steps * 3:
         ledger.charge(passes, {"a.weight": phi}, 16)
     assert ledger.train_flops_ratio == pytest.approx(form(phi), abs=1e-12)
-    assert ledger.executed_ratio == 1.0
+    assert ledger.executed_flops_ratio == 1.0
     if phi == 1.0:
         assert ledger.train_flops_ratio == 1.0
 

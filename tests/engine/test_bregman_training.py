@@ -81,7 +81,7 @@ def test_sparsity_is_told_from_step_zero_and_cost_follows_it(tmp_path):
     state, watch = fit(tmp_path / "a", "method=ml_linbreg", "optimizer.coarse_steps=3", "sparsity=0.9")
     assert watch.sparsities[0] == pytest.approx(0.9, abs=2e-3)
     assert watch.phases[:8] == ["coarse", "coarse", "coarse", "fine"] * 2
-    assert 0.05 < state.facts["train_flops"] / state.facts["dense_flops"] < 0.35
+    assert 0.05 < state.facts["train_flops"] / state.facts["train_flops_dense"] < 0.35
     for name, mask in state.masks.items():
         assert torch.equal(mask, state.weights[name] != 0)
 
@@ -107,7 +107,7 @@ def test_resumes_in_the_middle_of_a_coarse_phase(tmp_path, method, control):
     assert digest(again.weights) == digest(whole.weights)
     assert digest(again.masks) == digest(whole.masks)
     assert again.facts["train_flops"] == whole.facts["train_flops"]
-    assert again.facts["exploration_rate"] == whole.facts["exploration_rate"]
+    assert again.facts["explored"] == whole.facts["explored"]
 
 
 def test_phases_count_optimizer_steps_not_micro_batches(tmp_path):

@@ -84,7 +84,7 @@ def test_one_rank_makes_the_same_masks_as_two(ranks, method, tmp_path):
     from sparsebench.sparse import digest
 
     assert digest(state.masks) == ranks[0][method]["masks"]
-    assert state.facts["dense_flops"] == ranks[0][method]["samples"], "the ledger counts samples over all ranks"
+    assert state.facts["train_flops_dense"] == ranks[0][method]["samples"], "the ledger counts samples over all ranks"
 
 
 def test_a_rank_that_goes_astray_stops_training(tmp_path):

@@ -196,7 +196,7 @@ def test_scoring_is_charged_outside_the_ratio(method, flops):
     ledger = Ledger(layer_costs(module.net, torch.zeros(1, 1, 8, 8)))
     sparsity = Sparsity(method, module="net", ledger=ledger)
     silent_trainer(callbacks=[sparsity], max_steps=2).fit(module, batches())
-    dense = ledger.dense_flops / 3 / (2 * 16)
+    dense = ledger.train_flops_dense / 3 / (2 * 16)
     assert ledger.start_flops == flops * dense
     assert 0.05 < ledger.train_flops_ratio < 0.6
 

@@ -106,7 +106,7 @@ def agree(folder: Path, methods: list[str]) -> None:
             "masks": digest(state.masks),
             "weights": digest(state.weights),
             "active": sum(int(mask.sum()) for mask in state.masks.values()),
-            "samples": state.facts["dense_flops"],
+            "samples": state.facts["train_flops_dense"],
             "rows": rows.seen,
         }
     (folder / f"rank{get_rank()}.json").write_text(json.dumps(told))

@@ -172,7 +172,7 @@ def test_the_network_really_is_small():
 def test_widths_are_rounded_where_that_adds_an_eighth_at_most():
     network = ChannelNetwork(nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 2, 1)), ["0"], multiple=16)
     for live, width in ((1, 1), (3, 3), (16, 16), (43, 48), (33, 36), (17, 18), (60, 64), (64, 64)):
-        (out, _), (_, columns) = network.wide({"0": torch.arange(64) < live}).layers.values()
+        (out, _), (_, columns) = network.rounded({"0": torch.arange(64) < live}).layers.values()
         assert int(out.sum()) == int(columns.sum()) == width
 
 
@@ -180,7 +180,7 @@ def test_residual_sums_are_rounded_and_their_layers_are_not():
     net = build("resnet20", classes=10, shape=CIFAR)
     network = ChannelNetwork.of(net, dict(net.named_parameters()), sum_multiple=8)
     masks = draw(network)
-    live, wide = network.spaces(masks), network.wide(masks)
+    live, wide = network.exact(masks), network.rounded(masks)
     assert all(torch.equal(live.layers[name][0], wide.layers[name][0]) for name in network.units)
     widths = [(int(a[2].sum()), int(b[2].sum())) for a, b in zip(live.sums.values(), wide.sums.values(), strict=True)]
     assert all(b >= a and (b % 8 == 0 or a * 9 < 8 * (a + -a % 8)) for a, b in widths)

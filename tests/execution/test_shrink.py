@@ -8,8 +8,8 @@ from torch import nn
 
 from sparsebench.app.cli.export import export
 from sparsebench.app.config.compose import compose_config
-from sparsebench.app.process.execute import run_cell
-from sparsebench.execution import ChannelNetwork, removable, shrink
+from sparsebench.app.process.execute import run_config
+from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
 from sparsebench.models import build
 
 NETWORKS = [("vgg11", {}), ("resnet20", {}), ("resnet20", {"shortcut": "pad"}), ("resnet50", {}), ("wrn22_2", {})]
@@ -65,6 +65,58 @@ def test_channels_that_norms_turn_into_constants_stay():
     assert int(removable(network)["features.conv3"].sum()) == 5
 
 
+def test_a_filter_of_zeros_that_a_norm_makes_constant_stays_alone():
+    net = build("vgg11", classes=10, shape=(3, 32, 32)).double().eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.bias, 0.1, 1.0)
+    with torch.no_grad():
+        net.features.conv3.weight[5:] = 0
+        net.features.bn3.weight[6:] = 0
+        net.features.bn3.bias[6:] = 0
+    network = ChannelNetwork.of(net, dict(net.named_parameters()))
+    masks = removable(network)
+    assert masks["features.conv3"].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert int(nonzero_filters(network)["features.conv3"].sum()) == 5
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(shrink(network, masks).eval()(images), net(images), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"shortcut": "pad"}, {}])
+def test_constants_behind_residual_sums_stay(options):
+    net, network, masks = dead("wrn22_2", {}) if not options else dead("resnet20", options)
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for number in range(0, len(norms), 3):
+        with torch.no_grad():
+            norms[number].bias[::2] = 0.5
+    found = removable(network)
+    assert any(not mask.all() for mask in found.values())
+    assert any(not torch.equal(found[name], mask) for name, mask in masks.items())
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(shrink(network, found).eval()(images), net(images), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("execution", ["compact", "masked", "null"])
+def test_what_training_left_dead_is_exported_or_the_refusal_says_why(tmp_path, execution):
+    run = tmp_path / "run"
+    words = ["method=set", "pattern=channels", "sparsity=0.5", "every=4", "dataset.limit=256", "dataset.batch_size=32"]
+    words += [f"execution={execution}", "progress=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+    run_config(compose_config([*words, f"run_dir={run}"]))
+    if execution == "null":
+        with pytest.raises(ValueError, match=r"filters of zeros among 160, but the norms behind them .* constants"):
+            export(run, run / "small")
+        return
+    report = export(run, run / "small")
+    left = sum(kept for kept, _ in report["channels"].values())
+    masks = torch.load(run / "masks.pt", weights_only=True)
+    live = {name: int(mask.flatten(1).any(1).sum()) for name, mask in masks.items()}
+    assert left <= sum(live.values()) < 160
+    assert report["after"]["macs"] < report["before"]["macs"]
+    assert report["difference"] < 1e-5
+
+
 def test_export_writes_a_network_that_plain_torch_runs(tmp_path):
     settings = [
         "method=vr_pge",
@@ -75,7 +127,7 @@ def test_export_writes_a_network_that_plain_torch_runs(tmp_path):
         "progress=none",
     ]
     run = tmp_path / "run"
-    run_cell(compose_config([*settings, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"run_dir={run}"]))
+    run_config(compose_config([*settings, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"run_dir={run}"]))
     export(run, run / "small")
     report = json.loads((run / "small/channels.json").read_text())
     assert report["after"]["macs"] < 0.5 * report["before"]["macs"]

@@ -13,7 +13,14 @@ def cycle(stage, density, **facts):
 
 
 def fit(steps, flops, seconds=2.0, **facts):
-    return {"steps": steps, "train_flops": flops, "dense_flops": 10 * steps, "seconds": seconds, **facts}
+    return {
+        "steps": steps,
+        "train_flops": flops,
+        "train_flops_dense": 10 * steps,
+        "seconds": seconds,
+        "executed_flops": flops,
+        **facts,
+    }
 
 
 @pytest.fixture
@@ -22,7 +29,7 @@ def journal(tmp_path):
     kept.note_fit("ticket", fit(2, 20))
     kept.note_fit("cycle0", fit(8, 80, images_per_second=10.0))
     kept.note_cycle(cycle("cycle0-measured", 1.0, val_accuracy=0.5))
-    kept.note_fit("cycle1", fit(8, 40, seconds=6.0, images_per_second=30.0, exploration_rate=0.75))
+    kept.note_fit("cycle1", fit(8, 40, seconds=6.0, images_per_second=30.0, explored=0.75))
     kept.note_cycle(cycle("cycle1-measured", 0.5, val_accuracy=0.25))
     return kept
 
@@ -44,10 +51,10 @@ def test_the_conclusion_counts_every_fit(journal):
     assert (final.weights, final.members) == (end.weights, end.members)
     facts = final.facts
     assert (facts["steps"], facts["train_flops"], facts["fits"]) == (18, 140, 3)
-    assert facts["dense_flops"] == 10 * 9  # one dense run of the budget of one fit
+    assert facts["train_flops_dense"] == 10 * 9  # one dense run of the budget of one fit
     assert facts["seconds"] == 2 + 2 + 6 + 2
     assert facts["images_per_second"] == (2 * 10 + 6 * 30) / 8
-    assert (facts["val_accuracy"], facts["exploration_rate"]) == (0.25, 0.75)
+    assert (facts["val_accuracy"], facts["explored"]) == (0.25, 0.75)
     assert facts["cycles"] == journal.records()
 
 

@@ -9,7 +9,8 @@ from tiny_run import Net, tiny_run, trainer
 
 from sparsebench.app.plan.rehearsal import Length, Rehearsal
 from sparsebench.fits.length import epochs_of, steps_of_epoch, steps_of_fit, used_batches
-from sparsebench.methods import Dense
+from sparsebench.functional.distribution import uniform
+from sparsebench.methods import Dense, Given
 from sparsebench.recipes import CycleChecks, imp_ensemble, prune_finetune, swamp
 
 QUICK = {"share": 0.5, "rewind_to": 0.25}
@@ -105,15 +106,27 @@ def test_shapes_and_names_need_no_memory_and_the_rate_needs_no_network(counted):
     assert networks.calls == 1
 
 
-def test_a_rehearsal_reads_no_images_builds_no_trainer_and_costs_what_the_recipe_costs(counted):
-    run, trainers, _ = counted(density=0.2)
-    real = prune_finetune(run, look=CycleChecks(hessian=1))
-    again, trainers, _ = counted(density=0.2)
-    length = Length(images=96, batch=16)
-    rehearsal = Rehearsal.of(again.setup, length=length, settings={"max_epochs": 2, "max_steps": -1})
-    planned = prune_finetune(rehearsal, look=CycleChecks(hessian=1))
-    for key in ("steps", "epochs", "dense_flops", "fits"):
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        (prune_finetune, {}),
+        (swamp, {"particles": 2, "share": 0.7, "rewind_to": 0.25}),
+        (imp_ensemble, {"cycles": 1, "hit_target": "geometric", "rewind_to": 0.25}),
+    ],
+)
+def test_a_rehearsal_reads_no_images_builds_no_trainer_and_costs_what_the_recipe_costs(counted, recipe, settings):
+    settings = {**settings, "look": CycleChecks(hessian=1)}
+    method = Given(density=0.3, distribution=uniform)  # counts that do not depend on the values of weights
+    run, _, _ = counted(method=method)
+    real = recipe(run, **settings)
+    again, trainers, _ = counted(method=method)
+    rehearsal = Rehearsal.of(
+        again.setup, length=Length(images=96, batch=16), settings={"max_epochs": 2, "max_steps": -1}
+    )
+    planned = recipe(rehearsal, **settings)
+    for key in ("steps", "epochs", "train_flops", "train_flops_dense", "executed_flops", "fits"):
         assert planned.facts[key] == real.facts[key]
+    assert list(rehearsal.journal.fits) == list(run.journal.fits)
     assert trainers.calls == 0
     assert again.setup.data.reads == {"train": 0, "test": 0}
 

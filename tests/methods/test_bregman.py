@@ -18,7 +18,7 @@ from sparsebench.methods import Bregman, Clock, Dense, MultilevelBregman, Probe,
 from sparsebench.methods.lambda_control import measure_density, present_lambda
 from sparsebench.optim import AdaBreg, LinBreg, MLAdaBreg, MLLinBreg, ProxSGD, regularized_groups
 from sparsebench.sparse import SparseModel
-from sparsebench.sparse.statistics import exploration_rate
+from sparsebench.sparse.statistics import explored
 
 
 def conv_net() -> nn.Module:
@@ -225,7 +225,7 @@ def test_masks_mirror_the_support_and_the_union_grows(units):
     def look(step):
         for name, parameter in net.params.items():
             assert torch.equal(net.masks[name], parameter != 0)
-        seen.append(exploration_rate(net))
+        seen.append(explored(net))
 
     train(method, module, net, optimizer, 12, seen=look)
     assert seen == sorted(seen)

@@ -226,7 +226,7 @@ def test_meets_the_budget_whenever_it_promises(subject):
 def test_accounts_for_its_cost(subject):
     facts = subject.plain[0].facts
     assert 0 < facts["train_flops"] <= 1.01 * facts["executed_flops"]
-    assert facts["dense_flops"] > 0
+    assert facts["train_flops_dense"] > 0
 
 
 def test_resumes_bit_for_bit_in_mid_epoch(subject):

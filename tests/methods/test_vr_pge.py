@@ -11,7 +11,7 @@ from sparsebench.app.config.compose import compose_config
 from sparsebench.cost.flops import active_macs, dense_macs, layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.functional.distribution import uniform
-from sparsebench.methods import SET, STR, VRPGE, Clock, ProbMask, RigL, Static, narrowed
+from sparsebench.methods import SET, STR, VRPGE, Clock, Executor, ProbMask, RigL, Static
 from sparsebench.optim.groups import Together
 from sparsebench.patterns import Channels
 from sparsebench.sparse import Prunable, SparseModel
@@ -287,7 +287,7 @@ def test_the_ledger_counts_both_forwards(backwards, factor):
     ledger.charge(method.passes(model, clock), model.densities, 6, executed=method.executed(model, clock))
     ratio = active_macs(costs, method.network(model).shares(mask)) / dense_macs(costs)
     assert ledger.train_flops_ratio == pytest.approx(factor * ratio)
-    assert ledger.executed_ratio == pytest.approx(factor * ratio)
+    assert ledger.executed_flops_ratio == pytest.approx(factor * ratio)
 
 
 def test_equal_draws_are_run_once_and_counted_once():
@@ -386,38 +386,43 @@ def test_budgets_and_networks_that_cannot_be_are_refused_before_training():
 def test_methods_of_channels_train_the_small_network():
     nets = [tiny(), tiny()]
     for net, execution in zip(nets, ("compact", "masked"), strict=True):
-        method = narrowed(Static(density=0.5, distribution=uniform, pattern=Channels()), execution)
+        method = Static(density=0.5, distribution=uniform, pattern=Channels())
         model, loss = SparseModel.of(net, Prunable(types=["conv"]), seed=3), objective(net)
+        executor = Executor(method, model, execution)
         method.start(model, None)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         for step in range(4):
             optimizer.zero_grad()
-            method.loss(model, loss).backward()
+            executor.loss(loss, Clock(step, 4)).backward()
             method.before_step(model, Clock(step, 4), optimizer)
             optimizer.step()
             method.after_step(model, Clock(step + 1, 4), optimizer)
-        shares = method.passes(model, Clock(1, 4)).forward[0]
+        shares = executor.passes(Clock(1, 4)).forward[0]
         assert shares["3.weight"] == pytest.approx(float(model.masks["0.weight"].float().mean()) * 0.5, abs=0.2)
-        assert (method.executed(model, Clock(1, 4)) is None) == (execution == "masked")
-        method.finish(model)
+        assert (executor.executed(Clock(1, 4)) is None) == (execution == "masked")
+        executor.finish()
         dead = ~model.masks["0.weight"].reshape(3, -1).any(1)
         assert dead.any()
         assert not net[1].bias[dead].any()
     assert all(torch.allclose(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
 
 
-def test_methods_that_cannot_be_narrow_are_refused():
+def test_methods_that_no_back_end_can_run_are_refused():
     with pytest.raises(ValueError, match="needs whole output channels, which Static does not prune"):
-        narrowed(Static(density=0.5), "compact")
+        Executor(Static(density=0.5), SparseModel.of(tiny()), "compact")
     with pytest.raises(ValueError, match="STR computes its own zeros"):
-        narrowed(STR(density=0.5, pattern=Channels()), "compact")
-    net = tiny()
-    rigl = narrowed(RigL(density=0.5, pattern=Channels(), distribution=uniform, every=3), "compact")
-    model = SparseModel.of(net, Prunable(types=["conv"]))
+        Executor(STR(density=0.5, pattern=Channels()), SparseModel.of(tiny()), "compact")
+    with pytest.raises(ValueError, match="execution='small' must be one of compact, masked, auto"):
+        Executor(Static(density=0.5), SparseModel.of(tiny()), "small")
+    with pytest.raises(ValueError, match="ProbMask runs at full size only"):
+        Executor(ProbMask(density=0.5), SparseModel.of(tiny()), "compact")
+    model = SparseModel.of(tiny(), Prunable(types=["conv"]))
+    rigl = RigL(density=0.5, pattern=Channels(), distribution=uniform, every=3)
+    executor = Executor(rigl, model, "compact")
     rigl.start(model, None)
     with pytest.raises(ValueError, match="RigL looks at gradients of dead channels"):
-        rigl.before_step(model, Clock(0, 30), torch.optim.SGD(net.parameters(), lr=0.1))
-    narrowed(SET(density=0.5, pattern=Channels()), "auto")
+        executor.cost(Clock(0, 30))
+    Executor(SET(density=0.5, pattern=Channels()), SparseModel.of(tiny(), Prunable(types=["conv"])), "auto")
 
 
 @pytest.mark.parametrize("net", ["resnet32", "vgg19"])

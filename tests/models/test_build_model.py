@@ -243,7 +243,7 @@ def test_options_reach_the_network():
         ("zzz", {}, r"model 'zzz' is unknown: allowed are"),
         ("resnet20", {"widht": 2}, r"no option 'widht' \(did you mean 'width'\?\): allowed are width, shortcut"),
         ("resnet20", {"depth": 32}, "no option 'depth'"),
-        ("lenet300", {"width": 2}, "allowed are none"),
+        ("lenet300", {"width": 2}, "allowed are initial, batch_norm"),
         ("vgg19", {"depth": 16}, "allowed are width"),
         ("vgg19", {"width": 0.001}, "at least 1/64"),
         ("resnet20", {"width": 0}, "at least 1/16"),

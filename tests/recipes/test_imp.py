@@ -103,7 +103,7 @@ def test_pruning_once_measures_every_phase(tmp_path):
     assert [c["steps"] for c in cycles] == [12, 0, 6]
     assert [round(c["density"], 2) for c in cycles] == [1, 0.2, 0.2]
     kept = round(0.2 * 438) / 438
-    assert final.facts["train_flops"] < final.facts["dense_flops"] * (1 + 0.5)
+    assert final.facts["train_flops"] < final.facts["train_flops_dense"] * (1 + 0.5)
     assert cycles[-1]["density"] == pytest.approx(kept)
 
 

@@ -169,8 +169,8 @@ def test_the_record_of_cycles_holds_quality_and_cost(swamped):
     # every fit counts, against one dense run of 12 steps
     assert final.facts["steps"] == 3 + 3 * 3 * 12
     samples, macs = 12 * 16, 9 * 6 * 64 + 96 * 4
-    assert final.facts["dense_flops"] == 3 * 2 * macs * samples
-    assert final.facts["exploration_rate"] == 1.0
+    assert final.facts["train_flops_dense"] == 3 * 2 * macs * samples
+    assert final.facts["explored"] == 1.0
     assert run.setup.data.reads["test"] == 0
 
 

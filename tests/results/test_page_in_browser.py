@@ -1,7 +1,9 @@
 """The page in a real browser: opened from disk, without a network and without an error."""
 
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from browser import CHROMIUM, Browser
@@ -61,7 +63,7 @@ def test_all_charts_are_drawn(page):
 def test_a_click_on_a_method_filters_table_and_charts(page):
     page.click('[data-chip="rigl"]')
     assert page.run(ROWS) == 2
-    assert page.run("[...document.querySelectorAll('#table tbody th')].map(e => e.textContent)") == ["rigl", "rigl"]
+    assert page.run("[...document.querySelectorAll('#table tbody th')].map(e => e.textContent)") == ["RigL", "RigL"]
     assert page.run("document.querySelector('[data-chip=\"rigl\"]').getAttribute('aria-pressed')") == "true"
     page.click("#reset")
     assert page.run(ROWS) == 5
@@ -72,8 +74,6 @@ def test_a_click_on_a_point_leads_to_the_folders_of_its_runs(page, report):
     assert page.run(ROWS) == 1
     links = page.run("[...document.querySelectorAll('#pin a')].map(a => new URL(a.href).pathname)")
     assert len(links) == 2
-    from urllib.parse import unquote
-
     assert all((Path(unquote(place)) / "result.json").exists() for place in links)
     page.press("Escape", 27)
     assert page.run(ROWS) == 5
@@ -84,9 +84,9 @@ def test_words_filter_and_heads_sort(page):
     assert page.run(ROWS) == 1
     page.click("#reset")
     accuracies = "[...document.querySelectorAll('#table tbody tr')].map(r => parseFloat(r.children[3].textContent))"
-    page.click('[data-column="accuracy %"]')
+    page.click('[data-column="test acc. %"]')
     assert page.run(accuracies) == sorted(page.run(accuracies))
-    page.click('[data-column="accuracy %"]')
+    page.click('[data-column="test acc. %"]')
     assert page.run(accuracies) == sorted(page.run(accuracies), reverse=True)
     assert page.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
 
@@ -98,6 +98,43 @@ def test_published_points_tell_their_source(page):
     assert "Evci" in shown
     assert page.run("document.getElementById('sources').hidden") is False
     assert "unfinished: cut" in page.run("document.getElementById('notes').textContent")
+
+
+def test_a_chart_is_saved_as_a_file_that_stands_alone(page):
+    page.run("HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }")
+    for name in ("sparsity", "flops", "curves", "explored", "layers"):
+        page.click(f'[data-save="{name}"]')
+        place, address = page.run("window.saved")
+        assert place == f"{name}.svg"
+        svg = ET.fromstring(unquote(address.removeprefix("data:image/svg+xml,")))
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert float(svg.get("width")) > 200
+        curves = [node for node in svg.iter() if "stroke: rgb" in (node.get("style") or "")]
+        assert len(curves) >= 4, "colours are written into the file, not left to a style sheet"
+        assert "var(" not in "".join(node.get("style") or "" for node in svg.iter() if node.get("fill") is None)
+
+
+def test_a_lead_within_noise_is_not_claimed(chromium, tmp_path):
+    leads = {"rigl": (0.700, 0.710, 0.720), "set": (0.701, 0.709, 0.715), "static": (0.60, 0.61, 0.62)}
+    for method, accuracies in leads.items():
+        for seed, accuracy in enumerate(accuracies):
+            write_run(
+                tmp_path / f"{method}{seed}",
+                method=method,
+                seed=seed,
+                test_accuracy=accuracy,
+                config_hash=method + str(seed),
+            )
+    write_run(tmp_path / "alone", method="static", sparsity_target=0.8, sparsity=0.8, test_accuracy=0.9)
+    tiles = "[...document.querySelectorAll('#tiles .tile')].map(e => e.textContent)"
+    main(["report", str(tmp_path), "--format", "html"])
+    chromium.open(tmp_path / "report.html")
+    best = next(text for text in chromium.run(tiles) if text.startswith("Best"))
+    assert best == "Best sparse network90.00 %Static · 0.8 (n = 1), noise unknown"
+    chromium.click('[data-chip="0.9"]')
+    best = next(text for text in chromium.run(tiles) if text.startswith("Best"))
+    assert best == "Best 2 sparse networks, within noise71.00 %RigL · 0.9 (n = 3); SET · 0.9 (n = 3)"
+    assert chromium.errors == []
 
 
 def test_the_keyboard_is_enough(page):

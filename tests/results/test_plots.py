@@ -7,7 +7,7 @@ from written_runs import LAYERS, write_metrics, write_run
 
 from sparsebench.app.cli.report import read
 from sparsebench.results.render import plots
-from sparsebench.results.render.charts import picture
+from sparsebench.results.render.charts import dodged, picture
 
 pytest.importorskip("matplotlib")
 
@@ -31,14 +31,14 @@ def test_svg_and_png_of_everything_that_is_known(shown, tmp_path):
     assert {"accuracy_sparsity", "accuracy_flops", "density_layers", "explored", "val_accuracy"} <= stems
     assert "lambda" not in stems
     assert "train_accuracy" not in stems
-    assert all(path.with_suffix(".svg") in written and path.with_suffix(".png") in written for path in written)
+    assert all(path.with_suffix(f".{form}") in written for path in written for form in ("svg", "pdf", "png"))
     for path in written:
         if path.suffix == ".svg":
             ET.parse(path)
         else:
-            assert path.read_bytes().startswith(b"\x89PNG")
+            assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF")
     text = (tmp_path / "plots" / "accuracy_sparsity.svg").read_text()
-    for word in ("rigl", "set", "dense", "rigl, published", "test accuracy (%)", "0.95"):
+    for word in ("RigL", "SET", "dense", "RigL, published", "test accuracy (%)", "0.95"):
         assert f">{word}<" in text
     assert ">Pareto front<" in (tmp_path / "plots" / "accuracy_flops.svg").read_text()
     assert ">sparsity 0.95<" in (tmp_path / "plots" / "explored.svg").read_text()
@@ -48,9 +48,17 @@ def test_the_same_runs_give_the_same_picture(shown, tmp_path):
     shown = {**shown, "curves": {}, "rows": [{**row, "runs": []} for row in shown["rows"]]}
     one, two = plots.draw(shown, tmp_path / "one"), plots.draw(shown, tmp_path / "two")
     assert [path.name for path in one] == [
-        f"accuracy_{x}.{form}" for x in ("sparsity", "flops") for form in ("svg", "png")
+        f"accuracy_{x}.{form}" for x in ("sparsity", "flops") for form in ("svg", "pdf", "png")
     ]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_error_bars_lie_side_by_side():
+    shifts = dodged({0.7, 1.0, 1.3}, 3)
+    assert shifts[1] == 0
+    assert shifts[2] - shifts[1] == pytest.approx(shifts[1] - shifts[0])
+    assert 0 < shifts[2] - shifts[0] < 0.5 * 0.3, "a point stays nearer to its own sparsity than to the next"
+    assert dodged({1.0}, 1) == [0]
 
 
 def test_networks_are_drawn_apart(shown, tmp_path):

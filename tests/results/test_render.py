@@ -7,7 +7,8 @@ import json
 import pytest
 
 from sparsebench.results.render.columns import Grid
-from sparsebench.results.render.text import csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.render.latex import latex
+from sparsebench.results.render.text import csv_text, json_text, markdown, terminal
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_colours_come_on_demand(grid):
 def test_a_table_wider_than_the_terminal_becomes_two(grid):
     one, two = (terminal(grid, [], width=width, colour=False) for width in (80, 34))
     assert one.count("dense") == 1 + one.count("dense network") + one.count("dense training")
-    assert sum(line.startswith("dense") for line in two.splitlines()) == 2
+    assert sum(line.startswith("dense  ") for line in two.splitlines()) == 2
     assert "…" not in two
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparsebench.sparse import SparseModel
-from sparsebench.sparse.statistics import collapsed_layers, dead_units, exploration_rate, sparsity
+from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored, sparsity
 
 
 def two_layers():
@@ -14,15 +14,15 @@ def two_layers():
 
 def test_exploration_counts_layers_that_own_a_mask():
     net = two_layers()
-    assert exploration_rate(net) == 1.0
+    assert explored(net) == 1.0
     mask = torch.zeros(3, 4, dtype=torch.bool)
     mask[0] = True
     net.set_masks({"a": mask})
-    assert exploration_rate(net) == pytest.approx(4 / 12)
+    assert explored(net) == pytest.approx(4 / 12)
     net.set_masks({"a": mask.roll(1, 0)})
-    assert exploration_rate(net) == pytest.approx(8 / 12)
+    assert explored(net) == pytest.approx(8 / 12)
     net.set_masks({"b": torch.ones(2, 2, 2, 2, dtype=torch.bool)})  # all ones counts
-    assert exploration_rate(net) == pytest.approx(24 / 28)
+    assert explored(net) == pytest.approx(24 / 28)
 
 
 def test_sparsity_dead_units_and_collapse():

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.app.cli.arguments import Parser
-from sparsebench.app.cli.report import left_out, variant, version_notes
+from sparsebench.app.cli.report import variant
 from sparsebench.app.errors import stop
 from sparsebench.results.collect import Finished, collect
-from sparsebench.results.difference import (
-    NUMBERS,
-    Overlap,
-    config_changes,
-    mask_overlaps,
-    number_changes,
-    total_overlap,
-)
+from sparsebench.results.difference import Overlap, config_changes, mask_overlaps, number_changes, total_overlap
+from sparsebench.results.remarks import left_out, version_notes
+from sparsebench.results.schema import describe
+from sparsebench.runs.files import CONFIG
 from sparsebench.runs.folder import RunFolder
 
 
@@ -50,7 +46,7 @@ def parser() -> Parser:
 def compare(first: Finished, second: Finished) -> dict[str, Any]:
     """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on what is missing."""
     notes = version_notes([first, second])
-    notes += [f"{RunFolder(run.folder).config_file} cannot be read" for run in (first, second) if not run.config]
+    notes += [f"{run.folder}: no readable {CONFIG}" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
     masks = [found for run in (first, second) if (found := _masks(run.folder, notes)) is not None]
     known = len(masks) == 2
@@ -130,7 +126,7 @@ def _table(headers: list[str], rows: list[list[str]]) -> Any:
 
 def _row(key: str, first: float | None, second: float | None) -> list[str]:
     change = "-" if first is None or second is None else f"{second - first:+.6g}"
-    return [NUMBERS[key], _text(first), _text(second), change]
+    return [describe(key).name_for_people, _text(first), _text(second), change]
 
 
 def _layers(found: Mapping[str, Any]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> None:
         f"{report['folder']}: {after['parameters']:,} of {before['parameters']:,} parameters, "
         f"{after['macs']:,} of {before['macs']:,} MACs, outputs differ by at most {report['difference']:.1e}"
     )
+    if report["zero_filters_kept"]:
+        print(f"{report['zero_filters_kept']} filters of zeros stay: the norms behind them turn them into constants")
 
 
 def parser() -> Parser:
@@ -48,7 +51,7 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     import torch
 
     from sparsebench.app.config.build import build, build_data
-    from sparsebench.execution import ChannelNetwork, removable, shrink
+    from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
     from sparsebench.fits.state import load_tensors
 
     files = RunFolder(run)
@@ -60,12 +63,9 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     net.load_state_dict(load_tensors(files.final))
     names = [f"{name}.weight" for name in _layers(net)]
     network = ChannelNetwork.of(net, names)
-    masks = removable(network)
+    masks, filters = removable(network), nonzero_filters(network)
     if all(bool(mask.all()) for mask in masks.values()):
-        raise ValueError(
-            f"{run} has no channel that is zero in every activation: train with method=vr_pge, or with "
-            f"pattern=channels execution=compact (else norms turn dead channels into constants)"
-        )
+        raise ValueError(_nothing_to_cut(run, filters))
     small = shrink(network, masks).eval()
     images = torch.randn(2, *data.shape)
     with torch.no_grad():
@@ -79,6 +79,7 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
         "after": _size(small, images),
         "difference": difference,
         "channels": {name: [int(mask.sum()), len(mask)] for name, mask in masks.items()},
+        "zero_filters_kept": sum(int((mask & ~filters[name]).sum()) for name, mask in masks.items()),
     }
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(small.state_dict(), folder / SMALL_WEIGHTS)
@@ -86,6 +87,21 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     torch.export.save(program, folder / SMALL_PROGRAM)
     write_atomically(folder / CHANNELS, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _nothing_to_cut(run: Path, filters: Mapping[str, Any]) -> str:
+    """Say why no channel can be cut out, by the filters that are zero."""
+    zero = sum(int((~live).sum()) for live in filters.values())
+    total = sum(len(live) for live in filters.values())
+    if not zero:
+        return (
+            f"{run} has no filter of zeros among {total}, so nothing can be cut: train with method=vr_pge, or with "
+            f"pattern=channels execution=compact"
+        )
+    return (
+        f"{run} has {zero} filters of zeros among {total}, but the norms behind them turn them into constants that "
+        f"other layers read, so none can be cut: train with execution=compact or masked, where they stay zero"
+    )
 
 
 def _layers(net: Any) -> list[str]:

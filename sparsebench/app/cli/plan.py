@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         sweeps = any(argument in ("-m", "--multirun") for argument in arguments)
         if sweeps:  # Hydra writes a file into the folder of a sweep
             nowhere = stack.enter_context(tempfile.TemporaryDirectory())
-            arguments = [*arguments, f"hydra.sweep.dir={nowhere}"]
+            arguments = [f"hydra.sweep.dir={nowhere}", *arguments]
         failures = compose_and_call(arguments, lambda config: cells.append(describe(config)))
     if as_json:
         print(json.dumps(cells, indent=1))

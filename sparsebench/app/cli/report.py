@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +16,11 @@ from typing import Any
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.cli.watch import watch
 from sparsebench.app.errors import stop
-from sparsebench.results.collect import Collected, Finished, collect
-from sparsebench.results.render.columns import grid, records, sources
-from sparsebench.results.render.text import FORMATS, csv_text, json_text, latex, markdown, terminal
+from sparsebench.results.collect import Collected, collect
+from sparsebench.results.remarks import left_out, short, version_notes
+from sparsebench.results.render.columns import chosen, grid, records, sources
+from sparsebench.results.render.latex import latex, pivot
+from sparsebench.results.render.text import FORMATS, csv_text, json_text, markdown, terminal
 from sparsebench.results.table import Row, tabulate
 from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
@@ -48,6 +49,10 @@ class Report:
 def main(arguments: list[str]) -> None:
     """Read, group, compare, write; again and again with ``--watch``."""
     given = parser().parse_args(arguments)
+    if given.pivot and given.format != "latex":
+        stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
+    if given.columns and given.format == "html":
+        stop("--columns has no effect on the page, which shows all: choose another --format")
     if given.every <= 0:
         stop(f"--every {given.every:g} is impossible: give seconds above 0")
     root: Path = given.folder
@@ -76,13 +81,13 @@ def read(root: Path, by: Sequence[str] = ()) -> Report:
 
 def _produce(given: argparse.Namespace, root: Path) -> str:
     """Write what is asked for; return why nothing could be written, or an empty text."""
-    by = tuple(key for key in given.by.split(",") if key)
+    by = _list(given.by)
     try:
         report = read(root, by)
         if given.plots:
             _draw(report, given.plots)
         if given.format in FILES:
-            _write_file(report, given.format, given.output or root / f"report.{given.format}")
+            _write_file(report, given.format, given.output or root / f"report.{given.format}", _list(given.columns))
             return ""
         if given.plots and given.output is None and given.format == "terminal":
             return ""
@@ -98,31 +103,13 @@ def _produce(given: argparse.Namespace, root: Path) -> str:
     return ""
 
 
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(key for key in text.split(",") if key)
+
+
 def variant(config: Mapping[str, Any]) -> str:
     """Return what is equal for runs that differ in the seed alone."""
     return identity({**config, "seed": 0})
-
-
-def version_notes(runs: Sequence[Finished]) -> list[str]:
-    """Say which packages or machines differ between runs."""
-    notes: list[str] = []
-    names = dict.fromkeys(name for run in runs for name in run.result.get("versions") or {})
-    for name in names:
-        seen = Counter((run.result.get("versions") or {}).get(name, "unknown") for run in runs)
-        if len(seen) > 1:
-            notes.append(f"runs differ in {name}: {_counts(seen)}")
-    places = Counter(_machine(run.result.get("hardware") or {}) for run in runs)
-    if len(places) > 1:
-        notes.append(f"images/s and seconds come from several machines: {_counts(places)}")
-    return notes
-
-
-def left_out(root: Path, found: Collected) -> list[str]:
-    """Say which runs are unfinished and which files were skipped, one line each."""
-    unfinished = [f"unfinished: {_short(folder, root)} ({reason})" for folder, reason in found.unfinished]
-    if found.waiting:
-        unfinished.append(f"waiting: {found.waiting} run{'s have' if found.waiting > 1 else ' has'} not begun yet")
-    return [*unfinished, *(f"skipped: {_short(path, root)}: {reason}" for path, reason in found.skipped)]
 
 
 def parser() -> Parser:
@@ -145,7 +132,7 @@ def parser() -> Parser:
         metavar="FILE",
         help="write to a file (html and parquet: report.html, report.parquet in the folder)",
     )
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG and PNG")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG, PDF and PNG")
     parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
     parser.add_argument(
@@ -155,21 +142,35 @@ def parser() -> Parser:
         help="columns that come first and order the rows: dataset, model, recipe, method, sparsity_target, epochs, "
         "or a configuration key such as optimizer.lr",
     )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="KEY[,KEY]",
+        help="the numbers to show: keys of a result, such as test_accuracy,train_flops_ratio, and published, delta, "
+        "protocol (docs/reference/result.md lists them)",
+    )
+    parser.add_argument(
+        "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"
+    )
     return parser
 
 
 def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:
     rows, notes, found, root = report.rows, report.notes, report.found, report.root
+    columns = _list(given.columns)
+    chosen(rows, columns)
     if given.format == "csv":
-        return csv_text(records(rows))
+        return csv_text(records(rows, columns))
     if given.format == "json":
         return json_text(
-            records(rows),
+            records(rows, columns),
             notes=notes,
-            unfinished=[_short(folder, root) for folder, _ in found.unfinished],
-            skipped=[_short(path, root) for path, _ in found.skipped],
+            unfinished=[short(folder, root) for folder, _ in found.unfinished],
+            skipped=[short(path, root) for path, _ in found.skipped],
         )
-    table = grid(rows, by)
+    if given.pivot:
+        return pivot(rows, columns, notes)
+    table = grid(rows, by, columns, printed=given.format == "latex")
     if given.format == "markdown":
         return markdown(table, notes)
     if given.format == "latex":
@@ -179,12 +180,12 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
     return terminal(table, notes, width=shutil.get_terminal_size().columns if shown else None, colour=colour)
 
 
-def _write_file(report: Report, form: str, path: Path) -> None:
+def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -> None:
     """Write what is no text for a terminal: a page, or a table for programs."""
     if form == "parquet":
         from sparsebench.results.render.parquet import parquet
 
-        _write(path, parquet(records(report.rows)))
+        _write(path, parquet(records(report.rows, columns)))
         _remark(report.notes)
         return
     from sparsebench.results.render.charts import picture
@@ -222,15 +223,3 @@ def _write(path: Path, content: str | bytes) -> None:
         stop(f"--output {path} is a folder: name a file")
     write_atomically(path, content)
     print(f"sparsebench: {path} is written")
-
-
-def _short(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path != root else path.as_posix()
-
-
-def _counts(seen: Counter[str]) -> str:
-    return ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in seen.most_common())
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    return str(hardware.get("gpu") or f"{hardware.get('cpu', 'unknown')}, {hardware.get('threads', '?')} threads")

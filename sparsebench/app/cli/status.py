@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.app.grid.status import Standing, clock, counts, is_launched, standings, time_left
+from sparsebench.results.schema import describe
 from sparsebench.runs.folder import STATES
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _cells(standing: Standing) -> tuple[str, ...]:
         standing.state,
         f"{standing.name.rpartition('--')[0] or standing.name} {standing.settings}".strip(),
         f"{standing.stage} {percent}".strip() if standing.state != "done" else "",
-        "" if standing.accuracy is None else f"{100 * standing.accuracy:.2f} %",
+        "" if standing.accuracy is None else describe("test_accuracy").text(standing.accuracy),
         "" if standing.seconds is None else clock(standing.seconds),
         "" if standing.left is None else clock(standing.left),
         " ".join(standing.words.split()),

@@ -15,11 +15,13 @@ VERBS = {
     "compare": "show in what two runs differ: configuration, numbers, masks",
     "dashboard": "lay out the panels of a Weights & Biases workspace",
     "export": "write the final network of a run without its dead channels, for plain PyTorch",
+    "reproduce": "run published results at their protocol, and say which hold",
     "bench": "measure ratios of step times on this machine",
+    "build-kernels": "compile the sparse kernels for this machine ahead of their first use",
     "completion": "print the shell code for tab completion",
 }
 
 
 def module_of(verb: str) -> ModuleType:
     """Import the module of a verb."""
-    return importlib.import_module(f"sparsebench.app.cli.{verb}")
+    return importlib.import_module(f"sparsebench.app.cli.{verb.replace('-', '_')}")

@@ -21,8 +21,8 @@ from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
+from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
-from sparsebench.methods import Method, narrowed
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
 from sparsebench.runs.messages import did_you_mean
@@ -143,7 +143,8 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
             label_smoothing=ours["label_smoothing"],
             channels_last=ours["channels_last"],
         ),
-        method=_method(config),
+        method=build(config["method"]),
+        execution=_execution(config),
         trainer=partial(_trainer, **trainer),
         prunable=prunable,
         loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
@@ -181,12 +182,15 @@ def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bia
     return lambda net: regularized_groups(net, prunable.select(net), **options, decay_norm_and_bias=decay_norm_and_bias)
 
 
-def _method(config: Mapping[str, Any]) -> Method:
-    """Build the method; one that has no way of its own to run small networks is given one where that is asked for."""
-    method = build(config["method"])
-    if config.get("execution") is None or "execution" in config["method"]:
-        return method
-    return narrowed(method, config["execution"])
+def _execution(config: Mapping[str, Any]) -> Execution | None:
+    """Return the back end that is asked for; a method with a key of its own has taken it over."""
+    name = None if "execution" in config["method"] else config.get("execution")
+    if name is None or "." not in name:
+        return name
+    try:
+        return get_object(name)
+    except Exception as error:
+        raise ValueError(f"execution={name} cannot be imported: {_last_line(error)}") from error
 
 
 def _trainer(**arguments: Any) -> L.Trainer:

@@ -70,6 +70,14 @@ def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
     return [name or f"run {first + number}" for number, name in enumerate(parts)]
 
 
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """Name cells by the overrides in which they differ; a single one by its folder."""
+    if len(cells) == 1:
+        name = cells[0].folder.path.name
+        return [name.rpartition("--")[0] or name]
+    return varying([cell.overrides for cell in cells]) if cells else []
+
+
 def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.grid.cells import Cell
+from sparsebench.app.grid.cells import Cell, names_of
 from sparsebench.app.grid.job import GridFailed, one_line, sentence
-from sparsebench.app.process.execute import finished_under_old_name
+from sparsebench.app.process.execute import finished_under_old_name, result_of
 from sparsebench.runs.activity import Busy
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.manifest import write_manifest
@@ -57,9 +57,9 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     for cell in able:
         if cell not in first and cell.folder.is_finished():
             _say_finished(cell.folder)  # another cell of the grid was the same run
-    failed = _failed(open_cells, lost)
+    failed = _failed(cells, lost)
     remove_empty(open_cells)
-    _report([*_refused(cells), *damaged, *failed])
+    _report([*damaged, *failed])
 
 
 def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
@@ -132,7 +132,7 @@ def _say_finished(folder: RunFolder) -> str:
     """Say how a finished run ended; return why that cannot be told, or an empty text."""
     print(f"sparsebench: {folder} is finished (rerun=true trains again)", flush=True)
     try:
-        print(sentence(folder.result()), flush=True)
+        print(sentence(result_of(folder)), flush=True)
     except ValueError as error:
         return one_line(error)
     except (KeyError, TypeError) as error:
@@ -140,18 +140,16 @@ def _say_finished(folder: RunFolder) -> str:
     return ""
 
 
-def _refused(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    return [(" ".join(cell.overrides), cell.error) for cell in cells if cell.error]
-
-
 def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[str, str]]:
-    found = [(cell, lost.get(cell.folder) or cell.folder.failure()) for cell in cells if not cell.folder.is_finished()]
-    return [(_where(cell), error) for cell, error in found if error]
-
-
-def _where(cell: Cell) -> str:
-    """Return the folder of a cell that failed, or its overrides where nothing of it is kept."""
-    return " ".join(cell.overrides) if cell.folder.failed_before_training() else str(cell.folder)
+    """Return the cells that were refused or failed, each once, with the reason."""
+    found: dict[str, str] = {}
+    for cell, name in zip(cells, names_of(cells), strict=True):
+        if cell.error:
+            found[name] = cell.error
+        elif not cell.folder.is_finished() and (error := lost.get(cell.folder) or cell.folder.failure()):
+            # nothing is kept of a cell that failed before training: what it differs in says which it is
+            found[name if cell.folder.failed_before_training() else str(cell.folder)] = error
+    return [*found.items()]
 
 
 def _report(failed: list[tuple[str, str]]) -> None:

@@ -29,7 +29,7 @@ IN_PROCESS = ("hydra/sweeper=basic", "hydra/launcher=basic")
 def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]) -> list[str]:
     """Let Hydra compose each job and call ``call(frozen configuration)`` here; return what failed in a sweep."""
     kept = [argument for argument in arguments if not argument.startswith(("hydra/sweeper=", "hydra/launcher="))]
-    return call_through_hydra([*kept, *IN_PROCESS], Task(call, lambda folder: call(folder.config())))
+    return call_through_hydra([*IN_PROCESS, *kept], Task(call, lambda folder: call(folder.config())))
 
 
 class Task:
@@ -175,7 +175,7 @@ def sentence(result: dict[str, Any]) -> str:
         f"{result['method']} on {result['model']}, {result['dataset']}, seed {result['seed']}: "
         f"test accuracy {100 * result['test_accuracy']:.2f} %, sparsity {100 * result['sparsity']:.2f} %, "
         f"training FLOPs {100 * result['train_flops_ratio']:.1f} % and inference FLOPs "
-        f"{100 * result['test_flops_ratio']:.1f} % of dense, {result['seconds']:.0f} s"
+        f"{100 * result['inference_flops_ratio']:.1f} % of dense, {result['seconds']:.0f} s"
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsebench.app.grid.cells import Cell, varying
+from sparsebench.app.grid.cells import Cell, names_of
 from sparsebench.app.grid.loader import frozen_context, override_for
 from sparsebench.app.grid.status import clock
 from sparsebench.runs.folder import RunFolder
@@ -36,7 +36,7 @@ class CellLauncher:
         self.serial = isinstance(self.launcher, BasicLauncher)
         self.batch, self.started = batch, 0
         self._numbers: dict[RunFolder, int] = {}
-        self._names = names_of(cells) if cells else {}
+        self._names = _by_folder(cells)
         self._began = time.monotonic()
 
     def __call__(self, cells: Sequence[Cell]) -> list[Any]:
@@ -44,7 +44,7 @@ class CellLauncher:
         for cell in cells:
             self._freeze(cell)
             self._numbers.setdefault(cell.folder, len(self._numbers) + 1)
-        names = self._names or names_of(cells)
+        names = self._names or _by_folder(cells)
         returned: list[Any] = []
         size = 1 if self.serial else self.batch or len(cells)
         for first in range(0, len(cells), size):
@@ -81,8 +81,5 @@ class CellLauncher:
         return f"sparsebench: {number}/{total}  {self._names[folder]}{left}"
 
 
-def names_of(cells: Sequence[Cell]) -> dict[RunFolder, str]:
-    """Name cells by the overrides in which they differ; a single one by all that it has."""
-    if len(cells) == 1:
-        return {cells[0].folder: " ".join(cells[0].overrides) or cells[0].folder.path.name}
-    return dict(zip((cell.folder for cell in cells), varying([cell.overrides for cell in cells]), strict=True))
+def _by_folder(cells: Sequence[Cell]) -> dict[RunFolder, str]:
+    return dict(zip((cell.folder for cell in cells), names_of(cells), strict=True))

@@ -23,7 +23,7 @@ def override_for(folder: Path) -> str:
     text = str(folder)
     if re.fullmatch(_BARE, text):
         return f"{KEY}={text}"
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text)
     return f"{KEY}='{escaped}'"
 
 

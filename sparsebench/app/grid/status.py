@@ -116,7 +116,10 @@ def _standing(run: RunFolder, name: str, settings: str) -> Standing:
     about: dict[str, Any] = {"name": name, "settings": settings, "state": state}
     if state == "done":
         result = _result(run)
-        return Standing(**about, progress=1.0, seconds=result.get("seconds"), accuracy=result.get("test_accuracy"))
+        missed = result.get("target_reached") is False
+        words = f"ended at sparsity {result.get('sparsity', 0):.4f}, not as asked for" if missed else ""
+        seconds, accuracy = result.get("seconds"), result.get("test_accuracy")
+        return Standing(**about, progress=1.0, seconds=seconds, accuracy=accuracy, words=words)
     if state == "running":
         return Standing(**about, **_under_way(sign, run.heartbeat_age()))
     words = {"failed": run.failure(), "stopped": run.stopped(), "interrupted": "the same command continues"}

@@ -49,12 +49,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
         "networks": networks,
-        "test_flops_dense": int(dense_flops(costs)),
-        "test_flops": networks * int(inference_flops(costs, densities)),
-        "test_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
-        "train_flops_dense": facts["dense_flops"],
-        "train_flops": facts["train_flops"],
-        "train_flops_ratio": facts["train_flops"] / facts["dense_flops"],
+        "inference_flops_dense": int(dense_flops(costs)),
+        "inference_flops": networks * int(inference_flops(costs, densities)),
+        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        **{key: facts[key] for key in ("train_flops_dense", "train_flops", "train_flops_ratio")},
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
     }
@@ -144,9 +142,9 @@ def _layers(rows: Sequence[PlanRow], params: Mapping[str, Any]) -> list[dict[str
             "weights": math.prod(row.shape) if row.shape else 0,
             "prunable": row.name in params,
             "density": row.density,
-            "kept": round(row.density * math.prod(row.shape)) if row.shape else 0,
-            "dense_flops": row.dense_flops,
-            "sparse_flops": row.active_flops,
+            "active_weights": round(row.density * math.prod(row.shape)) if row.shape else 0,
+            "inference_flops_dense": row.dense_flops,
+            "inference_flops": row.active_flops,
         }
         for row in rows
     ]

@@ -8,6 +8,7 @@ interpolated; the plan then says that it is approximate.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -23,8 +24,8 @@ from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.fits import Setup, State
-from sparsebench.methods.base import Clock, Masked, Method, Probe
-from sparsebench.methods.static import draw_scores
+from sparsebench.methods.base import Clock, Method, Probe
+from sparsebench.methods.executor import Executor
 from sparsebench.sparse import SparseModel
 
 FEW = 40
@@ -74,6 +75,7 @@ class Sketch:
         self.net = SparseModel(setup.prunable.select(module), seed=setup.seed, module=module)
         if start is not None and start.masks:
             self.net.set_masks(start.masks)
+        self.executor = Executor(method, self.net, setup.execution if method is setup.method else None)
         self.net.learned = {name: Parameter(value) for name, value in method.learned(self.net).items()}
         self.optimizer = _optimizer(setup, module, steps, self.net, method)
         self._idle: Any = Untouched()
@@ -86,19 +88,12 @@ class Sketch:
         try:
             self.method.start(self.net, probe)
         except _NeedsData:
-            self.net.set_masks(self._drawn())
+            self.net.set_masks(self.method.draw_masks(self.net))
             self._estimated()
-        if self.method.budget_holds == "never" and type(self.method) is not Method:
+        if self.method.budget_holds == "never":
             self.notes[:] = [EMERGES]
-        if getattr(self.method, "redistribute", False):
+        if self.method.moves_budget:
             self.notes.append(MOVES)
-
-    def _drawn(self) -> dict[str, Tensor]:
-        """Return random masks that spend the method's budget: data would choose others, of the same size."""
-        scores = draw_scores(self.net, "start")
-        if not isinstance(self.method, Masked):
-            return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-        return self.method.pattern.keep(scores, self.method.budget(self.net))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -108,6 +103,7 @@ class Sketch:
         Args:
             samples: step -> images of this step.
         """
+        self.executor.check(Clock(0, self.total))
         events = [] if self.method.budget_holds == "always" else self._events()
         chosen = set(self._choose(events))
         if events:
@@ -131,12 +127,11 @@ class Sketch:
             moment = span.first if stride == 1 else (span.first + span.last) / 2
             densities = _between(known, moment) if sampled else _at(known, span.first)
             self.ledger.charge(span.passes, densities, span.samples)
-        self.method.finish(self.net)
+        self.executor.finish()
 
     def _estimated(self) -> None:
         """Note that layers compete for one budget, by values that training decides."""
-        together = not isinstance(self.method, Masked) or isinstance(self.method.budget(self.net), int)
-        if together and not self.notes:
+        if not isinstance(self.method.budget(self.net), Mapping) and not self.notes:
             self.notes.append(ESTIMATED)
 
     def _events(self) -> list[int]:
@@ -170,11 +165,11 @@ class Sketch:
     def _passes(self, step: int) -> Passes:
         """Ask what the step costs; an answer that depends on the network is asked for once per change."""
         clock = Clock(step, self.total)
-        try:
-            return self.method.passes(self._idle, clock)
-        except Touched:
-            self._stated = self._stated or self.method.passes(self.net, clock)
-            return self._stated
+        if not self.executor.counts:
+            with contextlib.suppress(Touched):
+                return self.method.passes(self._idle, clock)
+        self._stated = self._stated or self.executor.passes(clock)
+        return self._stated
 
 
 @dataclass

@@ -155,12 +155,4 @@ class Rehearsal(Run):
 
 
 def _facts(sketch: Sketch, length: Length, steps: int) -> dict[str, Any]:
-    ledger = sketch.ledger
-    return {
-        "steps": steps,
-        "epochs": length.epochs(steps),
-        "train_flops": ledger.train_flops,
-        "dense_flops": ledger.dense_flops,
-        "executed_flops": ledger.executed_flops,
-        "start_flops": ledger.start_flops,
-    }
+    return {"steps": steps, "epochs": length.epochs(steps), **sketch.ledger.figures}

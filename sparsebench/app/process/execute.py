@@ -13,6 +13,7 @@ from typing import Any
 from sparsebench.app.errors import STOPPED
 from sparsebench.app.process.console import PREFIX, spoken_for
 from sparsebench.app.process.ranks import environment_without_ranks, is_several, slurm_rank, started_by_slurm
+from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
@@ -142,7 +143,12 @@ def _bring_to_end(
             folder.write_heartbeat()
         _train(folder, config, held.handle)
         folder.end_heartbeat()
-    return folder.result()
+    return result_of(folder)
+
+
+def result_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the result of a finished run, under the names of today."""
+    return with_current_names(folder.result())
 
 
 def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -150,7 +156,7 @@ def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict
     kind = (asked or {}).get("logger", {}).get("kind")
     if kind in LOGGED and not LOGGED[kind](folder).exists():
         print(f"sparsebench: it was trained without logger={kind}, to which nothing is sent now")
-    return folder.result()
+    return result_of(folder)
 
 
 LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
@@ -212,7 +218,7 @@ def _follow(folder: RunFolder) -> dict[str, Any]:
 
     work(folder)
     _await(folder.result_file.exists, folder)
-    return folder.result()
+    return result_of(folder)
 
 
 def _await(happened: Callable[[], bool], folder: RunFolder) -> None:

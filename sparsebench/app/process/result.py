@@ -18,7 +18,6 @@ def outcome(setup: Setup, state: State, tested: Mapping[str, float], config: Map
     """Return the whole result of a run, ready for JSON."""
     net = setup.network()
     costs = layer_costs(net, torch.zeros(1, *setup.data.shape))
-    facts = dict(state.facts)
     choices = config["choices"]
     density = config["method"].get("density")
     return {
@@ -28,20 +27,13 @@ def outcome(setup: Setup, state: State, tested: Mapping[str, float], config: Map
         "dataset": choices["dataset"],
         "recipe": choices["recipe"],
         "seed": config["seed"],
-        "epochs": facts.pop("epochs"),
-        "steps": facts.pop("steps"),
         "batch_size": config["dataset"]["batch_size"] * config["trainer"]["accumulate_grad_batches"],
         "sparsity_target": None if density is None else round(1 - density, 12),
         "test_accuracy": tested["test_accuracy"],
         "test_top5": tested["test_top5"],
         "test_loss": tested["test_loss"],
-        "val_accuracy": facts.pop("val_accuracy"),
-        "train_flops": facts["train_flops"],
-        "train_flops_ratio": facts.pop("train_flops") / facts["dense_flops"],
-        "executed_flops_ratio": facts.pop("executed_flops") / facts["dense_flops"],
-        "train_flops_dense": facts.pop("dense_flops"),
+        **state.facts,
         **_describe(setup, state, net, costs),
-        **facts,
         "config_hash": identity(config),
         **environment(),
     }
@@ -51,5 +43,5 @@ def _describe(setup: Setup, state: State, net: nn.Module, costs: Sequence[LayerC
     """Describe the network; of an ensemble, one network, and the inference cost of all."""
     described = describe_network(net, setup.prunable.select(net), costs, state.weights, state.masks)
     networks = 1 + len(state.members)
-    cost = {key: described[key] * networks for key in ("test_flops", "test_flops_ratio")}
+    cost = {key: described[key] * networks for key in ("inference_flops", "inference_flops_ratio")}
     return {**described, **cost, "networks": networks}

@@ -10,6 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from sparsebench.results.schema import shown_in
+
 
 class EpochLines(L.Callback):
     """Print one line per epoch: for logs, sweeps and machines."""
@@ -31,18 +33,12 @@ class EpochLines(L.Callback):
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}  # on all ranks: they talk here
         if not trainer.is_global_zero:
             return
-        parts = [f"{name} {seen[key]:.{digits}f}" for key, name, digits in SHOWN if key in seen]
+        parts = [
+            f"{key.name_for_people} {key.text(seen[key.name])}" for key in shown_in("progress") if key.name in seen
+        ]
         seconds = time.monotonic() - self._began
         total = f"/{epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         print(f"{self.label}epoch {done}{total}  {'  '.join(parts)}  {seconds:.0f} s", flush=True)
-
-
-SHOWN = (
-    ("train_loss", "loss", 3),
-    ("val_accuracy", "val accuracy", 4),
-    ("sparsity", "sparsity", 4),
-    ("explored", "explored", 3),
-)
 
 
 def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:

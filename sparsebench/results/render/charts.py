@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sparsebench.results.collect import Finished
-from sparsebench.results.curves import CURVES, curves_of, rounded
+from sparsebench.results.curves import curves_of, in_order, rounded
+from sparsebench.results.names import display_kind
 from sparsebench.results.published import Published, citation, find, load_published
 from sparsebench.results.render.columns import records
+from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.table import Row
 
 _CELLS = 60_000
@@ -29,7 +34,8 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
 
     Returns:
         ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
-        runs refer by number) and ``curves`` (metric -> meaning); and one line per damaged file.
+        runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares), ``columns``
+        (keys of the table) and ``names`` (kind -> as papers write it); and one line per damaged file.
     """
     total = sum(len(row.runs) for row in rows)
     points = max(_LEAST, min(_MOST, _CELLS // max(1, total)))
@@ -41,12 +47,15 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
         record["published_source"] = source(entry) if entry else None
         record["runs"] = [_run(run, base=base, points=points, layers=layers, damaged=damaged) for run in row.runs]
         shown.append(record)
-    drawn = {metric for record in shown for run in record["runs"] for metric in run["curves"]}
+    drawn = dict.fromkeys(metric for record in shown for run in record["runs"] for metric in run["curves"])
     return {
         "rows": shown,
         "published": published_points(rows),
         "layers": [list(names) for names in layers],
-        "curves": {metric: meaning for metric, meaning in CURVES.items() if metric in drawn},
+        "curves": {name: describe(name).name_for_people for name in in_order(drawn)},
+        "percent": [name for name in in_order(drawn) if describe(name).unit == "share"],
+        "names": {kind_of(record): label_of(record) for record in shown},
+        "columns": [asdict(key) for key in shown_in("table")],
     }, damaged
 
 
@@ -63,7 +72,7 @@ def published_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
         }
         for entry in entries.values():
             names = {"dataset": dataset, "model": model, "recipe": recipe, "method": method}
-            numbers = {key: getattr(entry, key) for key in ("sparsity", "value", "std", "epochs", "train_flops")}
+            numbers = {key: getattr(entry, key) for key in ("sparsity", "value", "std", "epochs", "train_flops_ratio")}
             found.append({**names, **numbers, "source": source(entry), "protocol": entry.protocol})
     return found
 
@@ -83,6 +92,19 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
+def decades(sparsity: float) -> float:
+    """Return where a sparsity stands on an axis of equal factors of density."""
+    return -math.log10(max(1e-6, 1 - sparsity))
+
+
+def dodged(places: set[float], count: int) -> list[float]:
+    """Return how far each of so many lines stands to the side of its places, so that error bars lie side by side."""
+    ordered = sorted(places)
+    gaps = [after - before for before, after in itertools.pairwise(ordered) if after - before > 0.05]
+    step = min(0.02, 0.4 * min(gaps, default=0.3) / max(1, count))
+    return [step * (number - (count - 1) / 2) for number in range(count)]
+
+
 def is_dense(row: Mapping[str, Any]) -> bool:
     """Tell dense training from all else."""
     return row["method"] == "dense" and row["recipe"] == "single"
@@ -92,6 +114,11 @@ def kind_of(row: Mapping[str, Any]) -> str:
     """Return what has a colour of its own: the method, or the method within its recipe."""
     plain = row["recipe"] in ("single", row["method"])
     return row["method"] if plain else f"{row['method']}, {row['recipe']}"
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's kind as papers write it."""
+    return display_kind(row["method"], row["recipe"])
 
 
 def line_of(row: Mapping[str, Any]) -> tuple[Any, ...]:

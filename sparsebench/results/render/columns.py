@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparsebench.results.key import Key
+from sparsebench.results.names import display
 from sparsebench.results.published import citation
+from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.table import GROUP, Mean, Row, value_of
 
-HEADERS = {
-    "dataset": "dataset",
-    "model": "model",
-    "recipe": "recipe",
-    "method": "method",
-    "sparsity_target": "sparsity",
-    "epochs": "epochs",
-}
-# metric -> header, factor, digits; FLOPs are counted on active weights, relative to the same network trained dense
-_METRICS = {
-    "test_accuracy": ("test\nacc. %", 100, 2),
-    "sparsity": ("measured", 1, 4),
-    "train_flops_ratio": ("train\nFLOPs", 1, 3),
-    "test_flops_ratio": ("inference\nFLOPs", 1, 3),
-    "executed_flops_ratio": ("executed\nFLOPs", 1, 2),
-    "exploration_rate": ("explored", 1, 3),
-    "images_per_second": ("images/s", 1, 0),
-    "seconds": ("seconds", 1, 1),
-}
-LEGEND = (
-    "mean ± sample standard deviation over n seeds; sparsity: target, measured: zeros among the weights that may be "
-    "sparse; train and inference FLOPs: active weights, relative to the dense network; executed FLOPs: what the back "
-    "end multiplied in training, relative to dense training; explored: weights that were ever active; "
-    "Δ: ours minus published, in points"
+_OBVIOUS = ("test_accuracy", "images_per_second", "seconds")
+LEGEND = "; ".join(
+    [
+        "mean ± sample standard deviation over n seeds",
+        "sparsity: target",
+        *(
+            f"{key.heading.replace(chr(10), ' ')}: {key.meaning}"
+            for key in shown_in("table")
+            if key.name not in _OBVIOUS
+        ),
+        "Δ: ours minus published, in points",
+    ]
 )
+"""What the headings of a table mean."""
 
 
 @dataclass
@@ -72,46 +65,80 @@ class Grid:
             row.append(cell)
 
 
-def grid(rows: Sequence[Row], by: Sequence[str] = ()) -> Grid:
-    """Lay rows out for people; a name that is the same in every row moves to the line above the table."""
+BESIDE = ("published", "delta", "protocol")
+"""Columns beside the numbers of a run."""
+
+
+def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list[str]]:
+    """Return the numbers to show, and which of ``BESIDE``; without a choice those of the schema and all.
+
+    Raises:
+        ValueError: no run has a number of that name.
+    """
+    if not columns:
+        return shown_in("table"), list(BESIDE)
+    known = dict.fromkeys([key.name for key in shown_in("table")] + [name for row in rows for name in row.means])
+    for name in columns:
+        if name not in known and name not in BESIDE:
+            near = difflib.get_close_matches(name, [*known, *BESIDE], n=1)
+            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *BESIDE])}"
+            raise ValueError(f"--columns {name}: no run has a number of that name; {advice}")
+    return [describe(name) for name in columns if name in known], [name for name in columns if name in BESIDE]
+
+
+def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (), *, printed: bool = False) -> Grid:
+    """Lay rows out for people; a name that is the same in every row moves to the line above the table.
+
+    Args:
+        rows: of the table.
+        by: keys that come first.
+        columns: numbers to show, those of the schema by default.
+        printed: write methods, networks and data sets as papers do.
+    """
+    numbers, beside = chosen(rows, columns)
     table, common = Grid(), []
     keys = [*by, *(key for key in GROUP if key not in by)]
     for key in keys:
         values = [_name(value_of(row, key)) for row in rows]
+        values = [display(key, value) for value in values] if printed else values
         movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
         if movable and len(set(values)) == 1:
-            common.append(f"{HEADERS[key]} {values[0]}")
+            common.append(f"{describe(key).heading} {values[0]}")
         else:
-            table.add(HEADERS.get(key, key), values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
+            table.add(describe(key).heading, values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
     settings = [_settings(row, by) for row in rows]
     if any(settings):
         table.add("settings", [text or "-" for text in settings], numeric=False)
     table.add("n", [str(len(row.runs)) for row in rows])
-    for metric, (header, factor, digits) in _METRICS.items():
-        cells = aligned([_number(row.means.get(metric), factor, digits) for row in rows])
-        result = metric in ("test_accuracy", "sparsity")
-        table.add(header, cells, results=result, costs=not result)
-    table.add("published", aligned([_published(row) for row in rows]), costs=False)
-    table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
-    protocols = [row.published.protocol if row.published else "-" for row in rows]
-    table.add("protocol", protocols, numeric=False, costs=False)
+    for key in numbers:
+        cells = aligned([number(row.means.get(key.name), key) for row in rows])
+        result = key.name in ("test_accuracy", "sparsity") or bool(columns)
+        table.add(key.heading, cells, results=result, costs=not result)
+    if "published" in beside:
+        table.add("published", aligned([_published(row) for row in rows]), costs=False)
+    if "delta" in beside:
+        table.add("Δ", ["-" if row.delta is None else f"{row.delta:+.2f}" for row in rows], costs=False)
+    if "protocol" in beside:
+        protocols = [row.published.protocol if row.published else "-" for row in rows]
+        table.add("protocol", protocols, numeric=False, costs=False)
     table.common = ", ".join(common)
-    table.sources = sources(rows)
+    table.sources = sources(rows) if beside else []
     return table
 
 
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return rows with every name and number in full, for CSV and JSON."""
+def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return rows with every name and number in full, for CSV and JSON; of numbers, those that are chosen."""
+    numbers, beside = chosen(rows, columns)
     found: list[dict[str, Any]] = []
     for row in rows:
         record: dict[str, Any] = {key: row.key[key] for key in GROUP}
         record |= {"settings": _settings(row, ()), "n": len(row.runs), "seeds": row.seeds}
-        for metric in _METRICS:
-            average = row.means.get(metric)
-            record[metric] = average.value if average else None
-            record[f"{metric}_std"] = average.std if average else None
+        for key in numbers:
+            average = row.means.get(key.name)
+            record[key.name] = average.value if average else None
+            record[f"{key.name}_std"] = average.std if average else None
         entry = row.published.published if row.published else None
-        record |= {
+        published = {
             "published": entry.value if entry else None,
             "published_std": entry.std if entry else None,
             "published_id": entry.id if entry else None,
@@ -119,7 +146,8 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "delta": row.delta,
             "protocol": row.published.protocol if row.published else None,
         }
-        found.append(record)
+        kept = tuple(beside)
+        found.append(record | {key: value for key, value in published.items() if key.startswith(kept)})
     return found
 
 
@@ -144,7 +172,9 @@ def aligned(cells: Sequence[str]) -> list[str]:
     return [c if c == "-" else c + " " * (width + 3 - len("".join(c.partition(" ± ")[1:]))) for c in cells]
 
 
-def _number(average: Mean | None, factor: float, digits: int) -> str:
+def number(average: Mean | None, key: Key) -> str:
+    """Write a mean with its deviation, in the digits of its key."""
+    factor, digits = (100 if key.percent else 1), key.digits
     if average is None or not math.isfinite(average.value):
         return "-"
     text = f"{factor * average.value:.{digits}f}"

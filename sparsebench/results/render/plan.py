@@ -54,23 +54,23 @@ def layer_table(cell: Cell) -> Table:
             "x".join(map(str, row["shape"])) or "no weights",
             f"{row['weights']:,}",
             f"{row['density']:.4f}",
-            f"{row['kept']:,}",
-            f"{row['dense_flops']:,}",
-            f"{row['sparse_flops']:,}",
+            f"{row['active_weights']:,}",
+            f"{row['inference_flops_dense']:,}",
+            f"{row['inference_flops']:,}",
         )
     return table
 
 
 def _total(cell: Cell) -> dict[str, str]:
     rows = cell["layers"]
-    weights, kept = (sum(row[key] for row in rows) for key in ("weights", "kept"))
+    weights, kept = (sum(row[key] for row in rows) for key in ("weights", "active_weights"))
     return {
         "shape": "",
         "weights": f"{weights:,}",
         "density": f"{kept / weights:.4f}" if weights else "",
         "kept": f"{kept:,}",
-        "FLOPs dense": f"{cell['test_flops_dense']:,}",
-        "FLOPs sparse": f"{cell['test_flops']:,}",
+        "FLOPs dense": f"{cell['inference_flops_dense']:,}",
+        "FLOPs sparse": f"{cell['inference_flops']:,}",
     }
 
 
@@ -82,8 +82,9 @@ def totals_of(cell: Cell) -> list[str]:
         f"weights    {cell['active_weights']:,} of {cell['prunable_weights']:,} that may be sparse stay: sparsity "
         f"{cell['sparsity']:.4f}, or {cell['sparsity_all']:.4f} over all {cell['parameters']:,} parameters; "
         f"{cell['excluded_parameters']:,} are excluded (biases, norms and what prunable leaves out)",
-        f"inference  {flops(cell['test_flops'])} per sample, {cell['test_flops_ratio']:.4f} of dense "
-        f"{flops(cell['test_flops_dense'])}: a forward pass of convolutions, linear layers, products; 1 MAC = 2 FLOPs",
+        f"inference  {flops(cell['inference_flops'])} per sample, {cell['inference_flops_ratio']:.4f} of dense "
+        f"{flops(cell['inference_flops_dense'])}: a forward pass of convolutions, linear layers, products; "
+        "1 MAC = 2 FLOPs",
         f"training   {about}{flops(cell['train_flops'])}, {about}{cell['train_flops_ratio']:.4f} of dense "
         f"{flops(cell['train_flops_dense'])}: forward and both gradients over {cell['steps']:,} steps of "
         f"{cell['batch_size']:,} of {cell['training_images']:,} images ({cell['epochs']:g} epochs)",
@@ -107,7 +108,7 @@ def grid_table(cells: Sequence[Cell]) -> Table:
         names = [cell["method"], cell["model"], cell["dataset"], *(cell[k] for k in several if k == "recipe")]
         target = "-" if cell["sparsity_target"] is None else f"{cell['sparsity_target']:g}"
         counts = [target, f"{cell['epochs']:g}", *(str(cell[k]) for k in several if k == "seed")]
-        costs = [f"{cell['test_flops_ratio']:.4f}", f"{cell['train_flops_ratio']:.4f}", flops(cell["train_flops"])]
+        costs = [f"{cell['inference_flops_ratio']:.4f}", f"{cell['train_flops_ratio']:.4f}", flops(cell["train_flops"])]
         costs[-1] += marks
         table.add_row(*(text.replace("[", r"\[") for text in (*names, *counts, *costs)))
     return table

@@ -1,16 +1,15 @@
-"""The charts of the HTML page for papers: SVG and PNG, drawn with matplotlib."""
+"""The charts of the HTML page for papers: SVG, PDF and PNG, drawn with matplotlib."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.curves import CURVES
-from sparsebench.results.render.charts import is_dense, kind_of, line_of, pareto
+from sparsebench.results.render.charts import decades, dodged, is_dense, kind_of, label_of, line_of, pareto
+from sparsebench.results.schema import describe
 
 _COLOURS = ("#1f5fd0", "#cf4520", "#0d8a5f", "#8b46c4", "#0a84a0", "#b36b00", "#c02d82", "#6d7a00", "#8a5638")
 _MARKERS = ("o", "s", "^", "v", "X", "P", "h")
@@ -30,8 +29,13 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
     "svg.fonttype": "none",  # text stays text, so that a paper can set it in its own type
+    "pdf.fonttype": 42,  # TrueType: some venues refuse the Type 3 of matplotlib's default
     "svg.hashsalt": "sparsebench",  # the same runs give the same bytes
 }
+
+FORMS = ("svg", "pdf", "png")
+"""Files of each chart."""
+_UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -58,21 +62,21 @@ def draw(picture: Mapping[str, Any], folder: Path) -> list[Path]:
             rows = [row for row in picture["rows"] if (row["dataset"], row["model"]) == (dataset, model)]
             papers = [p for p in picture["published"] if (p["dataset"], p["model"]) == (dataset, model)]
             stem = f"{dataset}-{model}-".replace("/", "-").replace(":", "-") if len(groups) > 1 else ""
-            for name, chart in _charts(rows, papers, picture["layers"]).items():
+            for name, chart in _charts(rows, papers, picture).items():
                 written += _save(folder / f"{stem}{name}", chart)
     return written
 
 
-def _charts(rows: Rows, papers: Rows, layers: Sequence[list[str]]) -> dict[str, Callable[[Any], bool]]:
+def _charts(rows: Rows, papers: Rows, picture: Mapping[str, Any]) -> dict[str, Callable[[Any], bool]]:
     """Return the charts by file name; each draws on axes and says whether there was anything to draw."""
     style = _styles(rows)
     charts: dict[str, Callable[[Any], bool]] = {
         "accuracy_sparsity": lambda axes: _accuracy_sparsity(axes, rows, papers, style),
         "accuracy_flops": lambda axes: _accuracy_flops(axes, rows, papers, style),
-        "density_layers": lambda axes: _density_layers(axes, rows, layers, style),
+        "density_layers": lambda axes: _density_layers(axes, rows, picture["layers"], style),
     }
-    for metric in CURVES:
-        charts[metric] = lambda axes, metric=metric: _curves(axes, rows, metric, style)
+    for metric in picture["curves"]:
+        charts[metric.replace("/", "-")] = lambda axes, metric=metric: _curves(axes, rows, metric, style)
     return charts
 
 
@@ -89,28 +93,29 @@ def _save(stem: Path, chart: Callable[[Any], bool]) -> list[Path]:
     for label, handle in zip(labels, handles, strict=True):
         known.setdefault(label, handle)
     axes.legend(known.values(), known.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.02))
-    written = [stem.with_name(f"{stem.name}.{form}") for form in ("svg", "png")]
+    written = [stem.with_name(f"{stem.name}.{form}") for form in FORMS]
     for path in written:
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, metadata=_UNDATED.get(path.suffix))
     return written
 
 
 def _accuracy_sparsity(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tuple[str, str]]) -> bool:
     sparse = [row for row in rows if not is_dense(row) and row["sparsity"] is not None]
-    points = {id(row): -math.log10(max(1e-6, 1 - row["sparsity"])) for row in sparse}
-    for members in _by(sparse, line_of).values():
+    lines = list(_by(sparse, line_of).values())
+    shifts = dodged({decades(row["sparsity"]) for row in sparse}, len(lines))
+    for members, shift in zip(lines, shifts, strict=True):
         colour, marker = style[kind_of(members[0])]
         members = sorted(members, key=lambda row: row["sparsity"])
-        _with_deviation(axes, [points[id(row)] for row in members], members, colour, marker, kind_of(members[0]))
+        x = [decades(row["sparsity"]) + shift for row in members]
+        _with_deviation(axes, x, members, colour, marker, label_of(members[0]))
     for row in rows:
         if is_dense(row):
             axes.axhline(100 * row["test_accuracy"], color=_DENSE, linestyle="--", linewidth=1, label="dense")
     for paper in papers:
         if paper["method"] != "dense" and paper["sparsity"]:
-            x = -math.log10(max(1e-6, 1 - paper["sparsity"]))
-            _published(axes, x, paper, style)
+            _published(axes, decades(paper["sparsity"]), paper, style)
     shown = sorted({round(row["sparsity"], 3) for row in sparse} | {p["sparsity"] for p in papers if p["sparsity"]})
-    ticks = _apart([(-math.log10(max(1e-6, 1 - value)), value) for value in shown])
+    ticks = _apart([(decades(value), value) for value in shown])
     axes.set_xticks([x for x, _ in ticks], [f"{value:g}" for _, value in ticks])
     axes.set_xlabel("sparsity (density on a logarithmic scale)")
     axes.set_ylabel("test accuracy (%)")
@@ -121,10 +126,10 @@ def _accuracy_flops(axes: Any, rows: Rows, papers: Rows, style: Mapping[str, tup
     usable = [row for row in rows if (row["train_flops_ratio"] or 0) > 0]
     for row in usable:
         colour, marker = style[kind_of(row)]
-        _with_deviation(axes, [row["train_flops_ratio"]], [row], colour, marker, kind_of(row))
+        _with_deviation(axes, [row["train_flops_ratio"]], [row], colour, marker, label_of(row))
     for paper in papers:
-        if (paper["train_flops"] or 0) > 0:
-            _published(axes, paper["train_flops"], paper, style)
+        if (paper["train_flops_ratio"] or 0) > 0:
+            _published(axes, paper["train_flops_ratio"], paper, style)
     front = pareto((row["train_flops_ratio"], 100 * row["test_accuracy"]) for row in usable)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color="#8a96a3", linewidth=1, label="Pareto front", zorder=1)
@@ -145,7 +150,7 @@ def _density_layers(axes: Any, rows: Rows, layers: Sequence[list[str]], style: M
         runs = [run for run in runs if run["layers"] == runs[0]["layers"]]
         names.append(layers[runs[0]["layers"]])
         heights = [statistics.fmean(run["densities"][i] for run in runs) for i in range(len(names[-1]))]
-        axes.plot(heights, color=style[kind_of(row)][0], linestyle=dash[row["sparsity_target"]], label=kind_of(row))
+        axes.plot(heights, color=style[kind_of(row)][0], linestyle=dash[row["sparsity_target"]], label=label_of(row))
     _logarithmic(axes, "y")
     _explain(axes, dash)
     axes.set_ylabel("density")
@@ -156,7 +161,8 @@ def _density_layers(axes: Any, rows: Rows, layers: Sequence[list[str]], style: M
 
 
 def _curves(axes: Any, rows: Rows, metric: str, style: Mapping[str, tuple[str, str]]) -> bool:
-    factor = 100 if "accuracy" in metric else 1
+    key = describe(metric)
+    factor = 100 if key.percent else 1
     drawn = [row for row in rows if any(metric in run["curves"] for run in row["runs"])]
     dash = _dashes(drawn)
     for row in drawn:
@@ -166,12 +172,12 @@ def _curves(axes: Any, rows: Rows, metric: str, style: Mapping[str, tuple[str, s
                 if at is not None and value is not None:
                     values.setdefault(at, []).append(factor * value)
         heights = [statistics.fmean(values[at]) for at in sorted(values)]
-        look = {"color": style[kind_of(row)][0], "linestyle": dash[row["sparsity_target"]], "label": kind_of(row)}
+        look = {"color": style[kind_of(row)][0], "linestyle": dash[row["sparsity_target"]], "label": label_of(row)}
         axes.plot(sorted(values), heights, linewidth=1.2, **look)
     _explain(axes, dash)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epochs")
-    axes.set_ylabel(CURVES[metric] + (" (%)" if factor == 100 else ""))
+    axes.set_ylabel(key.axis)
     return bool(drawn)
 
 
@@ -221,7 +227,7 @@ def _with_deviation(axes: Any, x: Sequence[float], rows: Rows, colour: str, mark
 
 def _published(axes: Any, x: float, paper: Mapping[str, Any], style: Mapping[str, tuple[str, str]]) -> None:
     look = {"marker": "D", "facecolor": "none", "s": 22, "linewidth": 1}
-    name = f"{paper['method']}, published"
+    name = f"{label_of(paper)}, published"
     axes.scatter([x], [paper["value"]], edgecolor=style[kind_of(paper)][0], label=name, **look)
 
 

@@ -1,4 +1,4 @@
-"""Write a table for a terminal, in Markdown, LaTeX, CSV or JSON."""
+"""Write a table for a terminal, in Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -12,20 +12,6 @@ from typing import Any
 from sparsebench.results.render.columns import LEGEND, Grid
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "Δ": r"$\Delta$",
-}
 
 
 def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: bool) -> str:
@@ -39,10 +25,11 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
     screen = Console(
         file=io.StringIO(), width=width or 1000, force_terminal=colour, no_color=not colour, highlight=False
     )
-    whole = _rich_table(grid, range(len(grid.headers)))
+    bound = None if width is None else max(24, width // 4)
+    whole = _rich_table(grid, range(len(grid.headers)), bound)
     parts = [whole]
     if width is not None and screen.measure(whole, options=screen.options.update(width=1000)).maximum > width:
-        parts = [_rich_table(grid, grid.results), _rich_table(grid, grid.costs)]
+        parts = [_rich_table(grid, grid.results, bound), _rich_table(grid, grid.costs, bound)]
     with screen.capture() as captured:
         if grid.common:
             screen.print(Text(grid.common, style="bold"))
@@ -50,19 +37,21 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
             screen.print()
             screen.print(table)
         screen.print()
-        for line in (LEGEND, *_footers(grid, notes)):
+        for line in (LEGEND, *footers(grid, notes)):
             screen.print(Text(line), soft_wrap=width is None)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
-def _rich_table(grid: Grid, columns: Sequence[int]) -> Any:
+def _rich_table(grid: Grid, columns: Sequence[int], bound: int | None) -> Any:
+    """Return a table whose columns of sentences are at most so wide."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         justify, wraps = "right" if grid.numeric[column] else "left", grid.headers[column] in ("settings", "protocol")
-        table.add_column(grid.headers[column], justify=justify, no_wrap=not wraps, overflow="fold")
+        look = {"no_wrap": not wraps, "max_width": bound if wraps else None}
+        table.add_column(grid.headers[column], justify=justify, overflow="fold", **look)
     for row in grid.body:
         table.add_row(*(Text(row[column]) for column in columns), style="dim" if "dense" in row else None)
     return table
@@ -70,7 +59,7 @@ def _rich_table(grid: Grid, columns: Sequence[int]) -> Any:
 
 def markdown(grid: Grid, notes: Sequence[str]) -> str:
     """Return the table in Markdown, with columns of equal width so that the source can be read too."""
-    cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in (_one_line(grid), *grid.body)]
+    cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in (one_line(grid), *grid.body)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.headers))]
     lines = []
     for row in cells:
@@ -82,28 +71,8 @@ def markdown(grid: Grid, notes: Sequence[str]) -> str:
     rule = [("-" * (w - 1) + ":") if n else "-" * w for w, n in zip(widths, grid.numeric, strict=True)]
     lines.insert(1, f"| {' | '.join(rule)} |")
     head = [grid.common[:1].upper() + grid.common[1:] + ":", ""] if grid.common else []
-    foot = ["", LEGEND[:1].upper() + LEGEND[1:] + ".", "", *(f"- {line}" for line in _footers(grid, notes))]
+    foot = ["", LEGEND[:1].upper() + LEGEND[1:] + ".", "", *(f"- {line}" for line in footers(grid, notes))]
     return "\n".join([*head, *lines, *foot]).rstrip() + "\n"
-
-
-def latex(grid: Grid, notes: Sequence[str]) -> str:
-    """Return the table in LaTeX; it needs the package booktabs."""
-    columns = "".join("r" if numeric else "l" for numeric in grid.numeric)
-    body = [" & ".join(_escape(cell.strip()) for cell in row) + r" \\" for row in grid.body]
-    lines = [
-        r"% \usepackage{booktabs}",
-        *([f"% {grid.common}"] if grid.common else []),
-        f"% {LEGEND}",
-        *(f"% {line}" for line in _footers(grid, notes)),
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(map(_escape, _one_line(grid))) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
@@ -131,13 +100,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _one_line(grid: Grid) -> list[str]:
+def one_line(grid: Grid) -> list[str]:
+    """Return the headers without line breaks."""
     return [header.replace("\n", " ") for header in grid.headers]
 
 
-def _footers(grid: Grid, notes: Sequence[str]) -> list[str]:
+def footers(grid: Grid, notes: Sequence[str]) -> list[str]:
+    """Return the lines below a table: sources of published numbers, and remarks."""
     return [*(f"published, {line}" for line in grid.sources), *notes]
-
-
-def _escape(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)

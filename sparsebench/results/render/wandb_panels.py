@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsebench.results.schema import KEYS, describe
+
 STEP = "trainer/global_step"
 """Optimizer steps, as Lightning names them in W&B."""
 
@@ -15,7 +17,7 @@ def specification(project: str, entity: str | None = None, *, name: str = "spars
 
     A panel has a ``kind`` (``line``: history against history; ``scatter``: one point per run, from its result; ``bar``:
     one bar per metric and run) and a title; its other keys are arguments of the panel of that kind in the package
-    wandb-workspaces. Every metric is one that ``SparsityMonitor``, the classifier or ``result.json`` provides.
+    wandb-workspaces. Which metric stands on which panel of a history, the schema says.
 
     Args:
         project: W&B project.
@@ -26,54 +28,39 @@ def specification(project: str, entity: str | None = None, *, name: str = "spars
         "project": project,
         "entity": entity,
         "name": name,
-        "sections": [
-            {"name": "Results", "panels": _results()},
-            {"name": "Training", "panels": _training()},
-            {"name": "Sparsity", "panels": _sparsity()},
-            {"name": "Cost", "panels": _cost()},
-        ],
+        "sections": [{"name": "Results", "panels": _results()}, *_histories()],
     }
 
 
 def _results() -> list[Panel]:
     return [
-        _scatter("Test accuracy against sparsity", "sparsity", "test_accuracy"),
-        _scatter("Test accuracy against training FLOPs", "train_flops_ratio", "test_accuracy", log_x=True),
-        _scatter("Test accuracy against inference FLOPs", "test_flops_ratio", "test_accuracy", log_x=True),
-    ]
-
-
-def _training() -> list[Panel]:
-    return [
-        _line("Accuracy", ["val_accuracy", "train_accuracy"]),
-        _line("Loss", ["val_loss", "train_loss"]),
-        _line("Learning rate", ["lr"]),
-    ]
-
-
-def _sparsity() -> list[Panel]:
-    return [
-        _line("Sparsity, target and actual", ["sparsity", "sparsity_target"]),
-        {"kind": "line", "title": "Density of each layer", "x": STEP, "metric_regex": "density/.*", "log_y": True},
-        _line("Drop fraction", ["drop_fraction"]),
-        _line("Exploration", ["explored"]),
-        _line("Mask change", ["mask_change"]),
-        _line("Dead units and collapsed layers", ["dead_units", "collapsed_layers"]),
-    ]
-
-
-def _cost() -> list[Panel]:
-    return [
-        _line("Training FLOPs so far", ["train_flops"]),
-        _line("Accuracy against training FLOPs", ["val_accuracy"], x="train_flops"),
-        _line("Training FLOPs so far, relative to dense", ["train_flops_ratio"]),
+        _scatter("sparsity", "test_accuracy"),
+        _scatter("train_flops_ratio", "test_accuracy", log_x=True),
+        _scatter("inference_flops_ratio", "test_accuracy", log_x=True),
         {"kind": "bar", "title": "Images per second", "metrics": ["images_per_second"]},
     ]
 
 
+def _histories() -> list[Panel]:
+    """Return the sections that the schema names, each metric on its panel."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for key in KEYS:
+        section, _, title = key.panel.partition("/")
+        if title:
+            sections.setdefault(section, {}).setdefault(title, []).append(key.name)
+    found = [
+        {"name": section, "panels": [_line(*panel) for panel in panels.items()]} for section, panels in sections.items()
+    ]
+    found[-1]["panels"].append(_line("Accuracy against training FLOPs", ["val_accuracy"], x="train_flops"))
+    return found
+
+
 def _line(title: str, metrics: list[str], x: str = STEP) -> Panel:
+    if metrics[0].endswith("/*"):
+        return {"kind": "line", "title": title, "x": x, "metric_regex": metrics[0].replace("*", ".*"), "log_y": True}
     return {"kind": "line", "title": title, "x": x, "y": metrics}
 
 
-def _scatter(title: str, x: str, y: str, **more: Any) -> Panel:
-    return {"kind": "scatter", "title": title, "x": x, "y": y, **more}
+def _scatter(x: str, y: str, **more: Any) -> Panel:
+    title = f"{describe(y).name_for_people} against {describe(x).name_for_people}"
+    return {"kind": "scatter", "title": title[0].upper() + title[1:], "x": x, "y": y, **more}

@@ -56,6 +56,18 @@ def test_every_state_is_told(grid, capsys):
     assert out[7] == "done  runs/a,seed=0  50.00 %  1:40"
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path, capsys):
+    for number, rate in enumerate((0.1, 0.2)):
+        RunFolder(tmp_path / f"rigl--0000000{number}").write_config({"optimizer": {"lr": rate}, "name": str(number)})
+    RunFolder(tmp_path / "set--00000000").write_config({"optimizer": {"lr": 0.3}})
+    status([str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "waiting  rigl optimizer.lr=0.1",
+        "waiting  rigl optimizer.lr=0.2",
+        "waiting  set",
+    ]
+
+
 def test_json_for_programs(grid, capsys):
     status([str(grid), "--json"])
     seen = json.loads(capsys.readouterr().out)

@@ -8,7 +8,10 @@ from sparsebench.app.cli.bench.options import PARSERS
 from sparsebench.app.errors import stop
 from sparsebench.runs.messages import did_you_mean
 
-SUBJECTS = {"channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step"}
+SUBJECTS = {
+    "channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step",
+    "execution": "products that skip zeros on a processor against dense ones: layers, an MLP, a network, predictions",
+}
 
 USAGE = """usage: sparsebench bench SUBJECT [ARGUMENT ...]
 

@@ -34,7 +34,23 @@ def channels() -> Parser:
     return parser
 
 
-PARSERS = {"channels": channels}
+def execution() -> Parser:
+    """Return the parser of ``sparsebench bench execution``."""
+    parser = Parser("bench execution", "What products that skip the zeros of a mask gain on a processor.")
+    parser.add_argument("--what", type=_subjects, default=list(SUBJECTS), help=f"among {','.join(SUBJECTS)}")
+    parser.add_argument("--model", choices=MODELS, default="vgg19", help="of network and inference")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--sparsity", type=_sparsities, default=[0.9, 0.95, 0.98], help="such as 0.9,0.95")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers")
+    return parser
+
+
+SUBJECTS = ("layers", "mlp", "network", "inference")
+PARSERS = {"channels": channels, "execution": execution}
 """Subject -> what makes its parser."""
 
 
@@ -43,3 +59,17 @@ def _shares(text: str) -> list[float]:
     if not all(0 < share <= 1 for share in shares):
         raise argparse.ArgumentTypeError(f"{text}: shares of channels must be above 0 and at most 1")
     return shares
+
+
+def _sparsities(text: str) -> list[float]:
+    sparsities = [float(part) for part in text.split(",")]
+    if not all(0 <= sparsity < 1 for sparsity in sparsities):
+        raise argparse.ArgumentTypeError(f"{text}: sparsities must be at least 0 and below 1")
+    return sparsities
+
+
+def _subjects(text: str) -> list[str]:
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in SUBJECTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown: choose among {', '.join(SUBJECTS)}")
+    return chosen

@@ -1,0 +1,172 @@
+"""The interface of execution: how a network with masks is really computed, whatever the method that chose the masks.
+
+A back end gets an objective (weights -> loss) and masks, and returns the loss, computed in its own way: at full size
+with zeros, as the small network of live channels, by sparse products. Parameters, their gradients, optimizer state and
+checkpoints stay plain and of full size, so that back ends may be exchanged between two runs of one program.
+
+``docs/howto/back_end.md`` builds one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sparsebench.functional.score import Objective
+
+Masks = Mapping[str, Tensor]
+"""Name of a unit -> mask: bool, on the CPU where units are channels, on the weight's device where they are weights."""
+
+Shares = dict[str, float]
+"""Name of a parameter -> share of its weights that a pass multiplies by, in [0, 1]."""
+
+
+class Live(Mapping[str, Tensor]):
+    """Masks, with room for what a back end finds out about them: found once, used by all that a step asks.
+
+    It is a mapping of masks itself, so it goes wherever masks go. Masks must not be changed in place afterwards.
+
+    Args:
+        masks: by unit.
+
+    Attributes:
+        found: whatever a back end wants to keep.
+    """
+
+    def __init__(self, masks: Masks) -> None:
+        self.masks = dict(masks)
+        self.found: dict[str, Any] = {}
+
+    def __getitem__(self, unit: str) -> Tensor:
+        return self.masks[unit]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+class Backend(ABC):
+    """One way to compute a network with masks: what the engine, methods and the ledger ask of it.
+
+    Masks may be given as they are or as ``live`` has returned them: then nothing is found out twice. A back end with
+    masks over single weights is written from ``WeightBackend``, and defines ``run`` only.
+
+    Attributes:
+        module: the network. Its parameters are never replaced.
+        units: name of a mask -> its shape, or its number of channels.
+        stored_zeros: True when the module as it is, with zeros stored in its weights, is the same network. What a
+            method states about its cost then holds, and steps that need gradients of inactive weights run so.
+        full_size: True when every product is dense, so that nothing is saved.
+    """
+
+    module: nn.Module
+    units: Mapping[str, Any]
+    stored_zeros: ClassVar[bool] = False
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """How each weight's layer last ran, by parameter name, where that differs between layers; empty elsewhere."""
+        return {}
+
+    @property
+    def full_size(self) -> bool:  # noqa: D102  (an attribute of the class docstring)
+        return False
+
+    @abstractmethod
+    def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
+        """Return the loss of the network with these masks.
+
+        Args:
+            objective: weights -> loss. It calls ``module`` with the given tensors in the place of the parameters and
+                buffers of those names; an empty mapping leaves all in place.
+            masks: by unit.
+            statistics: whether the running statistics of the norms learn from this call.
+
+        Returns:
+            A scalar whose gradient reaches the parameters themselves, in their own shape.
+        """
+
+    def live(self, masks: Masks) -> Live:
+        """Return masks with what this back end finds out about them, once for all calls that follow."""
+        return masks if isinstance(masks, Live) else Live(masks)
+
+    @abstractmethod
+    def unit_masks(self, weight_masks: Masks) -> Masks:
+        """Return masks of units from masks of weights, by parameter name; a weight without one is dense."""
+
+    @abstractmethod
+    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the weights that stay, by parameter name: bool, shape and device of the parameter."""
+
+    @abstractmethod
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return what stands in for parameters and buffers when the network with these masks runs at full size.
+
+        Evaluation sees it, and it is stored at the end of training. Empty where the zeros are stored in the weights.
+        """
+
+    @abstractmethod
+    def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
+        """Return the share of each weight that the network of these masks multiplies by, by parameter name.
+
+        Args:
+            masks: by unit.
+            executed: count what is really multiplied, zeros that fill up included.
+        """
+
+    def __str__(self) -> str:
+        """Name the back end and the network."""
+        return f"{type(self).__name__} of {type(self.module).__name__}: {len(self.units)} masks"
+
+
+class SharedMasks(Backend):
+    """A back end that runs the networks of another one in another way: same masks, same units, same numbers.
+
+    Args:
+        network: the other one.
+    """
+
+    def __init__(self, network: Backend) -> None:
+        self.network, self.module, self.units = network, network.module, network.units
+
+    def live(self, masks: Masks) -> Live:
+        """Return masks with what the other back end finds out about them."""
+        return self.network.live(masks)
+
+    def unit_masks(self, weight_masks: Masks) -> Masks:
+        """Return masks of units from masks of weights."""
+        return self.network.unit_masks(weight_masks)
+
+    def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the weights that stay."""
+        return self.network.weight_masks(masks)
+
+    def view(self, masks: Masks) -> dict[str, Tensor]:
+        """Return the tensors of the full-size network with zeros."""
+        return self.network.view(masks)
+
+    def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
+        """Return the share of each weight that is needed; where ``executed`` at full size, all of it."""
+        if executed and self.full_size:
+            return dict.fromkeys(self.network.shares(masks), 1.0)
+        return self.network.shares(masks, executed=executed)
+
+    def __str__(self) -> str:
+        """Describe the other back end, under this name."""
+        return f"{type(self).__name__}, {self.network}"
+
+
+def replace(stack: contextlib.ExitStack, module: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute of a module, such as its ``forward``, until the stack closes."""
+    own: dict[str, Any] = vars(module)
+    if name in own:
+        stack.callback(own.__setitem__, name, own[name])
+    else:
+        stack.callback(own.__delitem__, name)
+    own[name] = value

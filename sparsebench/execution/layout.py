@@ -1,0 +1,55 @@
+"""Activations with the batch innermost, the layout that sparse products read and write: let norms and pools keep it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def innermost(x: Tensor) -> bool:
+    """Tell whether images (batch, channels, rows, columns) are stored with the batch innermost."""
+    return x.ndim == 4 and x.permute(1, 2, 3, 0).is_contiguous() and not x.is_contiguous()
+
+
+@contextlib.contextmanager
+def kept(network: nn.Module) -> Generator[None]:
+    """Let BatchNorm and pooling of a network work on batch-innermost images as they lie, while the context lasts.
+
+    PyTorch's own kernels would copy them to another layout, and back at the next sparse layer. Numbers are the same.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in network.modules():
+            if type(layer) is nn.BatchNorm2d:
+                replace_forward(stack, layer, partial(_norm, layer.forward))
+            elif type(layer) in _POOLS:
+                replace_forward(stack, layer, partial(_pool, layer.forward))
+        yield
+
+
+def replace_forward(stack: contextlib.ExitStack, layer: nn.Module, forward: Callable[..., Any]) -> None:
+    """Set a module's own ``forward`` until the stack closes."""
+    own: dict[str, Any] = vars(layer)
+    if "forward" in own:
+        stack.callback(own.__setitem__, "forward", own["forward"])
+    else:
+        stack.callback(own.__delitem__, "forward")
+    own["forward"] = forward
+
+
+def _norm(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Normalise channels: one image of (rows x columns, batch) pixels has the same statistics."""
+    if not innermost(x):
+        return forward(x)
+    turned = x.permute(1, 2, 3, 0)
+    return forward(turned.flatten(1, 2).unsqueeze(0)).squeeze(0).view(turned.shape).permute(3, 0, 1, 2)
+
+
+def _pool(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Pool within channels: batch and channels may change places, which makes the layout channels-last."""
+    return forward(x.transpose(0, 1)).transpose(0, 1) if innermost(x) else forward(x)

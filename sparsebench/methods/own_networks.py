@@ -1,0 +1,39 @@
+"""Methods that run networks themselves, with masks of their own in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsebench.execution import Backend, Runtime, WeightNetwork
+from sparsebench.execution.backends import Execution
+from sparsebench.methods.base import Method
+from sparsebench.sparse.model import SparseModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnNetworks(Method):
+    """A method whose loss runs one network or several, each with masks that the method makes."""
+
+    def backend(self, net: SparseModel, execution: Execution = "masked") -> Backend:
+        """Build what runs the network with drawn masks."""
+        if callable(execution):
+            return execution(net)
+        if execution != "masked":
+            raise ValueError(f"{type(self).__name__} runs at full size only: leave execution=null")
+        return WeightNetwork(net)
+
+    def runtime(self, net: SparseModel) -> Runtime:
+        """Return how the model runs in this process: as the engine was told, or else as the method is set."""
+        if net.runtime is None:
+            net.runtime = Runtime(self.backend(net))
+        return net.runtime
+
+    def network(self, net: SparseModel) -> Backend:
+        """Return what runs the network with masks; built once."""
+        return self.runtime(net).backend
+
+    def next_draw(self, net: SparseModel) -> tuple[int, int]:
+        """Return the numbers of the step and of the micro-batch in it: the path of its draws."""
+        runtime = self.runtime(net)
+        runtime.micro += 1
+        return int(net.memory["time"]["step"]) if "time" in net.memory else 0, runtime.micro - 1

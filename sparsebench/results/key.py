@@ -1,0 +1,76 @@
+"""What a key of a result is: name, meaning, unit, heading, direction, place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparsebench.runs import files
+from sparsebench.runs.files import METRICS, RESULT
+
+Direction = Literal["higher", "lower", "none"]
+CYCLES, PLAN, REPORT = "cycles", "plan", "report"
+
+PLACES = {
+    RESULT: "Written into the folder of a run when it ends.",
+    METRICS: "One row per optimizer step that logged something; a recipe of several fits has one file per stage.",
+    CYCLES: f"One entry per measured network of a recipe, under `cycles` in `{RESULT}` and in `{files.CYCLES}`.",
+    PLAN: "Printed by `sparsebench plan --json` before a run.",
+    REPORT: "Columns of `sparsebench report --format csv|json|parquet`, beside the means `KEY` and their sample "
+    "standard deviations `KEY_std` of the numbers above that a table shows.",
+}  # fmt: skip
+"""Where keys stand, and what that is."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: what it is called, what it means, and how it is shown.
+
+    Attributes:
+        name: in files; ``PREFIX/*`` stands for one key per parameter.
+        meaning: in one sentence without a full stop.
+        unit: of the number, or what kind of value it is (text, list, mapping).
+        heading: over a column of a table; a line break may stand where a narrow column wants one.
+        direction: which of two values is better: ``higher``, ``lower``, or ``none``.
+        place: where the key stands: names of ``PLACES``.
+        title: the name in running text, on axes and in comparisons; the heading by default.
+        shown: the views that show it without being asked: ``table``, ``compare``, ``curve``, ``progress``.
+        panel: ``section/title`` of the W&B panel that draws its history; empty for none.
+        digits: after the decimal point, in tables and progress lines.
+        percent: True where people read 100 times the number.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    heading: str
+    direction: Direction
+    place: tuple[str, ...]
+    title: str = ""
+    shown: tuple[str, ...] = ()
+    panel: str = ""
+    digits: int = 4
+    percent: bool = False
+
+    @property
+    def name_for_people(self) -> str:
+        """Title, or else heading, in one line."""
+        return self.title or self.heading.replace("\n", " ")
+
+    def text(self, value: float) -> str:
+        """Return a number as people read it: with the key's digits, a percentage with its sign."""
+        return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
+
+    @property
+    def axis(self) -> str:
+        """Title with the unit that a chart draws."""
+        return f"{self.name_for_people} (%)" if self.percent else self.name_for_people
+
+
+def key(
+    name: str, unit: str, heading: str, direction: Direction, place: tuple[str, ...],
+    meaning: str, /, title: str = "", **more: Any,
+) -> Key:  # fmt: skip
+    """Return a key whose views are written as one text."""
+    shown = tuple(more.pop("shown", "").split())
+    return Key(name, meaning, unit, heading, direction, place, title=title, shown=shown, **more)

@@ -1,0 +1,193 @@
+"""Reproduction of published cells: what a cell was trained with, and whether our runs agree with it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sparsebench.results.published import PUBLISHED, Published, load_yaml
+
+ERROR_KINDS = ("std", "se", "ci95")
+MEASURES = ("test_accuracy", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a published cell was trained with; fields as explained at the head of ``published.yaml``.
+
+    Attributes:
+        preset: option of ``conf/experiment`` that runs it.
+        batch: images of a step.
+        optimizer: dotted name of the class; None where it differs between cells.
+        lr: first learning rate.
+        momentum: None where the optimizer has none.
+        nesterov: None where the optimizer has none.
+        weight_decay: of the optimizer.
+        decays: ``all`` parameters, ``weights`` only, or ``none``.
+        schedule: option of ``conf/schedule``.
+        epochs: None where the length is given in steps.
+        update: when masks change.
+        split: how validation images are held out.
+        checkpoint: which weights are reported.
+        measure: key of ``result.json`` that is compared.
+        n: published runs; None where it is not stated.
+        margin: points of accuracy within which the interval of the difference must lie.
+        deviations: how our preset differs from the published protocol.
+    """
+
+    preset: str
+    batch: int
+    optimizer: str | None
+    lr: float
+    momentum: float | None
+    nesterov: bool | None
+    weight_decay: float
+    decays: str
+    schedule: str
+    epochs: int | None
+    update: str
+    split: str
+    checkpoint: str
+    measure: str
+    n: int | None
+    margin: float
+    deviations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A published number that can be run."""
+
+    published: Published
+    recipe: Recipe
+    overrides: tuple[str, ...]
+    error: float | None
+    error_kind: str | None
+
+    @property
+    def id(self) -> str:
+        """The id of the registry entry."""
+        return self.published.id
+
+    @property
+    def arguments(self) -> list[str]:
+        """The overrides of ``sparsebench train`` that run the cell, seeds left open."""
+        return [f"experiment={self.recipe.preset}", *self.overrides]
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the published mean in points, or None where it cannot be known."""
+        if self.error is None:
+            return None
+        if self.error_kind == "std":
+            runs = self.published.seeds or self.recipe.n
+            return self.error / math.sqrt(runs) if runs else None
+        return self.error if self.error_kind == "se" else self.error / 1.96
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Our runs beside a published number, in points of accuracy.
+
+    Attributes:
+        n: runs of ours.
+        mean: of ours; None without runs.
+        sd: sample standard deviation of ours; None below two runs.
+        difference: ours less published.
+        interval: 95 % interval of the difference (Welch); None below two runs.
+        word: ``reproduced`` (the interval lies within the margin), ``differs`` (it does not, and zero is outside of
+            it), ``undecided`` or ``not run``.
+    """
+
+    n: int
+    mean: float | None
+    sd: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    word: str
+
+
+def load_cells(path: Path = PUBLISHED) -> tuple[Cell, ...]:
+    """Return the cells of the registry that can be run.
+
+    Raises:
+        ValueError: an entry or a recipe is incomplete; names it.
+    """
+    return _load(path)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path) -> tuple[Cell, ...]:
+    document = load_yaml(path.read_text(encoding="utf-8"))
+    for name, values in document.get("recipes", {}).items():
+        _recipe(f"recipe {name}", values)
+    return tuple(_cell(entry) for entry in document["entries"] if _sound(entry) and entry.get("recipe") is not None)
+
+
+def _sound(entry: Mapping[str, Any]) -> bool:
+    error, kind = entry.get("error"), entry.get("error_kind")
+    if (error is None) != (kind is None):
+        raise ValueError(f"entry {entry['id']}: error and error_kind belong together, got {error} and {kind}")
+    if kind is not None and kind not in ERROR_KINDS:
+        raise ValueError(f"entry {entry['id']}: error_kind {kind!r} is unknown, allowed are {', '.join(ERROR_KINDS)}")
+    return True
+
+
+def _cell(entry: Mapping[str, Any]) -> Cell:
+    if entry.get("value") is None:
+        raise ValueError(f"entry {entry['id']}: a cell that can be run needs a value to be compared with")
+    published = Published(**{field.name: entry[field.name] for field in fields(Published)})
+    recipe = _recipe(f"entry {entry['id']}", entry["recipe"])
+    overrides = tuple(str(override) for override in entry.get("overrides") or ())
+    return Cell(published, recipe, overrides, entry.get("error"), entry.get("error_kind"))
+
+
+def _recipe(where: str, values: Any) -> Recipe:
+    names = [field.name for field in fields(Recipe)]
+    missing = [name for name in names if name not in (values or {})]
+    unknown = [name for name in values or {} if name not in names]
+    if missing or unknown:
+        what = f"lacks {', '.join(missing)}" if missing else f"has no field {', '.join(unknown)}"
+        raise ValueError(f"{where}: its recipe {what}")
+    if values["measure"] not in MEASURES or not values["margin"] > 0:
+        raise ValueError(f"{where}: measure must be one of {', '.join(MEASURES)}, and margin above 0")
+    return Recipe(**{**values, "deviations": tuple(values["deviations"])})
+
+
+def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
+    """Compare accuracies of ours, in percent and one per seed, with a published cell.
+
+    The interval is Welch's; where the published error is a standard error of unknown n, its variance counts as known,
+    and where there is none at all, as zero.
+    """
+    count, published = len(accuracies), cell.published.value
+    assert published is not None
+    if count == 0:
+        return Verdict(0, None, None, None, None, "not run")
+    mean = statistics.fmean(accuracies)
+    if count == 1:
+        return Verdict(1, mean, None, mean - published, None, "undecided")
+    sd = statistics.stdev(accuracies)
+    half = _half_width(sd, count, cell.standard_error or 0.0, cell.published.seeds or cell.recipe.n)
+    difference = mean - published
+    low, high = difference - half, difference + half
+    inside = -cell.recipe.margin <= low and high <= cell.recipe.margin
+    word = "reproduced" if inside else "differs" if low > 0 or high < 0 else "undecided"
+    return Verdict(count, mean, sd, difference, (low, high), word)
+
+
+def _half_width(sd: float, count: int, error: float, runs: int | None) -> float:
+    """Return half the 95 % interval of a difference of means, with the degrees of freedom of Welch-Satterthwaite."""
+    from scipy.stats import t  # imported late: it takes half a second
+
+    ours, theirs = sd**2 / count, error**2
+    if ours + theirs == 0:
+        return 0.0
+    inverse = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs and runs > 1 else 0.0)
+    freedom = (ours + theirs) ** 2 / inverse if inverse else math.inf
+    return float(t.ppf(0.975, min(freedom, 1e9))) * math.sqrt(ours + theirs)
