@@ -33,8 +33,8 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> tuple[list[str], int, int]:
-    """Return the broken links of a site, and the numbers of internal and external links."""
-    pages = {path.resolve(): Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+    """Return the broken links of a site, and how many links point within it and out of it."""
+    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     broken, inside, outside = [], 0, 0
     for path, page in pages.items():
         for link in page.links:

@@ -42,8 +42,8 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
 
 
 def target(path: Path) -> str:
-    """Return the target of a method's YAML, following its defaults."""
-    values = yaml.safe_load(path.read_text())
+    """Return the class of a method's YAML, following its defaults."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "_target_" in values:
         return values["_target_"]
     parents = [entry for entry in values.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
@@ -74,10 +74,12 @@ def card_of(name: str) -> Path:
 def row(path: Path, start: Path) -> str:
     """Return the table row of a method, with its link relative to a folder, and check its card."""
     name, card = path.stem, card_of(path.stem)
-    sentence = next(line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line)
+    sentence = next(
+        line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ") and "@" not in line
+    )
     if not card.exists():
         sys.exit(f"{card.relative_to(ROOT)} is missing: every method has a card")
-    text = card.read_text()
+    text = card.read_text(encoding="utf-8")
     for section in SECTIONS:
         if section not in text:
             sys.exit(f"{card.relative_to(ROOT)} lacks the section {section!r}")
@@ -125,15 +127,15 @@ def sections() -> str:
 
 
 def renew(document: Path, content: str) -> None:
-    """Write, or only compare, the text between the markers of a document."""
-    text = document.read_text()
+    """Write, or only compare, what stands between the markers of a document."""
+    text = document.read_text(encoding="utf-8")
     pattern = re.compile(r"(<!-- methods -->\n).*?(<!-- /methods -->)", re.S)
     new = pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
     if "--check" in sys.argv and new != text:
         where = document.relative_to(ROOT)
         sys.exit(f"the method table of {where} is out of date: run .venv/bin/python scripts/method_table.py")
     if new != text:
-        document.write_text(new)
+        document.write_text(new, encoding="utf-8")
 
 
 def main() -> None:

@@ -84,8 +84,8 @@ def keys_of(text: str) -> Iterator[Key]:
 
 
 def parent_of(path: Path) -> Path | None:
-    """Return the YAML file of the same group that this one inherits from."""
-    entries = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    """Return the YAML of the same group that this one starts from."""
+    entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
     names = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
     parent = path.with_name(f"{names[0]}.yaml") if names else None
     return parent if parent is not None and parent.exists() else None
@@ -95,7 +95,7 @@ def merged(path: Path) -> dict[str, Key]:
     """Return the keys of an option including inherited ones; nested objects are named by their class."""
     parent = parent_of(path)
     keys = {} if parent is None else merged(parent)
-    for key in keys_of(path.read_text()):
+    for key in keys_of(path.read_text(encoding="utf-8")):
         comment = key.comment or (keys[key.name].comment if key.name in keys else "")
         keys[key.name] = Key(key.name, key.default, comment)
         outer, _, last = key.name.rpartition(".")
@@ -130,7 +130,9 @@ def rows(keys: list[Key], said: dict[str, str]) -> list[str]:
 def section(path: Path, group: str) -> list[str]:
     """Return the section of one option."""
     name = path.relative_to(CONF / group).with_suffix("").as_posix()
-    sentence = next((line[2:] for line in path.read_text().splitlines() if re.match(r"# (?!@)", line)), "")
+    sentence = next(
+        (line[2:] for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"# (?!@)", line)), ""
+    )
     keys = merged(path)
     target = keys.pop("_target_", None)
     card = ROOT / "docs" / {"method": "methods", "recipe": "recipes"}.get(group, "none") / f"{name}.md"
@@ -145,7 +147,7 @@ def section(path: Path, group: str) -> list[str]:
 def pages() -> Iterator[tuple[Path, list[str]]]:
     """Yield the top-level keys, a page for each group, and the unchanged experiments."""
     folder, names = PAGES / "configuration", {group: group.replace("/", "_") for group in GROUPS}
-    top = [key for key in keys_of((CONF / "train.yaml").read_text()) if "." not in key.name]
+    top = [key for key in keys_of((CONF / "train.yaml").read_text(encoding="utf-8")) if "." not in key.name]
     home = [HOME, *rows(top, {}), "## Groups", "", "| group | what it decides |", "|---|---|"]
     home += [f"| [`{group}`]({names[group]}.md) | {text} |" for group, text in GROUPS.items()]
     home += ["| [`experiment`](experiment.md) | Presets: a whole experiment under one name |", ""]
@@ -158,5 +160,5 @@ def pages() -> Iterator[tuple[Path, list[str]]]:
     page = [EXPERIMENTS]
     for path in sorted((CONF / "experiment").rglob("*.yaml")):
         name = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
-        page += [f"## {name}", "", "```yaml", path.read_text().rstrip(), "```", ""]
+        page += [f"## {name}", "", "```yaml", path.read_text(encoding="utf-8").rstrip(), "```", ""]
     yield folder / "experiment.md", page

@@ -130,8 +130,8 @@ def main() -> None:
         for path, lines in write():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = "\n".join(lines).rstrip() + "\n"
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

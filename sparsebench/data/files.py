@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from sparsebench.data.loader import Batch, Draw
 from sparsebench.data.resident import Resident, Shift, normalise
 from sparsebench.functional.random import generator
+from sparsebench.runs.walk import walk
 
 
 def _torchvision() -> Any:
@@ -203,14 +204,7 @@ def list_classes(folder: Path) -> list[str]:
 def list_images(folder: Path) -> list[str]:
     """Return the image files of a folder, at any depth and through links, sorted, without hidden ones."""
     found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for place, _, names in walk(folder):
         found += [os.path.join(place, n) for n in names if not n.startswith(".") and n.lower().endswith(ENDINGS)]
     return sorted(found)
 

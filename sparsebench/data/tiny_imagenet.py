@@ -78,7 +78,7 @@ class TinyImageNet(ImageData):
         return Files(tuple(paths), torch.tensor(labels), MEAN, STD, change=Shift(padding=4), workers=self.workers)
 
     def _names(self, folder: Path) -> list[str]:
-        return sorted((folder / "wnids.txt").read_text().split())
+        return sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
 
     def _find(self) -> Path | None:
         folders = (self.root / "tiny-imagenet-200", self.root)

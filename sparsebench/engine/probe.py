@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchmetrics import Metric
 
 from sparsebench.engine.sample import balanced_batches, first_batches
@@ -80,11 +81,11 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and restore all state."""
+    """Evaluate in full precision without a trace, where second derivatives exist: no compiled graph, no fused attention."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
-    with silenced(module), evaluating(module), full, eager:
+    with silenced(module), evaluating(module), full, eager, sdpa_kernel(SDPBackend.MATH):
         yield
     for part in module.modules():
         if isinstance(part, Metric):

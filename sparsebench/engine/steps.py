@@ -64,9 +64,24 @@ def route_steps(
 
 
 def restore_steps(module: L.LightningModule) -> None:
-    """Restore a module's own steps."""
-    for step in ("training_step", *EVALUATIONS.values()):
+    """Give a module its own steps, and its own clipping, back."""
+    for step in ("training_step", "configure_gradient_clipping", *EVALUATIONS.values()):
         vars(module).pop(step, None)
+
+
+def spare_empty_steps(module: L.LightningModule) -> None:
+    """Let a module clip gradients only where there are some: an update in the place of a step leaves none.
+
+    Clipping by value, of lists of tensors, fails on an empty list.
+    """
+    clip = module.configure_gradient_clipping
+
+    def configure_gradient_clipping(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        held = (parameter.grad for group in optimizer.param_groups for parameter in group["params"])
+        if any(gradient is not None for gradient in held):
+            clip(optimizer, *args, **kwargs)
+
+    vars(module).update(configure_gradient_clipping=configure_gradient_clipping)
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:

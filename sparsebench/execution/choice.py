@@ -101,7 +101,7 @@ def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:
 def _known() -> dict[str, dict[str, float]]:
     """Return the times known to this process, initially those in the user's cache."""
     try:
-        return json.loads(_file().read_text())
+        return json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -121,6 +121,10 @@ def _keep(seconds: Mapping[str, Mapping[str, float]]) -> None:
 def _file() -> Path:
     """Return the path of the cached times, which depends on processor, PyTorch version and kernels."""
     info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    models = (
+        [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     parts = (models[0] if models else platform.machine(), torch.__version__, library_name(capability()))
     return cache_folder() / f"times-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.json"

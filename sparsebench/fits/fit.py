@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from sparsebench.cost.flops import layer_costs
@@ -25,6 +26,7 @@ from sparsebench.fits.length import epochs_of
 from sparsebench.fits.setup import Setup, base_rate
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
+from sparsebench.runs.atomic import is_whole_archive
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
@@ -100,8 +102,20 @@ def _carry_out(
         trainer = setup.trainer(callbacks=callbacks, logger=loggers, **settings)
         if setup.compile:
             module.net.compile()
-        trainer.fit(module, datamodule=setup.data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(module, datamodule=setup.data, ckpt_path=checkpoint if _is_usable(checkpoint) else None)
     return trainer
+
+
+def _is_usable(checkpoint: Path) -> bool:
+    """Return True if there is a checkpoint to continue from; a damaged one is said, and put aside."""
+    if not checkpoint.exists():
+        return False
+    if is_whole_archive(checkpoint):
+        return True
+    if rank_zero_only.rank == 0:
+        print(f"sparsebench: {checkpoint} is damaged, as after a power cut: the fit begins anew", flush=True)
+        checkpoint.unlink(missing_ok=True)
+    return False
 
 
 def _network(setup: Setup, start: State | None) -> nn.Module:

@@ -67,20 +67,33 @@ class Stages:
 
         Under several ranks, all of them make it, and the first saves it.
         """
-        if self.is_made(name):
-            return State.load(self.path(name))
+        if (known := self._read(name)) is not None:
+            return known
         if rank_zero_only.rank > 0:
             state = make()
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             with lock(self._lock(name), quiet=self.shared):
-                if self.is_made(name):
-                    return State.load(self.path(name))
+                if (known := self._read(name)) is not None:
+                    return known
                 state = make()
                 state.save(self.path(name))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         return state
+
+    def _read(self, name: str) -> State | None:
+        """Return the saved state; a damaged file is said, and made anew."""
+        path = self.path(name)
+        if not path.exists():
+            return None
+        try:
+            return State.load(path)
+        except ValueError as error:
+            if rank_zero_only.rank == 0:
+                print(f"sparsebench: {path} is damaged ({error}): this stage is made anew", flush=True)
+                path.unlink(missing_ok=True)
+            return None
 
     def drop_checkpoint(self, name: str) -> None:
         """Remove the checkpoint of a finished fit."""

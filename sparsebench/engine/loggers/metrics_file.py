@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping
@@ -29,9 +30,7 @@ class MetricsFile(Logger):
         self.path = path
         self._rows: dict[int, dict[str, Any]] = {}
         if path.exists():
-            with path.open(newline="") as file:
-                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-            self._rows = {int(row["step"]): row for row in rows}
+            self._rows = _read(path)
 
     @property
     def name(self) -> str:
@@ -67,3 +66,14 @@ class MetricsFile(Logger):
         writer.writeheader()
         writer.writerows(self._rows[step] for step in sorted(self._rows))
         write_atomically(self.path, text.getvalue())
+
+
+def _read(path: Path) -> dict[int, dict[str, Any]]:
+    """Return the rows that are whole, by step: of a file that was cut short, those before the cut."""
+    found: dict[int, dict[str, Any]] = {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file, contextlib.suppress(csv.Error):
+        for row in csv.DictReader(file):
+            whole = None not in row and None not in row.values()
+            if whole and (row.get("step") or "").isdecimal():
+                found[int(row["step"])] = {name: value for name, value in row.items() if value}
+    return found

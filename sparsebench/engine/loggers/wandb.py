@@ -69,12 +69,13 @@ class WandbRun(WandbLogger):
         self.experiment.log_artifact(artifact)
 
 
-def identity_of(run: str, stage: str | None) -> str:
-    """Return the W&B id of a run or of one of its stages: the same after every resumption.
+def identity_of(run: str, stage: str | None, attempt: str) -> str:
+    """Return the W&B id of a run, or of a stage of it: the same whenever it is continued, another for each attempt.
 
     Args:
         run: name of the run's folder; its hash is taken where it ends with one.
         stage: name of the stage; None for the run itself.
+        attempt: tells folders of one configuration, and attempts in one folder, apart.
     """
     name = run.rpartition("--")[2] or run
-    return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}")
+    return re.sub(r"[^\w.-]+", "-", "-".join(part for part in (name, attempt, stage) if part))
