@@ -81,7 +81,7 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision without a trace, where second derivatives exist: no compiled graph, no fused attention."""
+    """Evaluate in full precision without a trace, by code that has second derivatives (no fused attention)."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
