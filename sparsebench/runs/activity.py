@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsebench.runs import lock as filelock
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.atomic import PARTIAL, write_atomically
 from sparsebench.runs.lock import Held
 
 _TEXTS = ("host", "stage")  # all other facts are numbers; what is damaged is left out
@@ -59,9 +59,15 @@ def hold(lock: Path, heartbeat: Path, *, wait: bool = True, join: bool = False, 
         held.release()
 
 
-def is_busy(lock: Path, heartbeat: Path) -> bool:
-    """Return True while a living process works on the run, on this machine or another."""
-    return filelock.is_taken(lock) or _alive_on_another_host(heartbeat)
+def is_busy(lock: Path, heartbeat: Path, *, looking: bool = False) -> bool:
+    """Return True while a living process works on the run, on this machine or another.
+
+    Args:
+        lock: the lock file of the run.
+        heartbeat: the file of its heartbeat.
+        looking: write nothing; what another machine does is then told by this machine's clock.
+    """
+    return filelock.is_taken(lock) or _alive_on_another_host(heartbeat, looking=looking)
 
 
 def holder(lock: Path) -> str:
@@ -72,7 +78,7 @@ def holder(lock: Path) -> str:
 def read_heartbeat(path: Path) -> dict[str, Any]:
     """Return the last heartbeat of a run: process, host, times, progress; empty where there is none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     facts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
@@ -87,11 +93,32 @@ def write_heartbeat(path: Path, **facts: Any) -> None:
     write_atomically(path, json.dumps(sign), durable=False)  # the next one follows in seconds
 
 
-def _alive_on_another_host(heartbeat: Path) -> bool:
-    """Return True if a process of another machine has written a heartbeat lately: not every disk shares locks."""
+def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
+    """Return True if a process of another machine has written a heartbeat lately: not every disk shares locks.
+
+    Clocks of machines differ, so the disk's alone is asked: when the heartbeat was written, and what time it is now.
+    """
     sign = read_heartbeat(heartbeat)
-    elsewhere = sign.get("host") not in (None, socket.gethostname())
-    return elsewhere and time.time() - float(sign.get("updated", 0)) < _STALE
+    if sign.get("host") in (None, socket.gethostname()) or "updated" not in sign:
+        return False
+    try:
+        written = heartbeat.stat().st_mtime
+    except OSError:
+        return False
+    return abs(_now(heartbeat.parent, looking=looking) - written) < _STALE
+
+
+def _now(folder: Path, *, looking: bool) -> float:
+    """Return the time on the clock of the disk that holds a folder; this machine's where nothing can be written."""
+    probe = folder / f"clock.{socket.gethostname()}.{os.getpid()}{PARTIAL}"
+    if not looking:
+        with contextlib.suppress(OSError):
+            try:
+                probe.write_bytes(b"")
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink(missing_ok=True)
+    return time.time()
 
 
 def _take(lock: Path, heartbeat: Path, *, join: bool) -> Held | None:

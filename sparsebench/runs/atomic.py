@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,32 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, lambda partial: _write(partial, data), durable=durable)
+
+
+def create_atomically(path: Path, content: str) -> None:
+    """Write a file, unless another process has made it meanwhile: the first one stays, and is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(partial, content.encode())
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a disk without links
+                os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def is_whole_archive(path: Path) -> bool:
+    """Return True if a file of ``torch.save`` is whole: its end is there, and every part has the sum noted in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

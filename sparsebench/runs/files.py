@@ -11,7 +11,7 @@ CONFIG, RESULT, DONE = "config.yaml", "result.json", "DONE"
 METRICS, CYCLES = "metrics.csv", "cycles.json"
 FINAL, MASKS, MEMBERS = "final.pt", "masks.pt", "members.pt"
 FAILED, STOPPED = "failed.txt", "stopped.txt"
-STOP, HEARTBEAT, LOCK = "stop", "running.json", "run.lock"
+STOP, HEARTBEAT, LOCK, ATTEMPT = "stop", "running.json", "run.lock", "attempt.txt"
 STAGES, TENSORBOARD, WANDB, EXPORT = "stages", "tensorboard", "wandb", "small"
 FOLDERS = (STAGES, TENSORBOARD, WANDB, EXPORT)
 SMALL_WEIGHTS, SMALL_PROGRAM, CHANNELS = "small.pt", "small.pt2", "channels.json"
@@ -22,11 +22,12 @@ ENDINGS = (DONE, RESULT, FAILED, STOPPED)
 """Files that tell how a run ended."""
 TRACES = (RESULT, METRICS, CYCLES, "*.pt", "*.ckpt")
 """Patterns of files that only training leaves."""
-LEFT = (DONE, FAILED, STOPPED, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
+LEFT = (DONE, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
 """Patterns of all files that a run leaves beside its configuration; ``DONE`` goes first, lest a kill mislead."""
 OWN = (*LEFT, STOP, HEARTBEAT, "helper*.log", CONFIG)
 """Patterns of all files of a run but its locks, which go with their holders."""
-CERTAIN = (DONE, RESULT, FAILED, STOPPED, METRICS, CYCLES, FINAL, MASKS, MEMBERS, "single.*", STOP, HEARTBEAT, CONFIG)
+CERTAIN = (DONE, RESULT, FAILED, STOPPED, METRICS, CYCLES, FINAL, MASKS, MEMBERS, "single.*", STOP, HEARTBEAT, ATTEMPT,
+           CONFIG)  # fmt: skip
 """Files that are a run's for certain, in a folder that the user has named and may keep other things in."""
 
 
@@ -85,6 +86,11 @@ class RunFiles:
     def tensorboard(self) -> Path:
         """The folder of TensorBoard."""
         return self.path / TENSORBOARD
+
+    @property
+    def wandb(self) -> Path:
+        """The folder of Weights & Biases."""
+        return self.path / WANDB
 
     @property
     def export(self) -> Path:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsebench.runs import activity, files
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.atomic import create_atomically, write_atomically
 from sparsebench.runs.files import RunFiles
 from sparsebench.runs.lock import Held
+from sparsebench.runs.walk import walk
 
 STATES = ("running", "failed", "stopped", "interrupted", "waiting", "done")
 """What may have become of a run, in the order in which ``sparsebench status`` shows it."""
@@ -50,7 +52,7 @@ class RunFolder(RunFiles):
         """Return what has become of the run: one of ``STATES``."""
         if self.is_finished():
             return "done"
-        if self.is_busy():
+        if self.is_busy(looking=True):
             return "running"
         if self.failure():
             return "failed"
@@ -101,7 +103,7 @@ class RunFolder(RunFiles):
 
     def curve(self) -> list[float]:
         """Return the validation accuracy of each epoch so far."""
-        with contextlib.suppress(OSError, ValueError), self.metrics.open(newline="") as file:
+        with contextlib.suppress(OSError, ValueError), self.metrics.open(newline="", encoding="utf-8") as file:
             return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
         return []
 
@@ -127,7 +129,7 @@ class RunFolder(RunFiles):
     def failed_before_training(self) -> bool:
         """Return True if the run failed while its parts were built: nothing of it is worth keeping."""
         try:
-            return (self.path / files.FAILED).read_text(errors="replace").rstrip().endswith(_EARLY)
+            return (self.path / files.FAILED).read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
         except OSError:
             return False
 
@@ -162,15 +164,33 @@ class RunFolder(RunFiles):
             self.path.rmdir()
         return not self.path.exists()
 
+    def attempt(self) -> str:
+        """Return what tells this attempt at the run from others, in other folders or before ``clear``: 6 digits.
+
+        Drawn when first asked for, and kept for as long as the attempt is continued.
+        """
+        path = self.path / files.ATTEMPT
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                if re.fullmatch("[0-9a-f]{6}", found := path.read_text(encoding="utf-8", errors="replace").strip()):
+                    return found
+                path.unlink()  # damaged
+            create_atomically(path, f"{secrets.token_hex(3)}\n")
+        return path.read_text(encoding="utf-8").strip()
+
     # -- who is at work -------------------------------------------------------------------------------------------
 
     def hold(self, *, wait: bool = True, join: bool = False) -> AbstractContextManager[Held]:
         """Hold the run for this process (see ``activity.hold``)."""
         return activity.hold(self.path / files.LOCK, self.path / files.HEARTBEAT, wait=wait, join=join)
 
-    def is_busy(self) -> bool:
-        """Return True while a living process works on the run, on this machine or another."""
-        return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT)
+    def is_busy(self, *, looking: bool = False) -> bool:
+        """Return True while a living process works on the run, on this machine or another.
+
+        Args:
+            looking: write nothing; by default the disk is asked for its time, where another machine is at work.
+        """
+        return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT, looking=looking)
 
     def holder(self) -> str:
         """Return who works on the run, for people."""
@@ -179,6 +199,12 @@ class RunFolder(RunFiles):
     def heartbeat(self) -> dict[str, Any]:
         """Return the last sign of life: process, host, times, progress; empty where there is none."""
         return activity.read_heartbeat(self.path / files.HEARTBEAT)
+
+    def heartbeat_age(self) -> float:
+        """Return the seconds since the last heartbeat, as far as this machine's clock tells; 0 where there is none."""
+        with contextlib.suppress(OSError):
+            return max(0.0, time.time() - (self.path / files.HEARTBEAT).stat().st_mtime)
+        return 0.0
 
     def write_heartbeat(self, **facts: Any) -> None:
         """Write who works on the run, since when, and the facts given, such as how far it is."""
@@ -198,25 +224,26 @@ class RunFolder(RunFiles):
 
     def asked_to_stop(self) -> str:
         """Return why the run is asked to stop, or an empty text."""
+        path = self.path / files.STOP
         try:
-            return (self.path / files.STOP).read_text(errors="replace").strip() or "somebody asked for it"
+            return path.read_text(encoding="utf-8", errors="replace").strip() or "somebody asked for it"
         except OSError:
             return ""
 
 
 def runs_below(root: Path) -> Iterator[RunFolder]:
     """Yield every folder at or below ``root`` that holds a configuration or a result, in order."""
-    for place, folders, names in os.walk(root):
+    for place, folders, names in walk(root):
         is_run = files.CONFIG in names or files.RESULT in names
         if is_run:
             yield RunFolder(Path(place))
         own = files.FOLDERS if is_run else ()
-        folders[:] = sorted(name for name in folders if name not in own and not name.startswith("."))
+        folders[:] = [name for name in folders if name not in own]
 
 
 def _first_line(path: Path) -> str:
     """Return the first line of a file that says why, or an empty text where there is no such file."""
     try:
-        return (path.read_text(errors="replace").strip().splitlines() or ["it does not say why"])[0]
+        return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it does not say why"])[0]
     except OSError:
         return ""

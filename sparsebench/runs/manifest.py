@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.walk import walk
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,14 @@ def write_manifest(place: Path, folders: Mapping[Path, Sequence[str]]) -> Path:
 
 def manifests_below(root: Path) -> Iterator[Manifest]:
     """Yield the manifests at or below a folder; damaged ones are passed over."""
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+    for place, _, names in walk(root):
+        for name in names:
             if re.fullmatch(r"grid-[0-9a-f]{8}\.json", name):
                 with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
                     yield _read(Path(place) / name)
 
 
 def _read(path: Path) -> Manifest:
-    content = cast("dict[str, Any]", json.loads(path.read_text()))
+    content = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
     folders = {Path(os.path.normpath(path.parent / cell["folder"])): cell["overrides"] for cell in content["cells"]}
     return Manifest(path, str(content["host"]), int(content["pid"]), folders)

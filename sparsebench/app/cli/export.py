@@ -52,6 +52,7 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
 
     from sparsebench.app.config.build import build, build_data
     from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
+    from sparsebench.fits.state import load_tensors
 
     files = RunFolder(run)
     if not files.final.exists():
@@ -59,7 +60,7 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     config = files.config()
     data = build_data(config)
     net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
-    net.load_state_dict(torch.load(files.final, weights_only=True))
+    net.load_state_dict(load_tensors(files.final))
     names = [f"{name}.weight" for name in _layers(net)]
     network = ChannelNetwork.of(net, names)
     masks, filters = removable(network), nonzero_filters(network)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsebench.runs.files import ENDINGS
+from sparsebench.runs.walk import walk
 
 
 def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | None = None) -> None:
@@ -43,7 +44,7 @@ def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | No
 def state(root: Path) -> dict[str, tuple[int, int]]:
     """Return what tells one moment of the runs from another: time and size of the files that end a run."""
     found: dict[str, tuple[int, int]] = {}
-    for folder, _, names in os.walk(root):
+    for folder, _, names in walk(root):
         for name in set(names).intersection(ENDINGS):
             path = os.path.join(folder, name)
             try:

@@ -45,8 +45,17 @@ def normalise(arguments: list[str]) -> list[str]:
             print(f"sparsebench: density={value} is read as {argument}")
         elif found and key.startswith("+") and key.lstrip("+") in known:
             argument = argument.lstrip("+")
+        if not argument.isascii():
+            argument = _quoted(argument)
         translated.append(argument)
     return translated
+
+
+def _quoted(argument: str) -> str:
+    """Put quotes around a plain value with letters that Hydra's grammar does not know, such as ``name=größe``."""
+    key, found, value = argument.partition("=")
+    plain = found and re.fullmatch(r"[^\s'\"\\,()\[\]{}$=:]+", value)
+    return f"{key}='{value}'" if plain and not argument.startswith("-") else argument
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:

@@ -51,8 +51,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     open_cells = [cell for cell in first if cell.folder not in finished]
     for cell in open_cells:
         cell.folder.forget_stop()
-    for done in finished.values():
-        _say_finished(done)
+    damaged = [(str(done), wrong) for done in finished.values() if (wrong := _say_finished(done))]
     print(f"sparsebench: {len(first)} runs: {len(finished)} finished, {len(open_cells)} to do", flush=True)
     lost = bring_to_end(open_cells, launch)
     for cell in able:
@@ -60,7 +59,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
             _say_finished(cell.folder)  # another cell of the grid was the same run
     failed = _failed(cells, lost)
     remove_empty(open_cells)
-    _report(failed)
+    _report([*damaged, *failed])
 
 
 def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
@@ -129,9 +128,16 @@ def _await(cells: Sequence[Cell]) -> None:
         time.sleep(_POLL)
 
 
-def _say_finished(folder: RunFolder) -> None:
-    print(f"sparsebench: {folder} is finished (rerun=true trains again)")
-    print(sentence(result_of(folder)), flush=True)
+def _say_finished(folder: RunFolder) -> str:
+    """Say how a finished run ended; return why that cannot be told, or an empty text."""
+    print(f"sparsebench: {folder} is finished (rerun=true trains again)", flush=True)
+    try:
+        print(sentence(result_of(folder)), flush=True)
+    except ValueError as error:
+        return one_line(error)
+    except (KeyError, TypeError) as error:
+        return f"ValueError: {folder.result_file} is not a result of sparsebench ({error}): rerun=true trains again"
+    return ""
 
 
 def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.config.check import check_config
 from sparsebench.app.config.tree import conf_dir
-from sparsebench.app.errors import STOPPED, USER_ERRORS, stop
+from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
 from sparsebench.app.process.execute import Withdrawn, WorkerFailed
 from sparsebench.runs.activity import Busy, Stopped
 from sparsebench.runs.folder import RunFolder
@@ -136,7 +136,8 @@ class GridFailed(RuntimeError):
 
 def one_line(error: BaseException) -> str:
     """Say what went wrong in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    said = explain(error) if isinstance(error, OSError) else f"{error}"
+    return f"{type(error).__name__}: {said}".splitlines()[0]
 
 
 def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
@@ -164,7 +165,7 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
     except Stopped as error:
         stop(f"the run was stopped ({error}): the same command continues it", code=STOPPED)
     except (Busy, Withdrawn, *USER_ERRORS) as error:
-        stop(str(error))
+        stop(explain(error))
     return task.failures
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.grid.cells import Cell
 from sparsebench.app.grid.finish import Launch, bring_to_end, remove_empty
-from sparsebench.app.grid.job import GridFailed
+from sparsebench.app.grid.job import GridFailed, one_line
+from sparsebench.app.grid.objective import check_objective, objective
+from sparsebench.app.grid.storage import open_storage, study_file
 from sparsebench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ class Search:
         }
         return optuna.create_study(
             study_name=wanted.study,
-            storage=wanted.storage or f"sqlite:///{(self.place / f'{wanted.study}.db').resolve()}",
+            storage=wanted.storage or open_storage(study_file(self.place, wanted.study)),
             sampler=samplers[wanted.sampler](),
             pruner=pruners[wanted.pruner](),
             direction="maximize",
@@ -175,7 +177,10 @@ class Search:
     def _cells(self, trial: Trial, fixed: Sequence[str]) -> list[Cell]:
         chosen = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
         seeds = [[f"seed={seed}"] for seed in self.options.seeds] if self.options.seeds else [[]]
-        return self.compose([[*chosen, *seed] for seed in seeds])
+        cells = self.compose([[*chosen, *seed] for seed in seeds])
+        for cell in cells:
+            check_objective(cell.config)
+        return cells
 
     def _try(self, study: Study, attempts: list[Attempt]) -> None:
         cells = {cell.folder: cell for attempt in attempts for cell in attempt.cells if not cell.error}
@@ -195,8 +200,13 @@ class Search:
         number = attempt.trial.number
         wrong = [cell.error or lost.get(cell.folder) or cell.folder.failure() for cell in attempt.cells]
         said = ", ".join(f"{name}={value}" for name, value in attempt.trial.params.items())
+        value: float | None = None
         if all(not cell.error and cell.folder.is_finished() for cell in attempt.cells):
-            value = fmean(cell.folder.result()["val_accuracy"] for cell in attempt.cells)
+            try:
+                value = objective([cell.folder for cell in attempt.cells])
+            except ValueError as error:
+                wrong = [one_line(error)]
+        if value is not None:
             study.tell(number, value)
             print(f"sparsebench: trial {number}: validation accuracy {100 * value:.2f} %  {said}", flush=True)
         elif attempt.pruned and not any(wrong):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def _standing(run: RunFolder, name: str, settings: str) -> Standing:
         seconds, accuracy = result.get("seconds"), result.get("test_accuracy")
         return Standing(**about, progress=1.0, seconds=seconds, accuracy=accuracy, words=words)
     if state == "running":
-        return Standing(**about, **_under_way(sign))
+        return Standing(**about, **_under_way(sign, run.heartbeat_age()))
     words = {"failed": run.failure(), "stopped": run.stopped(), "interrupted": "the same command continues"}
     at = {"progress": _share(sign), "accuracy": sign.get("val_accuracy"), "stage": sign.get("stage", "")}
     return Standing(**about, words=words.get(state, ""), **(at if state == "interrupted" else {}))
@@ -136,18 +135,23 @@ def _result(run: RunFolder) -> dict[str, Any]:
     return {key: value for key, value in found.items() if isinstance(value, int | float)}
 
 
-def _under_way(sign: dict[str, Any]) -> dict[str, Any]:
-    """Return how far a run is that somebody works on, and what is left of it."""
-    now = time.time()
+def _under_way(sign: dict[str, Any], age: float) -> dict[str, Any]:
+    """Return how far a run is that somebody works on, and what is left of it.
+
+    Args:
+        sign: its last heartbeat, by the clock of the machine that has written it.
+        age: seconds since then.
+    """
+    now = sign.get("updated", 0.0) + age
     share, left = _share(sign), None
     done = sign.get("step", 0) - sign.get("first_step", 0)
     if share is not None and done > 0 and {"updated", "train_began"} <= set(sign):
         pace = (sign["updated"] - sign["train_began"]) / done
-        left = max(0.0, pace * (sign["steps"] - sign["step"]) - (now - sign["updated"]))
+        left = max(0.0, pace * (sign["steps"] - sign["step"]) - age)
     return {
         "stage": sign.get("stage", ""),
         "progress": share,
-        "seconds": now - sign["began"] if "began" in sign else None,
+        "seconds": max(0.0, now - sign["began"]) if "began" in sign else None,
         "left": left,
         "accuracy": sign.get("val_accuracy"),
         "words": f"process {sign['pid']} on {sign.get('host', '?')}" if "pid" in sign else "",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sparsebench.app.errors import STOPPED
 from sparsebench.app.process.console import PREFIX, spoken_for
+from sparsebench.app.process.ranks import environment_without_ranks, is_several, slurm_rank, started_by_slurm
 from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
 from sparsebench.runs.mappings import differences
+
+_GRACE = 10.0  # seconds in which processes of a run may end by themselves
+_PATIENCE = 300  # seconds in which another rank may come to its part
+_POLL = 0.2
 
 
 class Withdrawn(RuntimeError):
@@ -47,7 +53,7 @@ def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
     check_folder(folder, config)
     if not config["rerun"]:
         if folder.is_finished():
-            return _finished(folder)
+            return _finished(folder, config)
         if (old := finished_under_old_name(config)) is not None:
             return _finished(old)
 
@@ -105,8 +111,16 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """
     if not folder.config_file.exists():
         return
-    other = folder.config()
-    if identity(other) != identity(config):
+    try:
+        other = folder.config()
+        found = identity(other)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if config["run_dir"] is not None:  # nothing else tells what that folder holds
+            raise ValueError(f"{folder.config_file} is damaged: choose another run_dir, or delete the folder") from None
+        print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: written anew", flush=True)
+        folder.config_file.unlink()
+        return
+    if found != identity(config):
         found = differences(essence(other), essence(config))
         names = [f"{key}: {there} there, {here} here" for key, (there, here) in found.items()]
         raise ValueError(
@@ -118,7 +132,7 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
 def _bring_to_end(
     folder: RunFolder, config: Mapping[str, Any], begin: Callable[[], None], *, wait: bool, again: bool = False
 ) -> dict[str, Any]:
-    if int(os.environ.get("SLURM_PROCID", 0)) > 0 and _by_srun():
+    if started_by_slurm(config["trainer"]) and slurm_rank() > 0:
         return _follow(folder)
     with folder.hold(wait=wait, join=config["choices"]["recipe"] != "single") as held:
         if folder.is_finished() and not again:  # by whoever we have waited for
@@ -137,55 +151,82 @@ def result_of(folder: RunFolder) -> dict[str, Any]:
     return with_current_names(folder.result())
 
 
-def _finished(folder: RunFolder) -> dict[str, Any]:
+def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    kind = (asked or {}).get("logger", {}).get("kind")
+    if kind in LOGGED and not LOGGED[kind](folder).exists():
+        print(f"sparsebench: it was trained without logger={kind}, to which nothing is sent now")
     return result_of(folder)
+
+
+LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
+    "wandb": lambda folder: folder.wandb,
+    "tensorboard": lambda folder: folder.tensorboard,
+}
+"""Logger -> folder that it leaves in a run."""
 
 
 def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
     """Train in this process, or in processes of its own; whatever goes wrong is written into the folder."""
     try:
-        if not _several_processes(config["trainer"]) or _by_srun():
+        if not is_several(config["trainer"]) or started_by_slurm(config["trainer"]):
             from sparsebench.app.process.worker import work
 
             return work(folder)
-        # ranks re-execute their command line: it must be a frozen configuration, never a sweep
-        code = subprocess.run(
-            [sys.executable, "-m", "sparsebench.app.process.worker", str(folder)], env=_environment(), pass_fds=(lock,)
-        ).returncode  # the lock is theirs too: it must outlive a kill of this process alone
+        code = _work_apart(folder, lock)
         if code == STOPPED:
             raise Stopped(folder.stopped().partition(": ")[2] or "somebody asked for it")
         if code:
             raise WorkerFailed(folder, code)
     except Exception as error:
-        if not folder.failure() and not folder.stopped():
-            folder.fail(f"{type(error).__name__}: {error}")
-        folder.end_heartbeat()
+        with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
+            if not folder.failure() and not folder.stopped():
+                folder.fail(f"{type(error).__name__}: {error}")
+            folder.end_heartbeat()
         raise
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of a run of several processes: Lightning must start them, and not ask SLURM for them."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    return {**inherited, PREFIX: spoken_for()}
+def _work_apart(folder: RunFolder, lock: int) -> int:
+    """Train in processes of its own, and return the exit code; they end with this one, and hold the lock as well.
 
-
-def _by_srun() -> bool:
-    """Return True if SLURM has started all processes of this run already, one task each."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    Ranks re-execute their command line: it must be a frozen configuration, never a sweep. The lock is theirs too: it
+    must outlive a kill of this process alone.
+    """
+    command = [sys.executable, "-m", "sparsebench.app.process.worker", str(folder)]
+    environment = {**environment_without_ranks(), PREFIX: spoken_for()}
+    process = subprocess.Popen(command, env=environment, pass_fds=(lock,))
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()  # it ends its ranks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        process.kill()
+        raise
+    finally:
+        process.wait()
 
 
 def _follow(folder: RunFolder) -> dict[str, Any]:
-    """Work as a further rank that SLURM has started: the first one writes."""
-    while not folder.heartbeat() and not folder.is_finished():
-        time.sleep(0.2)
+    """Work as a further rank that SLURM has started: the first one writes.
+
+    Raises:
+        ValueError: the first one gives no sign of life.
+    """
+    _await(lambda: bool(folder.heartbeat()) or folder.is_finished(), folder)
     from sparsebench.app.process.worker import work
 
     work(folder)
-    while not folder.result_file.exists():
-        time.sleep(0.2)
+    _await(folder.result_file.exists, folder)
     return result_of(folder)
 
 
-def _several_processes(trainer: Mapping[str, Any]) -> bool:
-    return str(trainer["strategy"]).startswith("ddp") or trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1
+def _await(happened: Callable[[], bool], folder: RunFolder) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not happened():
+        if time.monotonic() > end:
+            raise ValueError(
+                f"{folder}: no sign of the first of the tasks that srun has started for {_PATIENCE} s (this is task "
+                f"{slurm_rank()}, by SLURM_PROCID): see what it says, or unset SLURM_STEP_NUM_TASKS if there is none"
+            )
+        time.sleep(_POLL)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebench.app.process.sockets import shorten_socket_folder
 from sparsebench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def help_out(folder: Path) -> None:
 
     config = lift_workers(RunFolder(folder).config())
     quieten()
+    shorten_socket_folder()
     build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.errors import STOPPED, USER_ERRORS, stop
+from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
 from sparsebench.app.process.console import PREFIX, quieten, speak_for
+from sparsebench.app.process.ranks import is_several, single_process
+from sparsebench.app.process.signals import heeding_signals, interrupted_code
+from sparsebench.app.process.sockets import shorten_socket_folder
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 
@@ -18,7 +22,11 @@ from sparsebench.runs.folder import RunFolder
 def work(folder: RunFolder) -> None:
     """Train, test once, and write the final tensors and the result."""
     config = folder.config()
+    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process():
+        _work(folder, config)
 
+
+def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     from sparsebench.app.config.build import build_recipe, build_run
     from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.helpers import helpers, number_of
@@ -28,6 +36,7 @@ def work(folder: RunFolder) -> None:
     from sparsebench.results.record import without_nan
 
     quieten()
+    shorten_socket_folder()
     run, config = None, lift_workers(config)
     try:
         run = build_run(config, folder.path, shared=number_of(config) > 1)
@@ -47,9 +56,11 @@ def work(folder: RunFolder) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
             declare = folder.stop if isinstance(error, Stopped) else folder.fail
-            declare(f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
+                declare(f"{type(error).__name__}: {error}")
         if run is not None:
-            run.close_loggers(failed=True)
+            with contextlib.suppress(OSError):
+                run.close_loggers(failed=True)
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
         raise
@@ -64,20 +75,23 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[A
 
 
 def rank() -> int:
-    """Return the rank of this process, before and after Lightning has started the others."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0))))
+    """Return the rank of this process, as the trainer has it; before there is one, as its launcher has it."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def main(folder: RunFolder) -> None:
     """Work in a process of its own, and say in one line what was wrong."""
     try:
-        work(folder)
+        with heeding_signals():
+            work(folder)
     except USER_ERRORS as error:
         if rank() == 0:
-            stop(str(error))
+            stop(explain(error))
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interrupted_code())
     except RuntimeError:
         if folder.stopped():
             sys.exit(STOPPED)
