@@ -51,13 +51,13 @@ def target(path: Path) -> str:
 
 
 def class_of(path: Path) -> type:
-    """Import the class of a method's YAML."""
+    """Import the class in a method's YAML."""
     module, _, name = target(path).rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def family(method: type) -> str:
-    """Return the family of a method: its own, or that of its nearest base."""
+    """Return the family of a method: its own, or its nearest base's."""
     for base in method.__mro__:
         for key in (base.__name__, base.__module__.rpartition(".")[2]):
             if key in MEMBERS:
@@ -66,13 +66,13 @@ def family(method: type) -> str:
 
 
 def card_of(name: str) -> Path:
-    """Return the card of a method."""
+    """Return the path of a method's card."""
     found = [ROOT / "docs" / folder / f"{name}.md" for folder in ("methods", "recipes")]
     return found[1] if found[1].exists() else found[0]
 
 
 def row(path: Path, start: Path) -> str:
-    """Return the table row of a method, its link relative to a folder, checking its card."""
+    """Return the table row of a method, with its link relative to a folder, and check its card."""
     name, card = path.stem, card_of(path.stem)
     sentence = next(
         line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ") and "@" not in line
@@ -87,14 +87,14 @@ def row(path: Path, start: Path) -> str:
         sys.exit(f"{card.relative_to(ROOT)} does not say what conf/method/{name}.yaml says: {sentence!r}")
     method = class_of(path)
     budget = BUDGET[method.budget_holds]
-    if "budget" in method.exceptions:  # with its reason there
+    if "budget" in method.exceptions:  # with its reason
         budget = budget.replace("exact", "at most")
     link = Path(os.path.relpath(card, start)).as_posix()
     return f"| [`{name}`]({link}) | {sentence} | {budget} |"
 
 
 def families() -> dict[str, list[Path]]:
-    """Return the YAMLs of each family, in order."""
+    """Return the YAML files of each family in order."""
     found: dict[str, list[Path]] = {title: [] for title in FAMILIES}
     for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
         found[family(class_of(path))].append(path)
@@ -102,12 +102,12 @@ def families() -> dict[str, list[Path]]:
 
 
 def table(paths: list[Path], start: Path) -> str:
-    """Return the table of some methods."""
+    """Return the table of the given methods."""
     return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
 
 
 def folded() -> str:
-    """Return the tables for the README: one fold for each family."""
+    """Return the tables for the README: one fold per family."""
     parts = []
     for title, paths in families().items():
         summary = f"<summary><b>{title}</b> ({len(paths)}): {FAMILIES[title]}</summary>"
@@ -116,7 +116,7 @@ def folded() -> str:
 
 
 def sections() -> str:
-    """Return the tables for the documentation: a section for each family, and the navigation."""
+    """Return the tables for the documentation: a section per family, and the navigation."""
     start = ROOT / "docs" / "methods"
     parts = [
         f"## {title}\n\n{FAMILIES[title][0].upper()}{FAMILIES[title][1:]}.\n\n{table(paths, start)}\n"

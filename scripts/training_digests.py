@@ -1,4 +1,4 @@
-"""Train every method and every recipe for a few steps and print a digest of each network: equal before and after.
+"""Train every method and recipe for a few steps and print a digest of each network, to compare versions.
 
 Run it before and after a change that must not alter training, on one machine, and compare the two files::
 
@@ -48,7 +48,7 @@ def label(folder: Path) -> str:
 
 
 def main() -> None:
-    """Train all grids; write digests; compare where asked."""
+    """Train all grids, write the digests, and compare them on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--against", type=Path)

@@ -31,11 +31,11 @@ class PoolLauncher(Launcher):
         self.labels: dict[str, str] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what jobs are made of."""
+        """Store the parts that jobs need."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; one that fails, or whose process dies, takes no other with it."""
+        """Run the jobs; a job that fails, or whose process dies, does not affect the others."""
         from sparsebench.app.grid.cells import varying
         from sparsebench.app.process.placement import places
         from sparsebench.app.process.pool import Job, Pool, warm_up
@@ -71,7 +71,7 @@ class PoolLauncher(Launcher):
 
 
 def _devices(config: DictConfig) -> int:
-    """Return the devices of a run; where all are asked for, all are given to one worker."""
+    """Return the devices of a run; a run that wants all devices runs on one worker with all of them."""
     from sparsebench.runs.folder import RunFolder
 
     frozen = config.get("cell")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Let Optuna choose among ``choice(...)``, ``range(...)`` and ``interval(...)``; ``tag(log, ...)`` for logarithms.
+    """Choose among ``choice(...)``, ``range(...)`` and ``interval(...)`` with Optuna; ``tag(log, ...)`` for logarithms.
 
     Args:
         params: override: values, beside what stands on the command line.
@@ -25,13 +25,13 @@ class SearchSweeper(Sweeper):
         self.params, self.options = params or {}, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what jobs are made of."""
+        """Store the parts that the search needs."""
         self.config: Any = config
         self.hydra_context: Any = hydra_context
         self.task_function = task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Search.
+        """Run the search with Optuna.
 
         Raises:
             ValueError: nothing to search for, or Optuna is missing.
@@ -62,7 +62,7 @@ class SearchSweeper(Sweeper):
 
 
 def distribution(override: Override) -> Any:
-    """Translate what Hydra's command line can say to what Optuna knows."""
+    """Translate a sweep from Hydra's command line to an Optuna distribution."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value: Any = override.value()

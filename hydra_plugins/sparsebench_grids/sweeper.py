@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, knowing every cell before the first starts.
+"""A sweeper for grids that knows every cell before the first one starts.
 
 Hydra imports this module whenever it looks for plugins: nothing heavy may be imported here.
 """
@@ -13,17 +13,17 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(BasicSweeper):
-    """Take the product of all values, skip what is finished, and bring every cell to its end.
+    """Run all combinations of values, skip finished cells, and finish every other cell.
 
     Overrides are read by Hydra's sweeper, whose options it has.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what jobs are made of; the launcher is made when cells are known."""
+        """Store the parts that jobs need; the launcher is created when cells are known."""
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid.
+        """Run all cells of the grid.
 
         Raises:
             GridFailed: some cells failed; all others are finished.

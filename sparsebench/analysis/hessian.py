@@ -1,4 +1,4 @@
-"""The trace of the Hessian, by random probes: how sharp a minimum is."""
+"""The trace of the Hessian, estimated with random probes: a measure of how sharp a minimum is."""
 
 from __future__ import annotations
 

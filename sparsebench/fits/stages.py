@@ -1,4 +1,4 @@
-"""Stages: named states of a run, each made once by one process and then read from disk."""
+"""Named states of a run, each made once by one process and then read from disk."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Stages:
         return self._files(name).checkpoint
 
     def logs(self, name: str) -> Path:
-        """Return the folder to which the loggers of a stage write."""
+        """Return the folder for the loggers of a stage."""
         return self._files(name).logs
 
     def is_made(self, name: str) -> bool:
-        """Return True when the state is on disk."""
+        """Return True if the state is on disk."""
         return self.path(name).exists()
 
     def is_busy(self, name: str) -> bool:
@@ -63,7 +63,7 @@ class Stages:
         return is_busy(self._lock(name))
 
     def memo(self, name: str, make: Callable[[], State]) -> State:
-        """Return the state saved under a name; make and save it if there is none, in one process only.
+        """Return the state stored under a name; make and store it if missing, in one process only.
 
         Under several ranks, all of them make it, and the first saves it.
         """
@@ -96,7 +96,7 @@ class Stages:
             return None
 
     def drop_checkpoint(self, name: str) -> None:
-        """Remove the checkpoint of a fit that is finished."""
+        """Remove the checkpoint of a finished fit."""
         if rank_zero_only.rank == 0:
             self.checkpoint(name).unlink(missing_ok=True)
 
@@ -109,7 +109,7 @@ class Stages:
 
 @contextlib.contextmanager
 def lock(path: Path, *, quiet: bool = False) -> Iterator[None]:
-    """Hold a lock file for the duration, and wait as long as another living process holds it.
+    """Hold a lock file for the duration, waiting while another living process holds it.
 
     Args:
         path: the file; removed at the end.

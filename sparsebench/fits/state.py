@@ -1,4 +1,4 @@
-"""State: what one fit hands to the next."""
+"""The result of a fit, and the start of the next: weights, masks and facts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LITTLE = 64 * 2**20  # bytes: less is a full disk
 
 @dataclass(frozen=True)
 class State:
-    """Weights and masks of a network, and facts about the fit that made them.
+    """Weights and masks of a network, with facts about the fit that made them.
 
     Attributes:
         weights: the network's plain ``state_dict``, zeros included.
         masks: bool, by parameter name; no entry means dense.
         facts: numbers about the fit: steps, seconds, FLOPs, validation accuracy, ...
-        members: weights of further networks whose predicted probabilities are averaged with those of the first.
+        members: weights of further networks whose predicted probabilities are averaged with the first network's.
     """
 
     weights: Mapping[str, Tensor]
@@ -44,7 +44,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read a state; facts that an earlier version has named get their names of today.
+        """Read a state; facts under names of earlier versions get their current names.
 
         Raises:
             ValueError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Any model of timm, which is imported only when one is asked for: it costs seconds."""
+"""Models of timm, which is imported only on request, because importing it takes seconds."""
 
 from typing import TYPE_CHECKING, Any
 

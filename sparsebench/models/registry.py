@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""Registry of the networks that are built by name."""
 
 import inspect
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sparsebench.models.wide_resnet import WideResNet
 from sparsebench.runs.messages import did_you_mean
 
 TIMM = "timm:"
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name -> class, what the name fixes
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name -> class, arguments fixed by the name
     "cnn_fashion": (LeNet5, {"first": 64, "second": 64, "hidden": 128}),
     "digits_cnn": (DigitsCNN, {}),
     "lenet300": (LeNet300, {}),
@@ -36,7 +36,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name
 
 
 def names() -> list[str]:
-    """Return the names that :func:`build` knows, apart from those of timm."""
+    """Return the names that :func:`build` knows, apart from timm's."""
     return list(NETWORKS)
 
 

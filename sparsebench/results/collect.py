@@ -1,4 +1,4 @@
-"""Read the runs below a folder: what is finished, what is not, and what cannot be read."""
+"""Read the runs below a folder: finished ones, unfinished ones, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """A finished run with its configuration and result.
 
     Attributes:
         folder: where it lies.
@@ -36,7 +36,7 @@ class Finished:
 
 @dataclass
 class Collected:
-    """Everything that a folder holds.
+    """All runs below a folder, and remarks on the unreadable ones.
 
     Attributes:
         runs: finished runs, in order of their folders.
@@ -90,14 +90,14 @@ def _read(run: RunFolder, found: Collected, variant_of: Callable[[Config], str])
         try:
             config = run.config()
             variant = variant_of(config)
-        except Exception as error:  # whatever is wrong with the file, the result still counts
+        except Exception as error:  # the result counts even if the file is damaged
             found.skipped.append((run.config_file, f"damaged ({_line(error)}); the result counts without it"))
             config, variant = {}, ""
     found.runs.append(Finished(folder, with_current_names(result), config, variant))
 
 
 def _wrong(result: Any) -> str:
-    """Say what is missing in a result of ours, or nothing."""
+    """Return the missing parts of one of our results as text, or nothing."""
     if not isinstance(result, dict):
         return "not a result of sparsebench (no mapping)"
     for key in (*_TEXTS, *_NUMBERS):
@@ -108,7 +108,7 @@ def _wrong(result: Any) -> str:
 
 
 def _is_ours(run: RunFolder) -> bool:
-    """Return True if a folder's configuration is that of a run: other programs write files of this name too."""
+    """Return True if the folder holds a configuration of ours: other programs write files of this name too."""
     try:
         return {"method", "model", "dataset", "seed", "choices"} <= set(run.config())
     except ValueError:

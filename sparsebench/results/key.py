@@ -1,4 +1,4 @@
-"""What a key of a result is: name, meaning, unit, heading, direction, place."""
+"""Definition of a result key: name, meaning, unit, heading, direction, place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Key:
-    """One key: what it is called, what it means, and how it is shown.
+    """One result key: its name, its meaning, and its display.
 
     Attributes:
         name: in files; ``PREFIX/*`` stands for one key per parameter.
@@ -58,12 +58,12 @@ class Key:
         return self.title or self.heading.replace("\n", " ")
 
     def text(self, value: float) -> str:
-        """Return a number as people read it: with the key's digits, a percentage with its sign."""
+        """Return a number as readable text, with the key's digits and a percent sign where it is a percentage."""
         return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
     @property
     def axis(self) -> str:
-        """Title with the unit that a chart draws."""
+        """Title and unit for the axis of a chart."""
         return f"{self.name_for_people} (%)" if self.percent else self.name_for_people
 
 
@@ -71,6 +71,6 @@ def key(
     name: str, unit: str, heading: str, direction: Direction, place: tuple[str, ...],
     meaning: str, /, title: str = "", **more: Any,
 ) -> Key:  # fmt: skip
-    """Return a key whose views are written as one text."""
+    """Return a key whose views are given as one text."""
     shown = tuple(more.pop("shown", "").split())
     return Key(name, meaning, unit, heading, direction, place, title=title, shown=shown, **more)

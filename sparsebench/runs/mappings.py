@@ -1,4 +1,4 @@
-"""Nested mappings, such as configurations, seen as flat ones with dotted keys."""
+"""Conversion of nested mappings, such as configurations, to flat ones with dotted keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dotted(mapping: Mapping[str, Any], prefix: str = "", *, groups: bool = False
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys whose values differ, with both values; ``MISSING`` stands for a key that one lacks."""
+    """Return the dotted keys whose values differ, with both values; ``MISSING`` stands for an absent key."""
     one, two = dotted(first), dotted(second)
     keys = dict.fromkeys([*one, *two])
     pairs = {key: (one.get(key, MISSING), two.get(key, MISSING)) for key in keys}

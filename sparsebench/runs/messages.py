@@ -1,4 +1,4 @@
-"""Refusals of wrong input, worded the same everywhere: what was given, what is allowed, what to do."""
+"""Uniform error messages for wrong input: the given value, the allowed values, and the remedy."""
 
 from __future__ import annotations
 

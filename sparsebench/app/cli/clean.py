@@ -18,7 +18,7 @@ REMOVED = ("failed", "stopped", "waiting")
 
 
 def main(arguments: list[str]) -> None:
-    """List what would go, ask, and remove it."""
+    """List the runs to remove, ask for confirmation, and remove them."""
     given = parser().parse_args(arguments)
     root: Path = given.folder
     if not root.is_dir():
@@ -51,7 +51,7 @@ def parser() -> Parser:
 
 
 def removable(root: Path, manifests: Sequence[Manifest]) -> list[tuple[RunFolder, str]]:
-    """Return the runs to remove, each with its state; those that a living launch will come to are left out."""
+    """Return the runs to remove with their states, except runs that a living launch will still reach."""
     expected = {folder for manifest in manifests if manifest.is_alive() is not False for folder in manifest.folders}
     found = [(run, run.state()) for run in runs_below(root)]
     return [(run, state) for run, state in found if state in REMOVED and Path(os.path.normpath(run)) not in expected]
@@ -82,6 +82,6 @@ def _remove(runs: Sequence[RunFolder]) -> None:
 
 
 def _forget(manifests: Sequence[Manifest]) -> None:
-    """Remove the announcements of launches that have ended: what they still announce will not come."""
+    """Remove the announcements of launches that have ended, since their announced runs will not come."""
     for manifest in manifests:
         manifest.path.unlink(missing_ok=True)

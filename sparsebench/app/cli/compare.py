@@ -20,7 +20,7 @@ from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
-    """Read both runs, and say in what they differ."""
+    """Read both runs and print their differences."""
     given = parser().parse_args(arguments)
     runs = (_read(given.first), _read(given.second))
     found = compare(*runs)
@@ -44,7 +44,7 @@ def parser() -> Parser:
 
 
 def compare(first: Finished, second: Finished) -> dict[str, Any]:
-    """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on what is missing."""
+    """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on missing parts."""
     notes = version_notes([first, second])
     notes += [f"{run.folder}: no readable {CONFIG}" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
@@ -61,7 +61,7 @@ def compare(first: Finished, second: Finished) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> Finished:
-    """Read the one run that a folder is or holds."""
+    """Return the one run in a folder or below it."""
     if not folder.is_dir():
         stop(f"{folder} is no folder: give the folder of a run, such as outputs/runs/...")
     found = collect(folder, variant_of=variant)

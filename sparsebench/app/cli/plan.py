@@ -1,4 +1,4 @@
-"""``sparsebench plan``: what would be masked and what it would cost, without training.
+"""``sparsebench plan``: show masks and cost of a run without training it.
 
 Shapes and FLOPs come from one traced sample, densities and the cost of training from a rehearsal of the run (see
 ``app/rehearsal.py``, which says why it is done that way). Data are not read: their number of images is known, listed or

@@ -31,7 +31,7 @@ FILES = ("html", "parquet")
 
 @dataclass(frozen=True)
 class Report:
-    """What a folder holds, ready to be written.
+    """The runs of a folder as rows, with remarks, ready to be written.
 
     Attributes:
         root: the folder.
@@ -47,7 +47,7 @@ class Report:
 
 
 def main(arguments: list[str]) -> None:
-    """Read, group, compare, write; again and again with ``--watch``."""
+    """Read, group, compare and write the runs; repeatedly with ``--watch``."""
     given = parser().parse_args(arguments)
     if given.pivot and given.format != "latex":
         stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
@@ -80,7 +80,7 @@ def read(root: Path, by: Sequence[str] = ()) -> Report:
 
 
 def _produce(given: argparse.Namespace, root: Path) -> str:
-    """Write what is asked for; return why nothing could be written, or an empty text."""
+    """Write the requested output; return the reason why nothing could be written, or an empty text."""
     by = _list(given.by)
     try:
         report = read(root, by)
@@ -108,7 +108,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def variant(config: Mapping[str, Any]) -> str:
-    """Return what is equal for runs that differ in the seed alone."""
+    """Return the run's identity, ignoring its seed."""
     return identity({**config, "seed": 0})
 
 
@@ -181,7 +181,7 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
 
 
 def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -> None:
-    """Write what is no text for a terminal: a page, or a table for programs."""
+    """Write the report as an HTML page or as a Parquet file."""
     if form == "parquet":
         from sparsebench.results.render.parquet import parquet
 

@@ -1,4 +1,4 @@
-"""``sparsebench train``: compose a configuration, or a grid of them, and bring each run to its end."""
+"""``sparsebench train``: compose a configuration or a grid, and train each run to the end."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def _train_cell(folder: RunFolder) -> float | None:
 
 
 def _told(result: dict[str, Any]) -> float | None:
-    """Say how a run ended, and return what a sweeper may optimise."""
+    """Print how a run ended, and return the value that a sweeper may optimise."""
     print(sentence(result), flush=True)
     return result["val_accuracy"]

@@ -1,4 +1,4 @@
-"""The verbs of the command line; the module of a verb is imported when it is used."""
+"""The verbs of the command line; the module of a verb is imported on use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn what Hydra composed into a frozen configuration: plain, resolved, complete."""
+"""Convert Hydra's composed configuration to a frozen one: plain, resolved, complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADDED = ("choices", "typed", "fingerprints", "workers")
 
 
 def register_resolvers() -> None:
-    """Register ``${density:SPARSITY}``: users say sparsity, code says density, and this is the one conversion.
+    """Register ``${density:SPARSITY}``, the only conversion from the users' sparsity to the code's density.
 
     ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is
     NAME, else VALUE.
@@ -50,13 +50,13 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration with ``recipe.workers`` as ``workers``, also where an earlier version has frozen it."""
+    """Move ``recipe.workers`` to ``workers``, also in configurations frozen by earlier versions."""
     recipe = dict(config["recipe"])
     return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
-    """Compose and freeze outside of ``hydra.main``, for tests and scripts; Hydra is left as it was.
+    """Compose and freeze outside of ``hydra.main``, for tests and scripts, leaving Hydra unchanged.
 
     Lightning adds Hydra's arguments to the command lines of its ranks where it finds Hydra at work.
     """
@@ -76,5 +76,5 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Return every key of the default configuration, dotted."""
+    """Return every key of the default configuration in dotted form."""
     return list(dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}, groups=True))

@@ -1,4 +1,4 @@
-"""The cells of a grid, composed, frozen and checked before the first starts."""
+"""Compose, freeze and check all cells of a grid before the first one starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITHIN = ("given", "single")
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One cell of a grid.
+    """One cell of a grid: overrides, configuration and folder.
 
     Attributes:
         overrides: what distinguishes it, as Hydra's command line has it.
@@ -54,7 +54,7 @@ def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> l
 
 
 def _alone(cells: list[Cell]) -> list[Cell]:
-    """Leave out of a grid of methods the one that lives within recipes only: ``method=glob(*)`` names it too."""
+    """Drop the method that only works within recipes from a grid of methods such as ``method=glob(*)``."""
     able = [cell for cell in cells if (cell.config["choices"]["method"], cell.config["choices"]["recipe"]) != WITHIN]
     if not able or len(able) == len(cells):
         return cells
@@ -63,7 +63,7 @@ def _alone(cells: list[Cell]) -> list[Cell]:
 
 
 def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
-    """Name each job by the overrides in which it differs from others; without any, by its number."""
+    """Name each job by the overrides that distinguish it, or by its number if there are none."""
     shared = set.intersection(*map(set, jobs))
     named = [[part for part in job if part not in shared and not part.startswith("hydra.")] for job in jobs]
     parts = [" ".join(part.removeprefix("+") for part in own) for own in named]
@@ -71,7 +71,7 @@ def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
 
 
 def names_of(cells: Sequence[Cell]) -> list[str]:
-    """Name cells by the overrides in which they differ; a single one by its folder."""
+    """Name cells by the overrides that distinguish them; a single cell by its folder."""
     if len(cells) == 1:
         name = cells[0].folder.path.name
         return [name.rpartition("--")[0] or name]
@@ -100,7 +100,7 @@ def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
 
 
 def _checked(cells: list[Cell]) -> list[Cell]:
-    """Refuse cells whose folder holds another run, or is that of another cell of the grid."""
+    """Raise an error for cells whose folder holds another run or belongs to another cell."""
     owner: dict[RunFolder, str] = {}
     first: dict[str, RunFolder] = {}  # two spellings of one run share a folder
     checked: list[Cell] = []

@@ -1,4 +1,4 @@
-"""Launch frozen cells by any launcher of Hydra, and say before each of a serial grid where it is."""
+"""Launch frozen cells with any Hydra launcher, announcing each cell of a serial grid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CellLauncher:
         self._began = time.monotonic()
 
     def __call__(self, cells: Sequence[Cell]) -> list[Any]:
-        """Launch cells, and return what Hydra's launcher returns for each."""
+        """Launch cells and return the launcher's result for each."""
         for cell in cells:
             self._freeze(cell)
             self._numbers.setdefault(cell.folder, len(self._numbers) + 1)
@@ -55,7 +55,7 @@ class CellLauncher:
         return returned
 
     def _freeze(self, cell: Cell) -> None:
-        """Write the configuration of a cell, unless somebody is at work on it; ``rerun`` has been obeyed already."""
+        """Write the configuration of a cell, unless a process works on it; ``rerun`` is already handled."""
         if cell.folder.is_busy():
             return
         shown = cell.config["progress"]
@@ -72,7 +72,7 @@ class CellLauncher:
         return list(self.launcher.launch([[override] for override in overrides], initial_job_idx=number))
 
     def _announcement(self, folder: RunFolder) -> str:
-        """Say which cell comes next, and when all will have ended at the pace so far."""
+        """Return which cell comes next, and when all will have ended at the present pace."""
         number, total = self._numbers[folder], len(self._numbers)
         left = ""
         if self.started:

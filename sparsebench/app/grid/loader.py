@@ -1,4 +1,4 @@
-"""Hand frozen runs to Hydra's launchers: each job is one override, ``cell=FOLDER``, and nothing is composed again."""
+"""Pass frozen runs to Hydra's launchers: each job is one override, ``cell=FOLDER``, without composing again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def override_for(folder: Path) -> str:
 
 
 class FrozenLoader(ConfigLoaderImpl):
-    """Give a job the configuration of its launch with the folder of a frozen run in it.
+    """Give a job the configuration of its launch with the folder of a frozen run.
 
     Launchers ask it for a configuration by overrides, some of them on another machine. Composing the YAML tree anew
     would only find out what the folder holds already.

@@ -1,4 +1,4 @@
-"""Open the loggers of a run, and close them."""
+"""Open and close the loggers of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build_loggers(
             ``WANDB_MODE=disabled`` and ``WANDB_DISABLED=true`` leave ``metrics.csv`` alone.
         config: the resolved configuration, shown by loggers that can.
         label: name of the run for people.
-        run: name of the run's folder; that of ``folder`` by default.
+        run: name of the run's folder; by default the name of ``folder``.
         stage: the stage of the run that is logged; None for the run itself.
 
     Raises:
@@ -54,7 +54,7 @@ def build_loggers(
 
 
 def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
-    """Close every logger; a W&B run is marked failed where the run failed."""
+    """Close every logger; a W&B run is marked as failed if the run failed."""
     for logger in loggers:
         if isinstance(logger, Closable):
             logger.close(failed=failed, summary=summary or {})
@@ -115,5 +115,5 @@ def _silent(offline: bool) -> Any:
 
     settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
     if rank_zero_only.rank == 0:
-        wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+        wandb.setup(settings)  # otherwise wandb prints while Lightning configures it
     return settings

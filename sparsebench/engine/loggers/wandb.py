@@ -1,4 +1,4 @@
-"""One W&B run for one training run: whole rows, closed with its outcome."""
+"""One W&B run per training run, with complete rows, closed with the run's outcome."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sparsebench.runs.files import ARTIFACTS
 
 
 class WandbRun(WandbLogger):
-    """Log to W&B one row per optimizer step, so that a panel can draw any metric against any other.
+    """Log to W&B one row per optimizer step, so that panels can draw any metric against any other.
 
-    Lightning logs validation and training metrics of one step apart; W&B joins only what is logged at once. The last
+    Lightning logs validation and training metrics of a step apart; W&B joins only metrics logged together. The last
     row waits until the next step, or the end, is there.
 
     Args:
@@ -34,7 +34,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add to the row of a step."""
+        """Add metrics to the row of a step."""
         if step != self._row_step:
             self.flush()
         self._row_step = step
@@ -42,14 +42,14 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send the row that waits."""
+        """Send the pending row."""
         if self._row:
             super().log_metrics(self._row, self._row_step)
             self._row = {}
 
     @rank_zero_only
     def close(self, *, failed: bool, summary: Mapping[str, Any]) -> None:
-        """End the run, marked failed where it failed, with the numbers of its result as summary."""
+        """End the run, marked as failed if it failed, with the numbers of its result as summary."""
         if self.closed:
             return
         self.flush()
