@@ -120,9 +120,7 @@ def outcome(place: Path) -> dict[str, Any]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [_without_times(row) for row in csv.DictReader(file)]
         found[path.relative_to(done.parent).as_posix()] = rows
-    left = [
-        path.name for path in done.parent.rglob("*") if path.suffix in (".ckpt", ".lock") or path.name == "running.json"
-    ]
+    left = [path.name for path in done.parent.rglob("*") if path.suffix == ".ckpt" or path.name == "running.json"]
     found["left behind"] = sorted(left)
     return found
 

@@ -48,7 +48,7 @@ def main() -> int:
     end = began + 60 * given.minutes
     failed = False
     facts = machine(given.dry)
-    (out / "machine.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "machine.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(f"gpu_check: {facts['gpu'] or facts['cpu']}, torch {facts['torch']}, {given.minutes:g} minutes, {out}")
     for number, name in enumerate(given.parts):
         left = sum(SHARES[part] for part in given.parts[number:])

@@ -35,7 +35,7 @@ class Part:
 
     def row(self, **facts: Any) -> None:
         """Append a row."""
-        with (self.out / "rows.jsonl").open("a") as file:
+        with (self.out / "rows.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"part": self.name, "dry": self.dry, **facts}, default=str) + "\n")
 
     def start(self, name: str, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
@@ -169,7 +169,7 @@ def bench(part: Part) -> int:
     code, empty = wait(part.start("bench", command), part.left - GRACE), 0
     for name in chosen:
         file = part.out / f"bench-{name}.json"
-        rows = json.loads(file.read_text())["rows"] if file.exists() else []
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
         part.row(name=name, status="done" if rows else "not measured", code=code, rows=rows)
         print(f"   {name}: {len(rows)} rows", flush=True)
         empty += not rows
@@ -181,4 +181,4 @@ def report(out: Path) -> None:
     for form, name in (("markdown", "report.md"), ("json", "report.json")):
         command = [sys.executable, "-m", "sparsebench", "report", str(out / "runs"), "--format", form]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        (out / name).write_text(done.stdout or done.stderr)
+        (out / name).write_text(done.stdout or done.stderr, encoding="utf-8")

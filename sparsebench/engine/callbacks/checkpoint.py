@@ -48,7 +48,8 @@ class Continuation(L.Callback):
         progress = trainer.fit_loop.epoch_loop.batch_progress
         stepped = trainer.global_step > self._seen
         self._seen = trainer.global_step
-        if stepped and not progress.is_last_batch and self._is_time(trainer):
+        ended = 0 <= trainer.max_steps <= trainer.global_step
+        if stepped and not (progress.is_last_batch or ended) and self._is_time(trainer):
             self._write(trainer)
             self._commit(trainer)
 
@@ -62,8 +63,13 @@ class Continuation(L.Callback):
         self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Publish the checkpoint of the last epoch."""
-        self._commit(trainer)
+        """Forget the checkpoint of the last epoch: a fit that went on from there would train nothing and log no metric.
+
+        A kill between here and the saved state repeats the steps since the last checkpoint, to the same end.
+        """
+        if self._written and trainer.is_global_zero:
+            self._partial.unlink(missing_ok=True)
+        self._written = False
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:

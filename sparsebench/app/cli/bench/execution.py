@@ -64,7 +64,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
         print(f"{subject}\n\n{table(measured[subject])}\n", flush=True)
     if options.json:
         said = {"command": command, "hardware": hardware(), "clock": options.clock, "rows": measured}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def layers(options: argparse.Namespace) -> Iterator[Row]:

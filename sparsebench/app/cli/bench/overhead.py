@@ -35,7 +35,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     print(f"\n{table(rows)}")
     if options.json:
         said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def measure(name: str, options: argparse.Namespace) -> Row:

@@ -36,7 +36,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     print(table(rows))
     if options.json:
         said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def measure(kind: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
