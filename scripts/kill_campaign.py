@@ -52,7 +52,7 @@ def _by_channels(name: str) -> bool:
 
 
 def start(place: Path, overrides: list[str]) -> int:
-    """Start a run in a process of its own, the head of a group, and return its number."""
+    """Start a run in a separate process, the head of a group, and return its number."""
     sys.stdout.flush()
     number = os.fork()
     if number:
@@ -99,7 +99,7 @@ def kill(number: int) -> None:
 
 
 def finish(place: Path, overrides: list[str]) -> str:
-    """Let a run come to its end; return what went wrong, or an empty text."""
+    """Wait for a run to end; return the error, or an empty text."""
     number = start(place, overrides)
     code = wait(number, _PATIENCE)
     if code is None:
@@ -132,12 +132,12 @@ def _without_times(value: Any) -> Any:
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
-    """Return the names of what differs."""
+    """Return the names of the differing values."""
     return [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
 
 
 def attack(place: Path, overrides: list[str], seconds: float, chance: random.Random) -> tuple[int, str]:
-    """Kill a run at random instants and bring it to its end; return the number of kills, and what went wrong."""
+    """Kill a run at random instants until it ends; return the number of kills and the error."""
     kills = 0
     for _ in range(chance.choice((1, 1, 2, 3))):
         number = start(place, overrides)
@@ -192,7 +192,7 @@ def main() -> None:
 
 
 def _reference(place: Path, overrides: list[str]) -> tuple[dict[str, Any], float]:
-    """Return what an uninterrupted run comes to, and how many seconds it takes."""
+    """Return the result of an uninterrupted run, and its duration in seconds."""
     place.mkdir()
     began = time.monotonic()
     said = finish(place, overrides)

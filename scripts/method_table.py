@@ -127,7 +127,7 @@ def sections() -> str:
 
 
 def renew(document: Path, content: str) -> None:
-    """Write, or only compare, what stands between the markers of a document."""
+    """Write, or only compare, the text between the markers of a document."""
     text = document.read_text(encoding="utf-8")
     pattern = re.compile(r"(<!-- methods -->\n).*?(<!-- /methods -->)", re.S)
     new = pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)

@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def machine(dry: bool) -> dict[str, object]:
-    """Describe what the numbers hold for."""
+    """Describe the machine of the measurements."""
     import torch
 
     from sparsebench.cost.speed import hardware

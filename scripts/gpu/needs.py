@@ -1,4 +1,4 @@
-"""What the check needs installed: told in one line, before anything runs."""
+"""Requirements of the check, tested before anything runs and reported in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMPORTS = {
 
 
 def missing(dry: bool) -> list[str]:
-    """Return what is not here: packages, and a GPU where one is meant."""
+    """Return the missing requirements: packages, and a GPU if one is needed."""
     lacking = [wanted for name, wanted in IMPORTS.items() if importlib.util.find_spec(name) is None]
     if not lacking and not dry:
         import torch

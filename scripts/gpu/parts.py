@@ -39,7 +39,7 @@ class Part:
             file.write(json.dumps({"part": self.name, "dry": self.dry, **facts}, default=str) + "\n")
 
     def start(self, name: str, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process of this repository, in a group of its own; what it says stands in a file."""
+        """Start a process of this repository in a separate group; its output is written to a file."""
         log = (self.out / f"{name}.log").open("wb")
         variables = {**os.environ, "NO_COLOR": "1", **environment}
         if self.dry:
@@ -51,7 +51,7 @@ class Part:
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Wait for a process; end it, and what it has started, when the time is over. None: it was ended."""
+    """Wait for a process; end it and its children when the time is over. Return None if it was ended."""
     try:
         return process.wait(max(0.1, seconds))
     except subprocess.TimeoutExpired:
@@ -78,7 +78,7 @@ PROMISES = "test_meets_the_budget or test_resumes or test_survives_bfloat16 or t
 
 
 def tests(part: Part) -> int:
-    """Run the tests marked ``gpu``: first those of devices, then every method's promises, several processes at once.
+    """Run the tests marked ``gpu``: first for devices, then every method's promises, several processes at once.
 
     Returns:
         The number of failures.

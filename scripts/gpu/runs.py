@@ -56,7 +56,7 @@ DRY = {
 
 
 def train_queue(part: Part) -> int:
-    """Train what is queued, as many at once as fit; ask those to stop that are still at it near the end.
+    """Train the queued runs, as many at once as fit; ask the runs still active near the end to stop.
 
     Returns:
         The number of trainings that failed; to be stopped is no failure.

@@ -1,4 +1,4 @@
-"""Wrong input: one clear line, exit code 2."""
+"""Report wrong input with one clear line and exit code 2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ADVICE = {
 
 
 def explain(error: BaseException) -> str:
-    """Return what a user's error says, in one line; what the system refuses comes with the file and what to do."""
+    """Return a user's error in one line; errors of the system include the file and a remedy."""
     if not isinstance(error, OSError) or error.errno is None:
         return f"{error}" or type(error).__name__
     named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
@@ -47,7 +47,7 @@ def _short(path: str) -> str:
 
 
 def stop(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows where it came from."""
+    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback."""
     if os.environ.get("SPARSEBENCH_TRACEBACK") and sys.exc_info()[0]:
         raise
     print(f"sparsebench: error: {' '.join(message.split())}", file=sys.stderr)

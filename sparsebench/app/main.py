@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _say_what_can_be_said() -> None:
-    """Write a question mark for what the terminal's encoding lacks, where Python would raise."""
+    """Write a question mark for characters outside the terminal's encoding, where Python would raise."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""Sparsity: the only place where methods meet Lightning.
+"""The ``Sparsity`` callback, which connects methods to Lightning.
 
 One optimizer step, end to end; the names in brackets are hooks of this callback (held true by
 ``tests/engine/test_hook_sequence.py``)::
@@ -122,7 +122,7 @@ class Sparsity(SparsityState):
         self._agree(trainer)
 
     def _new_fit(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a fit that no checkpoint of ours goes on: with a new clock, unless the given budget is not spent."""
+        """Begin a fit without checkpoint: with a new clock, unless the given budget is not used up."""
         if not (self._begun and self._given_steps is not None and self.step < self._given_steps):
             self._new_clock()
         self.finished = False
@@ -148,7 +148,7 @@ class Sparsity(SparsityState):
         self.total_steps = budget_of(trainer, self._before)
 
     def _charge_scoring(self, probe: CountingProbe) -> None:
-        """Account for what the method asked of the probe: outside of every ratio, as papers do, but on record."""
+        """Charge the cost of scoring, outside of every ratio as in papers, but recorded."""
         if self.ledger is not None and probe.samples():
             forward, backward = self.method.start_passes
             self.ledger.charge_start(forward=forward, backward=backward, samples=probe.samples())
@@ -167,7 +167,7 @@ class Sparsity(SparsityState):
         self._samples += samples_in(batch) * trainer.world_size
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Let the method act on dense, averaged, unscaled gradients."""
+        """Run the method on dense, averaged, unscaled gradients."""
         if not will_skip(trainer, optimizer) and self._stepping is not None:
             average_gradients(trainer, self.net.learned.values())
             self._stepping.announce(optimizer)
@@ -210,7 +210,7 @@ class Sparsity(SparsityState):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Fix what is still random or soft, and say so where the target is missed."""
+        """Make masks and weights final, and warn if the target is missed."""
         self.finish()
         if not self.target_reached:
             miss = describe_miss(self.method, self.net, self.clock)
@@ -227,7 +227,7 @@ class Sparsity(SparsityState):
             self.finished = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Stop listening, and give the module its own steps back."""
+        """Remove the hooks, and restore the module's own steps."""
         if self._stepping is not None:
             self._stepping.stop()
             self._stepping = None

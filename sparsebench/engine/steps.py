@@ -70,7 +70,7 @@ def restore_steps(module: L.LightningModule) -> None:
 
 
 def spare_empty_steps(module: L.LightningModule) -> None:
-    """Let a module clip gradients only where there are some: an update in the place of a step leaves none.
+    """Make a module clip gradients only if there are any: an update in place of a step leaves none.
 
     Clipping by value, of lists of tensors, fails on an empty list.
     """

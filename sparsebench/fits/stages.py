@@ -83,7 +83,7 @@ class Stages:
         return state
 
     def _read(self, name: str) -> State | None:
-        """Return the saved state; a damaged file is said, and made anew."""
+        """Return the saved state; a damaged file is reported and computed again."""
         path = self.path(name)
         if not path.exists():
             return None

@@ -64,7 +64,7 @@ def save_tensors(value: Any, path: Path) -> None:
 
 
 def load_tensors(path: Path) -> Any:
-    """Read what ``save_tensors`` has written.
+    """Read the tensors that ``save_tensors`` has written.
 
     Raises:
         ValueError: the file is missing or damaged.

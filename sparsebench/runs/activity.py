@@ -1,4 +1,4 @@
-"""Who works on a run: a lock that vanishes with its holder, and a heartbeat for other machines and for people.
+"""Which process works on a run: a lock released with its holder, and a heartbeat for other machines.
 
 ``RunFolder`` knows where both files lie. Only the standard library is imported, so ``sparsebench status`` answers at
 once.
@@ -24,16 +24,16 @@ _STALE = 180.0  # seconds without a heartbeat, after which a run on another mach
 
 
 class Busy(RuntimeError):
-    """Another process works on the run."""
+    """Raised when another process works on the run."""
 
 
 class Stopped(RuntimeError):
-    """Somebody asked the run to stop; it can be continued."""
+    """Raised when a run stops on request; the run can be continued."""
 
 
 @contextlib.contextmanager
 def hold(lock: Path, heartbeat: Path, *, wait: bool = True, join: bool = False, poll: float = 0.2) -> Generator[Held]:
-    """Hold the lock of a run; it vanishes with the last process that holds it.
+    """Hold the lock of a run until the last holding process ends.
 
     Args:
         lock: the lock file; its folder is made if needed.
@@ -71,12 +71,12 @@ def is_busy(lock: Path, heartbeat: Path, *, looking: bool = False) -> bool:
 
 
 def holder(lock: Path) -> str:
-    """Return who holds a lock, for people."""
+    """Return a description of the process that holds a lock."""
     return filelock.holder(lock)
 
 
 def read_heartbeat(path: Path) -> dict[str, Any]:
-    """Return the last heartbeat of a run: process, host, times, progress; empty where there is none."""
+    """Return the last heartbeat of a run: process, host, times, progress; empty if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def read_heartbeat(path: Path) -> dict[str, Any]:
 
 
 def write_heartbeat(path: Path, **facts: Any) -> None:
-    """Write who works on a run, since when, and how far it is; times are seconds of this host's clock."""
+    """Write which process works on a run, since when, and its progress; times are this host's clock."""
     now = time.time()
     began = read_heartbeat(path).get("began", now) if facts else now
     sign = {"pid": os.getpid(), "host": socket.gethostname(), "began": began, "updated": now, **facts}
@@ -94,7 +94,7 @@ def write_heartbeat(path: Path, **facts: Any) -> None:
 
 
 def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
-    """Return True if a process of another machine has written a heartbeat lately: not every disk shares locks.
+    """Return True if another machine wrote a heartbeat recently, since not every disk shares locks.
 
     Clocks of machines differ, so the disk's alone is asked: when the heartbeat was written, and what time it is now.
     """

@@ -1,4 +1,4 @@
-"""Write files so that a reader, a kill or a power cut never meets half of one."""
+"""Atomic writing of files: a reader, a kill or a power cut never sees a partial file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write text or bytes to a file that holds its old content or its new content at every moment.
+    """Write text or bytes to a file that always holds either its old or its new content.
 
     Args:
         path: the file; its folder is made if needed.
@@ -53,7 +53,7 @@ def is_whole_archive(path: Path) -> bool:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Let ``write(beside)`` write a file beside ``path``, then move it into place; an error leaves the old file.
+    """Have ``write(beside)`` write a file next to ``path``, then move it into place; errors keep the old file.
 
     Args:
         path: the file; its folder exists.

@@ -1,4 +1,4 @@
-"""The names of all files that a run may leave; no other module spells one."""
+"""Names of all files that a run may leave; no other module spells them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CERTAIN = (DONE, RESULT, FAILED, STOPPED, METRICS, CYCLES, FINAL, MASKS, MEMBERS
 
 @dataclass(frozen=True, order=True)
 class RunFiles:
-    """Where the files of one run lie.
+    """Paths of the files of one run.
 
     Attributes:
         path: the folder of the run; it need not exist.
@@ -84,7 +84,7 @@ class RunFiles:
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of TensorBoard."""
+        """The folder of TensorBoard's files."""
         return self.path / TENSORBOARD
 
     @property
@@ -98,11 +98,11 @@ class RunFiles:
         return self.path / EXPORT
 
     def helper_log(self, number: int) -> Path:
-        """Return where a helper process writes what it prints."""
+        """Return the log file of a helper process."""
         return self.path / f"helper{number}.log"
 
     def stage(self, name: str) -> Stage:
-        """Return the files of one stage of the run: of a fit, or of another step that is computed once."""
+        """Return the files of one stage of the run: a fit, or another step computed once."""
         return Stage(self, name)
 
 
@@ -125,15 +125,15 @@ class Stage:
 
     @property
     def checkpoint(self) -> Path:
-        """From which an interrupted stage continues."""
+        """The checkpoint from which an interrupted stage continues."""
         return self.run.path / f"{self.name}.ckpt"
 
     @property
     def lock(self) -> Path:
-        """Held while the stage is computed."""
+        """The lock held while the stage is computed."""
         return self.run.path / f"{self.name}.lock"
 
     @property
     def logs(self) -> Path:
-        """The folder of a stage that has loggers of its own."""
+        """The folder of a stage with separate loggers."""
         return self.run.path / STAGES / self.name

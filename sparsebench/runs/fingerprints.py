@@ -1,4 +1,4 @@
-"""Fingerprints of what a configuration only points at: files of a data set, source files of foreign code.
+"""Fingerprints of files that a configuration refers to: data sets and foreign source code.
 
 They enter the frozen configuration, and so the identity of the run: other images, or an edited method, are another
 run. The standard library is enough, and nothing foreign is imported.
@@ -30,7 +30,7 @@ _INSTALLED = tuple(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("s
 
 
 def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fingerprints of a configuration: ``data`` where files decide, and one for each foreign module.
+    """Return the fingerprints of a configuration: ``data`` if files matter, and one per foreign module.
 
     Args:
         config: a resolved configuration.
@@ -60,7 +60,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def tree(folder: Path) -> str:
-    """Return 8 hexadecimal digits over the names and sizes of all files below a folder, wherever it lies.
+    """Return 8 hexadecimal digits over the names and sizes of all files below a folder, in any location.
 
     Of a folder of few files, as of sets in one archive each, the contents count as well.
     """
@@ -90,7 +90,7 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def find_source(dotted: str) -> Path | None:
-    """Return the source file of a dotted name, found as Python would find it but without importing it.
+    """Return the source file of a dotted name, located as Python would but without importing it.
 
     None for installed packages, whose version the result records, and for what has no source file.
     """

@@ -1,4 +1,4 @@
-"""RunFolder: everything that one may ask of a run on disk, and every change of its state.
+"""RunFolder: queries about a run on disk, and every change of its state.
 
 The standard library is enough (YAML is read with PyYAML, imported where it is used), so ``sparsebench status`` answers
 without importing torch.
@@ -32,7 +32,7 @@ _EARLY = "(before training began)"
 
 @dataclass(frozen=True, order=True)
 class RunFolder(RunFiles):
-    """The folder of one run: where its files lie, what has become of it, and who works on it.
+    """The folder of one run: its files, its state, and the process that works on it.
 
     Attributes:
         path: where it lies; it need not exist.
@@ -41,15 +41,15 @@ class RunFolder(RunFiles):
     # -- questions ------------------------------------------------------------------------------------------------
 
     def is_finished(self) -> bool:
-        """Return True once the run has a result and all files of it."""
+        """Return True once the run has a result and all its files."""
         return (self.path / files.DONE).exists()
 
     def has_trained(self) -> bool:
-        """Return True if any training has left a trace, even of a run that failed or was interrupted later."""
+        """Return True if any training has left files, even if the run failed or was interrupted later."""
         return "step" in self.heartbeat() or any(found for name in files.TRACES for found in self.path.glob(name))
 
     def state(self) -> str:
-        """Return what has become of the run: one of ``STATES``."""
+        """Return the state of the run: one of ``STATES``."""
         if self.is_finished():
             return "done"
         if self.is_busy(looking=True):
@@ -117,33 +117,33 @@ class RunFolder(RunFiles):
         write_atomically(self.config_file, yaml.dump(dict(config), Dumper=dumper, sort_keys=False))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the numbers of the run and declare it finished; its tensors have been written before."""
+        """Write the numbers of the run and mark it as finished; its tensors must have been written before."""
         write_atomically(self.result_file, json.dumps(dict(result), indent=2, allow_nan=False) + "\n")
         write_atomically(self.path / files.DONE, "")
 
     def fail(self, why: str) -> None:
-        """Declare the run failed; noted is also whether it failed before any training."""
+        """Mark the run as failed, with the reason and whether it failed before training."""
         early = "" if self.has_trained() else f"{_EARLY}\n"
         write_atomically(self.path / files.FAILED, f"{why}\n{early}")
 
     def failed_before_training(self) -> bool:
-        """Return True if the run failed while its parts were built: nothing of it is worth keeping."""
+        """Return True if the run failed while its parts were built, so that no file is worth keeping."""
         try:
             return (self.path / files.FAILED).read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
         except OSError:
             return False
 
     def stop(self, why: str) -> None:
-        """Declare the run stopped before its end."""
+        """Mark the run as stopped before its end."""
         write_atomically(self.path / files.STOPPED, f"{why}\n")
 
     def reopen(self) -> None:
-        """Forget that the run failed or was stopped: it goes on from where it is."""
+        """Clear a failed or stopped state, so that the run can continue."""
         for name in (files.FAILED, files.STOPPED):
             (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove all that training has left, so that it begins anew; the configuration stays."""
+        """Remove all results of training, so that it starts from scratch; the configuration stays."""
         for path in [found for name in files.LEFT for found in self.path.glob(name)]:
             path.unlink(missing_ok=True)
 
@@ -165,7 +165,7 @@ class RunFolder(RunFiles):
         return not self.path.exists()
 
     def attempt(self) -> str:
-        """Return what tells this attempt at the run from others, in other folders or before ``clear``: 6 digits.
+        """Return 6 digits that identify this attempt at the run, by folder and last ``clear``.
 
         Drawn when first asked for, and kept for as long as the attempt is continued.
         """
@@ -193,11 +193,11 @@ class RunFolder(RunFiles):
         return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT, looking=looking)
 
     def holder(self) -> str:
-        """Return who works on the run, for people."""
+        """Return a description of the process that works on the run."""
         return activity.holder(self.path / files.LOCK)
 
     def heartbeat(self) -> dict[str, Any]:
-        """Return the last sign of life: process, host, times, progress; empty where there is none."""
+        """Return the last heartbeat: process, host, times, progress; empty if there is none."""
         return activity.read_heartbeat(self.path / files.HEARTBEAT)
 
     def heartbeat_age(self) -> float:
@@ -207,15 +207,15 @@ class RunFolder(RunFiles):
         return 0.0
 
     def write_heartbeat(self, **facts: Any) -> None:
-        """Write who works on the run, since when, and the facts given, such as how far it is."""
+        """Write the process that works on the run, since when, and facts such as its progress."""
         activity.write_heartbeat(self.path / files.HEARTBEAT, **facts)
 
     def end_heartbeat(self) -> None:
-        """Remove the sign of life: nobody works on the run any more."""
+        """Remove the heartbeat when work on the run ends."""
         (self.path / files.HEARTBEAT).unlink(missing_ok=True)
 
     def ask_to_stop(self, why: str) -> None:
-        """Ask whoever works on the run to stop at the end of an epoch."""
+        """Ask the process that works on the run to stop at the end of an epoch."""
         write_atomically(self.path / files.STOP, why)
 
     def forget_stop(self) -> None:
@@ -223,7 +223,7 @@ class RunFolder(RunFiles):
         (self.path / files.STOP).unlink(missing_ok=True)
 
     def asked_to_stop(self) -> str:
-        """Return why the run is asked to stop, or an empty text."""
+        """Return the reason of a request to stop, or an empty text."""
         path = self.path / files.STOP
         try:
             return path.read_text(encoding="utf-8", errors="replace").strip() or "somebody asked for it"
@@ -242,7 +242,7 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 
 
 def _first_line(path: Path) -> str:
-    """Return the first line of a file that says why, or an empty text where there is no such file."""
+    """Return the first line of a file with a reason, or an empty text if the file does not exist."""
     try:
         return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it does not say why"])[0]
     except OSError:

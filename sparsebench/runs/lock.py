@@ -1,4 +1,4 @@
-"""Lock files: locks of the system (``flock``) that vanish with their last holder, however it dies.
+"""Lock files based on the system's ``flock``, released with their last holder, however it dies.
 
 A file left behind, by a ``kill -9`` for example, is no lock. Process id and host stand in it for people. On a file
 system that has no locks the file itself is the lock: it is made by one process alone, and counts for as long as that
@@ -30,7 +30,7 @@ class NoLocks(OSError):
 
 @dataclass(frozen=True)
 class Held:
-    """A lock that this process holds.
+    """A lock held by this process.
 
     Attributes:
         path: the file.
@@ -43,7 +43,7 @@ class Held:
     first: bool
 
     def release(self) -> None:
-        """Let go; the last holder removes the file."""
+        """Release the lock; the last holder removes the file."""
         try:
             if _lock_or_else(self.handle, fcntl.LOCK_EX, without=True):
                 with contextlib.suppress(OSError):  # a file left behind is no lock
@@ -53,7 +53,7 @@ class Held:
 
 
 def take(path: Path, *, join: bool = False) -> Held | None:
-    """Take a lock, or return None where another process holds it.
+    """Take a lock, or return None if another process holds it.
 
     Args:
         path: the file; made if needed.
@@ -83,7 +83,7 @@ def take(path: Path, *, join: bool = False) -> Held | None:
 
 
 def is_taken(path: Path) -> bool:
-    """Return True if a living process holds a lock; nothing is written, not even where that were possible."""
+    """Return True while a living process holds the lock."""
     try:
         handle = _open_to_look(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -101,14 +101,14 @@ def is_taken(path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Return who holds a lock, for people."""
+    """Return a description of the process that holds a lock."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip() or "a process"
     return "a process"
 
 
 def _open_to_look(path: Path) -> int:
-    """Open for writing where that is possible, since some network disks lock nothing else."""
+    """Open for writing if possible, since several network disks lock nothing else."""
     try:
         return os.open(path, os.O_RDWR)
     except OSError as error:

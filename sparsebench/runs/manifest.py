@@ -1,4 +1,4 @@
-"""Manifests: which runs the launch of a grid will come to, for ``sparsebench status`` and for those that clean up."""
+"""Manifests that announce the runs of a grid launch, for ``sparsebench status`` and ``clean``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsebench.runs.walk import walk
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a launch has announced.
+    """The announcement of a launch: its process and its runs.
 
     Attributes:
         path: the file.
@@ -35,7 +35,7 @@ class Manifest:
     folders: Mapping[Path, Sequence[str]]
 
     def is_alive(self) -> bool | None:
-        """Return whether the launch still runs, or None for one of another machine."""
+        """Return whether the launch is still running, or None if on another machine."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -48,7 +48,7 @@ class Manifest:
 
 
 def write_manifest(place: Path, folders: Mapping[Path, Sequence[str]]) -> Path:
-    """Write which runs a launch will come to; the same grid writes the same file.
+    """Write the runs that a launch will reach; the same grid writes the same file.
 
     Args:
         place: the folder of the grid.
@@ -63,7 +63,7 @@ def write_manifest(place: Path, folders: Mapping[Path, Sequence[str]]) -> Path:
 
 
 def manifests_below(root: Path) -> Iterator[Manifest]:
-    """Yield the manifests at or below a folder; damaged ones are passed over."""
+    """Yield the manifests at or below a folder, ignoring damaged ones."""
     for place, _, names in walk(root):
         for name in names:
             if re.fullmatch(r"grid-[0-9a-f]{8}\.json", name):

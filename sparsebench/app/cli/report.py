@@ -181,7 +181,7 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
 
 
 def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -> None:
-    """Write the report as an HTML page or as a Parquet file."""
+    """Write the HTML page or the table files that are not shown on a terminal."""
     if form == "parquet":
         from sparsebench.results.render.parquet import parquet
 

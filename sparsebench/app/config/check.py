@@ -31,7 +31,7 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 
 
 def normalise(arguments: list[str]) -> list[str]:
-    """Return a command line as Hydra reads it: overrides first, options such as ``-m`` behind them.
+    """Return a command line in Hydra's order: overrides first, options such as ``-m`` after them.
 
     ``density=0.1`` becomes ``sparsity=0.9``, loudly, and ``+experiment=x`` becomes ``experiment=x``.
     """
@@ -59,7 +59,7 @@ def _quoted(argument: str) -> str:
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:
-    """Move options behind the overrides: Hydra refuses overrides on both sides of one."""
+    """Move options after the overrides: Hydra does not allow overrides on both sides of an option."""
     overrides, flags = list[str](), list[str]()
     given = iter(arguments)
     for argument in given:
@@ -102,7 +102,7 @@ def check_overrides(arguments: list[str]) -> None:
 
 
 def _check_key(argument: str, known_groups: set[str]) -> None:
-    """Refuse a key that nobody would read."""
+    """Raise an error for a key that is never read."""
     if argument.startswith("-"):
         return
     key = argument.lstrip("+~").partition("=")[0].partition("@")[0]

@@ -50,7 +50,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Move ``recipe.workers`` to ``workers``, also in configurations frozen by earlier versions."""
+    """Return the configuration with ``recipe.workers`` as ``workers``, as earlier versions did not have it."""
     recipe = dict(config["recipe"])
     return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 

@@ -1,4 +1,4 @@
-"""Where the configuration tree lies, and what it offers: read as text, without importing Hydra."""
+"""The configuration tree: its location and its options, read as text without importing Hydra."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def options(group: str, folders: list[Path] | None = None) -> dict[str, str]:
 
 
 def search_path(arguments: list[str]) -> list[Path]:
-    """Return the configuration folders that a command line names, ours first."""
+    """Return the configuration folders named on a command line, ours first."""
     folders = [conf_dir()]
     for position, argument in enumerate(arguments):
         if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
@@ -42,7 +42,7 @@ def search_path(arguments: list[str]) -> list[Path]:
 
 
 def make_importable(folders: list[Path]) -> None:
-    """Let Python find modules that lie in these folders: in this process, and in all that it starts.
+    """Make modules in these folders importable, in this process and in all that it starts.
 
     They come first, as the folder of a script does; ``PYTHONPATH`` carries them to ranks, pools and clusters.
     """

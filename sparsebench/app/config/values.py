@@ -1,4 +1,4 @@
-"""Bring the values of a configuration to the types that are meant, or refuse them in one line.
+"""Convert configuration values to the intended types, or refuse them in one line.
 
 YAML reads ``name=2024`` as a number, ``1e2`` as a float and ``logger.tags=baseline`` as a word: users mean a text, a
 whole number and a list.

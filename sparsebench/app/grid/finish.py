@@ -1,4 +1,4 @@
-"""Grids: every cell is known before the first starts, and each is brought to its end whoever is interrupted.
+"""Finish grids: every cell is known before the first starts, and interrupted cells are continued.
 
 The launcher may be anything, on any machine. What has become of a cell stands in its folder, and is read there after
 the launcher has returned: nothing else comes back from a process that was killed.
@@ -30,7 +30,7 @@ Launch = Callable[[Sequence[Cell]], Sequence[Any]]
 
 
 def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
-    """Bring all cells of a grid to their end.
+    """Finish all cells of a grid.
 
     Args:
         cells: as ``compose_cells`` returns them.
@@ -63,7 +63,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
 
 
 def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
-    """Launch cells until each is finished or has failed; return those that left no result, and why.
+    """Launch cells until each is finished or has failed; return the cells without result, and why.
 
     Cells that another launch is at work on are left to it, and taken over should it die.
     """
@@ -97,21 +97,21 @@ def _launch(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
 
 
 def remove_empty(cells: Sequence[Cell]) -> None:
-    """Remove the folders of cells that failed before any training: there is nothing in them but the reason."""
+    """Remove the folders of cells that failed before training: they contain only the reason."""
     for cell in cells:
         if cell.folder.failed_before_training() and not cell.folder.is_busy():
             cell.folder.remove()
 
 
 def _finished(cell: Cell) -> RunFolder | None:
-    """Return the folder of the finished run of a cell, wherever it is, or None while there is none."""
+    """Return the folder of the finished run of a cell, in any place, or None if it is not finished."""
     if cell.folder.is_finished():
         return cell.folder
     return None if cell.config["rerun"] else finished_under_old_name(cell.config)
 
 
 def _clear(cell: Cell) -> None:
-    """Remove what a run has left, unless somebody is at work in it."""
+    """Remove the files of a run, unless a process works on it."""
     with contextlib.suppress(Busy), cell.folder.hold(wait=False):
         cell.folder.clear()
 
@@ -121,7 +121,7 @@ def _is_settled(folder: RunFolder) -> bool:
 
 
 def _await(cells: Sequence[Cell]) -> None:
-    """Wait until nobody is at work on one of the cells."""
+    """Wait until no process works on any of the cells."""
     first = cells[0].folder
     print(f"sparsebench: waiting for {len(cells)} runs of another launch ({first.holder()})", flush=True)
     while all(cell.folder.is_busy() for cell in cells):
@@ -141,7 +141,7 @@ def _say_finished(folder: RunFolder) -> str:
 
 
 def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[str, str]]:
-    """Return the cells that were refused or failed, each once, with the reason."""
+    """Return the refused and failed cells, each once, with the reason."""
     found: dict[str, str] = {}
     for cell, name in zip(cells, names_of(cells), strict=True):
         if cell.error:

@@ -1,4 +1,4 @@
-"""Jobs: what Hydra calls for each cell of a grid, or for the only one, and the errors that come back."""
+"""The task that Hydra calls for each cell of a grid, or for a single run, and the errors it returns."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ IN_PROCESS = ("hydra/sweeper=basic", "hydra/launcher=basic")
 
 
 def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]) -> list[str]:
-    """Let Hydra compose each job and call ``call(frozen configuration)`` here; return what failed in a sweep."""
+    """Have Hydra compose each job and call ``call(frozen configuration)`` here; return the failures of a sweep."""
     kept = [argument for argument in arguments if not argument.startswith(("hydra/sweeper=", "hydra/launcher="))]
     return call_through_hydra([*IN_PROCESS, *kept], Task(call, lambda folder: call(folder.config())))
 
 
 class Task:
-    """What Hydra calls for each job, in this process or, pickled, in another one on another machine.
+    """The function that Hydra calls for each job, in this process or pickled in another one, on any machine.
 
     A job is a configuration that Hydra has composed, or ``cell=FOLDER``: one that a grid has frozen before. A grid
     reads what became of its cells from their folders, since nothing else comes back from everywhere, so a job that
@@ -56,7 +56,7 @@ class Task:
         self.failures: list[str] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Run the job."""
+        """Run one job of a launch."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -119,11 +119,11 @@ _EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm
 
 
 class CellFailed(RuntimeError):
-    """A cell of a grid failed in another process."""
+    """Raised when a cell of a grid failed in another process."""
 
 
 class GridFailed(RuntimeError):
-    """Cells of a grid failed; all others are finished.
+    """Raised when cells of a grid failed; all others are finished.
 
     Attributes:
         failures: why, one line each.
@@ -135,13 +135,13 @@ class GridFailed(RuntimeError):
 
 
 def one_line(error: BaseException) -> str:
-    """Say what went wrong in one line."""
+    """Describe an error in one line."""
     said = explain(error) if isinstance(error, OSError) else f"{error}"
     return f"{type(error).__name__}: {said}".splitlines()[0]
 
 
 def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
-    """Call a task through Hydra's command line; return what failed in a sweep."""
+    """Call a task through Hydra's command line; return the failures of a sweep."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -170,7 +170,7 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """Say how a run ended."""
+    """Describe in one line how a run ended."""
     return (
         f"{result['method']} on {result['model']}, {result['dataset']}, seed {result['seed']}: "
         f"test accuracy {100 * result['test_accuracy']:.2f} %, sparsity {100 * result['sparsity']:.2f} %, "
@@ -180,7 +180,7 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def _short(error: Exception) -> str:
-    """Say in one line what Hydra says in several, with the nearest key where a key is unknown."""
+    """Shorten Hydra's error message to one line, with the nearest key if a key is unknown."""
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
     if plugin is not None and plugin[2] in _EXTRAS:

@@ -1,4 +1,4 @@
-"""What a search maximises: the validation accuracy at the end of each run, where there is one."""
+"""The objective of a search: the validation accuracy at the end of each run, if available."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def objective(folders: Sequence[RunFolder]) -> float:
 
 
 def _has_own_validation(config: Mapping[str, Any]) -> bool:
-    """Return True if a data set brings validation images of its own."""
+    """Return True if a data set includes validation images."""
     from sparsebench.app.config.build import build_data
     from sparsebench.data.base import ImageData
 

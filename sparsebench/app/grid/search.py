@@ -1,4 +1,4 @@
-"""Search for hyper-parameters with Optuna: a study that persists, and trials that are stopped when they are hopeless.
+"""Search for hyper-parameters with Optuna: the study persists, and hopeless trials are stopped.
 
 A trial is one run, or one per seed; it is launched like the cells of a grid, by any launcher, and found again in its
 folder. This process alone talks to the study: it reads ``metrics.csv`` of the runs under way, and asks a hopeless one
@@ -33,7 +33,7 @@ _LOOK = 0.25  # seconds between two looks at the runs under way
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a search is asked for.
+    """The options of a search.
 
     Args:
         study: name of the study.
@@ -60,7 +60,7 @@ class Options:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        """Check what would fail late."""
+        """Check the options early, before launching trials."""
         for name, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"hydra.sweeper.{name}={getattr(self, name)} is unknown: choose {', '.join(allowed)}")
@@ -71,7 +71,7 @@ class Options:
 
 @dataclass
 class Attempt:
-    """A trial under way.
+    """A trial in progress.
 
     Attributes:
         trial: what Optuna knows.
@@ -86,7 +86,7 @@ class Attempt:
     pruned: bool = False
 
     def report(self) -> None:
-        """Tell the study of epochs that all its runs have reached, and stop them when it is hopeless."""
+        """Report epochs that all runs of the trial have reached, and stop the runs if the trial is hopeless."""
         curves = [cell.folder.curve() for cell in self.cells]
         known = self.trial.study.trials[self.trial.number].intermediate_values  # of an attempt that was interrupted
         for epoch in range(self.reported, min(map(len, curves))):
@@ -101,7 +101,7 @@ class Attempt:
 
 @dataclass
 class Search:
-    """A search.
+    """A search for hyper-parameters with one study.
 
     Args:
         options: what is asked for.
@@ -119,7 +119,7 @@ class Search:
     failures: list[str] = field(default_factory=list)
 
     def run(self, fixed: Sequence[str]) -> None:
-        """Make as many trials as asked for, counting those of earlier launches; interrupted ones continue.
+        """Run the requested number of trials, including earlier launches; interrupted trials continue.
 
         Args:
             fixed: overrides that all trials share.
@@ -232,7 +232,7 @@ class Search:
 
 @contextlib.contextmanager
 def _watching(attempts: Sequence[Attempt]) -> Iterator[None]:
-    """Report what trials under way have reached, from a thread, while the launcher is at work."""
+    """Report the progress of running trials from a thread while the launcher works."""
     over = threading.Event()
 
     def watch() -> None:

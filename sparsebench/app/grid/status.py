@@ -1,4 +1,4 @@
-"""How the cells of grids stand, read from their folders; nothing heavy is imported."""
+"""States of the cells of grids, read from their folders without importing anything heavy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETTINGS = 3  # at most so many tell runs of one name apart
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a cell stands.
+    """The state of a cell and its progress.
 
     Attributes:
         name: its folder, below the one asked about.
@@ -47,7 +47,7 @@ class Standing:
 
 
 def standings(root: Path) -> list[Standing]:
-    """Return how each cell below a folder stands, by state and name."""
+    """Return the state of each cell below a folder, ordered by state and name."""
     announced = (folder for manifest in manifests_below(root) for folder in manifest.folders)
     folders = dict.fromkeys([*(run.path for run in runs_below(root)), *announced])
     told = _told_apart(folders)
@@ -56,7 +56,7 @@ def standings(root: Path) -> list[Standing]:
 
 
 def _told_apart(folders: Iterable[Path]) -> dict[Path, str]:
-    """Return the settings in which folders differ whose names are equal but for the hash."""
+    """Return the settings in which folders differ whose names are equal except for the hash."""
     same: dict[Path, list[Path]] = {}
     for folder in folders:
         same.setdefault(folder.with_name(folder.name.rpartition("--")[0] or folder.name), []).append(folder)
@@ -68,7 +68,7 @@ def _told_apart(folders: Iterable[Path]) -> dict[Path, str]:
 
 
 def _settings(runs: Sequence[RunFolder]) -> dict[Path, str]:
-    """Return what distinguishes the configurations of runs, or their hashes where that cannot be told."""
+    """Return the settings that distinguish the configurations of runs, or their hashes if none do."""
     configs: dict[Path, dict[str, Any]] = {}
     for run in runs:
         with contextlib.suppress(ValueError):
@@ -84,13 +84,13 @@ def _settings(runs: Sequence[RunFolder]) -> dict[Path, str]:
 
 
 def counts(found: Iterable[Standing]) -> dict[str, int]:
-    """Return how many cells are in each state."""
+    """Return the number of cells in each state."""
     seen = Counter(standing.state for standing in found)
     return {state: seen[state] for state in STATES if seen[state]}
 
 
 def time_left(found: Iterable[Standing]) -> float | None:
-    """Return the seconds until the grid ends at its present pace, or None where nothing tells.
+    """Return the seconds until the grid ends at its present pace, or None if unknown.
 
     A cell that waits is taken to last as long as the mean of the others; as many run at a time as now.
     """
@@ -107,7 +107,7 @@ def time_left(found: Iterable[Standing]) -> float | None:
 
 
 def is_launched(root: Path) -> bool:
-    """Return True if a launch on this machine is about to come to cells below a folder."""
+    """Return True if a launch on this machine is about to reach cells below a folder."""
     return any(manifest.is_alive() for manifest in manifests_below(root))
 
 
@@ -136,7 +136,7 @@ def _result(run: RunFolder) -> dict[str, Any]:
 
 
 def _under_way(sign: dict[str, Any], age: float) -> dict[str, Any]:
-    """Return how far a run is that somebody works on, and what is left of it.
+    """Return the progress and the remaining time of a run that a process works on.
 
     Args:
         sign: its last heartbeat, by the clock of the machine that has written it.
@@ -163,7 +163,7 @@ def _share(sign: dict[str, Any]) -> float | None:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as ``m:ss`` or ``h:mm:ss``."""
+    """Format a duration as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def study_file(place: Path, study: str) -> Path:
-    """Return the file of a study in the folder of its runs: its name, without what a path would read otherwise."""
+    """Return the file of a study in the folder of its runs, without characters that have a meaning in paths."""
     return place.resolve() / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', study).strip('.-') or 'study'}.db"
 
 
 def open_storage(path: Path) -> RDBStorage:
-    """Open the file of a study, whatever its path looks like; it is made if needed.
+    """Open the file of a study, created if needed, at any path.
 
     The path reaches SQLite as it is: in a URL, percent signs, question marks and braces would mean something else.
     """

@@ -1,4 +1,4 @@
-"""Bring one run to its end: it is finished, is continued, or begins."""
+"""Bring a run to its end: return its result, continue it, or start it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _POLL = 0.2
 
 
 class Withdrawn(RuntimeError):
-    """A run of a grid was asked to stop before it began."""
+    """Raised when a run of a grid was asked to stop before it began."""
 
 
 class WorkerFailed(RuntimeError):
-    """A run in a process of its own has failed, and has said why."""
+    """Raised when a run in a separate process has failed and reported why."""
 
     def __init__(self, folder: RunFolder, code: int) -> None:
         super().__init__(f"{folder}: the run failed with exit code {code}")
         self.folder, self.code = folder, code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Allow it to travel from a worker process."""
+        """Allow the exception to be pickled by a worker process."""
         return WorkerFailed, (self.folder, self.code)
 
 
 def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the run of a configuration to its end and return its result; wait where somebody else works on it.
+    """Bring the run of a configuration to its end and return its result, waiting while another process works on it.
 
     Args:
         config: the frozen configuration.
@@ -72,7 +72,7 @@ def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_frozen(folder: RunFolder) -> dict[str, Any]:
-    """Bring the run of a folder, whose configuration is written already, to its end and return its result.
+    """Bring the run of a folder with a written configuration to its end and return its result.
 
     Raises:
         ValueError: the folder holds no configuration.
@@ -92,7 +92,7 @@ def run_frozen(folder: RunFolder) -> dict[str, Any]:
 
 
 def finished_under_old_name(config: Mapping[str, Any]) -> RunFolder | None:
-    """Return the finished run that an earlier version made of this configuration, where nothing else tells them apart.
+    """Return the finished run of this configuration by an earlier version, if it is unique.
 
     Earlier versions did not fingerprint data and source files: with these, it is said that training is repeated.
     """
@@ -104,7 +104,7 @@ def finished_under_old_name(config: Mapping[str, Any]) -> RunFolder | None:
 
 
 def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
-    """Check that a folder is empty or holds this very run.
+    """Check that a folder is empty or holds this run.
 
     Raises:
         ValueError: it holds another one; names the first differences.
@@ -147,7 +147,7 @@ def _bring_to_end(
 
 
 def result_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the result of a finished run, under the names of today."""
+    """Return the result of a finished run, under current names."""
     return with_current_names(folder.result())
 
 
@@ -167,7 +167,7 @@ LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
 
 
 def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
-    """Train in this process, or in processes of its own; whatever goes wrong is written into the folder."""
+    """Train in this process, or in separate processes; any failure is recorded in the folder."""
     try:
         if not is_several(config["trainer"]) or started_by_slurm(config["trainer"]):
             from sparsebench.app.process.worker import work
@@ -187,7 +187,7 @@ def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
 
 
 def _work_apart(folder: RunFolder, lock: int) -> int:
-    """Train in processes of its own, and return the exit code; they end with this one, and hold the lock as well.
+    """Train in separate processes, and return the exit code; they end with this one, and hold the lock as well.
 
     Ranks re-execute their command line: it must be a frozen configuration, never a sweep. The lock is theirs too: it
     must outlive a kill of this process alone.
@@ -208,7 +208,7 @@ def _work_apart(folder: RunFolder, lock: int) -> int:
 
 
 def _follow(folder: RunFolder) -> dict[str, Any]:
-    """Work as a further rank that SLURM has started: the first one writes.
+    """Work as a further rank started by SLURM; only the first rank writes.
 
     Raises:
         ValueError: the first one gives no sign of life.

@@ -1,4 +1,4 @@
-"""More processes for one run: each executes the same recipe over the same folder, and locks divide the work.
+"""Additional processes for one run: each executes the same recipe in the same folder; locks divide the work.
 
 A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper
 may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
@@ -27,7 +27,7 @@ MARK = "SPARSEBENCH_HELPER"
 
 
 def number_of(config: Mapping[str, Any]) -> int:
-    """Return how many processes a run may use: what users write as ``recipe.workers``.
+    """Return the number of processes a run may use: the key ``workers`` of its configuration.
 
     Raises:
         ValueError: fewer than one, or several where each run has several already.
@@ -74,7 +74,7 @@ def help_out(folder: Path) -> None:
 
 
 def gain(trained: float, seconds: float) -> str:
-    """Say what several processes have gained: seconds of training over the seconds that passed."""
+    """Return the speed-up by several processes: seconds of training over the elapsed seconds."""
     return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
 
 
@@ -96,7 +96,7 @@ def _device(index: int) -> str:
 
 
 def _die_with(parent: int) -> None:
-    """End this process soon after the one that it helps, however that one ends."""
+    """End this process soon after the process that it helps, however that one ends."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Divide a machine among processes that work side by side."""
+"""Divide the machine's cores and GPUs among parallel processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """What one worker may use.
+    """The cores and GPUs of one worker.
 
     Attributes:
         threads: of each of its operations.
@@ -62,7 +62,7 @@ def own_cores() -> list[int]:
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that may be used, without waking them: a process that has done so cannot be forked any more.
+    """Return the usable GPUs without initialising CUDA, after which a process can no longer be forked.
 
     ``CUDA_VISIBLE_DEVICES`` counts where there is a GPU at all: clusters and shells leave it behind on other machines.
     """

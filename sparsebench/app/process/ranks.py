@@ -1,4 +1,4 @@
-"""Which process of a run this is: what schedulers and launchers leave in the environment counts only where it is meant.
+"""Rank of this process in a run: variables of schedulers and launchers count only where they apply.
 
 A run of one device has no ranks, wherever it was started: ``srun --ntasks=4`` or a left-over ``RANK=1`` mean other
 things than this run. A run of several devices is one where SLURM has started one task for each of them; otherwise

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does, and the exit code tells which signal it was."""
+"""SIGTERM and SIGHUP end a run as Ctrl-C does, and the exit code identifies the signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _received: list[signal.Signals] = []
 
 @contextlib.contextmanager
 def heeding_signals() -> Generator[None]:
-    """Turn a request to end into KeyboardInterrupt, so that whatever this process has started ends with it.
+    """Turn a request to end into KeyboardInterrupt, so that all processes started by this one end with it.
 
     Lightning alone would end training and exit with 0, as after success. What is ignored on purpose, as under
     ``nohup``, stays ignored.

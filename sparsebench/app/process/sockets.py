@@ -13,7 +13,7 @@ _SHORT = ("/tmp", "/dev/shm", "/var/tmp")
 
 
 def shorten_socket_folder() -> None:
-    """Let this process and its children keep sockets in a short folder where ``TMPDIR`` is too long for them.
+    """Keep sockets of this process and its children in a short folder if ``TMPDIR`` is too long for them.
 
     Workers of a pool and workers of data loaders talk through such sockets. Other temporary files stay in ``TMPDIR``.
     """

@@ -68,7 +68,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
 
 
 def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[Any]:
-    """Return the callbacks that show progress, and the one that writes it down for ``sparsebench status``."""
+    """Return the callbacks that show progress, and the one that records it for ``sparsebench status``."""
     from sparsebench.engine.callbacks.heartbeat import Heartbeat
 
     return [*progress(), Heartbeat(folder.write_heartbeat, asked=folder.asked_to_stop)]
@@ -82,7 +82,7 @@ def rank() -> int:
 
 
 def main(folder: RunFolder) -> None:
-    """Work in a process of its own, and say in one line what was wrong."""
+    """Run as a separate process, and report errors in one line."""
     try:
         with heeding_signals():
             work(folder)

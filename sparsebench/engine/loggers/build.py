@@ -98,7 +98,7 @@ def _wandb(
 
 
 def is_disabled() -> bool:
-    """Return True if the environment switches W&B off, by one of its own variables."""
+    """Return True if W&B's environment variables switch it off."""
     mode, switch = os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_DISABLED", "")
     return mode.lower() == "disabled" or switch.lower() in ("true", "1", "yes", "y", "t", "on")
 

@@ -32,7 +32,7 @@ class Stamp(L.Callback):
         self._began = 0.0
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Look at the clock, once the device has done what was asked of it."""
+        """Record the time once the device has finished its work."""
         if trainer.global_step not in (WARM, self.last):
             return
         if trainer.strategy.root_device.type == "cuda":

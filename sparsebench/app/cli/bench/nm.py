@@ -39,7 +39,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 
 
 def measure(out: int, inputs: int, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Measure a forward product; what this machine cannot do is said in the row."""
+    """Measure a forward product; unsupported cases of this machine are noted in the row."""
     weight = torch.randn(out, inputs, device=device, dtype=torch.bfloat16)
     x = torch.randn(options.batch, inputs, device=device, dtype=torch.bfloat16)
     mask = NofM(n=2, m=4).keep({"w": weight.float().abs()}, {"w": out * inputs // 2})["w"]

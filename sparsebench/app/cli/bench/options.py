@@ -91,7 +91,7 @@ def nm() -> Parser:
 
 
 def _measured(parser: Parser, *, batch: int) -> Parser:
-    """Add what these benchmarks have in common."""
+    """Add the options shared by these benchmarks."""
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)

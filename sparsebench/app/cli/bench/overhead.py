@@ -1,4 +1,4 @@
-"""``sparsebench bench overhead``: what a step between two updates costs beside a dense one, for every method."""
+"""``sparsebench bench overhead``: cost of a step between two updates relative to a dense step, for every method."""
 
 from __future__ import annotations
 

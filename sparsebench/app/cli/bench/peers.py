@@ -1,4 +1,4 @@
-"""How other programs mask and rewire, written anew from what they publish: the cases that ours are measured beside.
+"""Masking and rewiring of other programs, reimplemented from their publications, as cases to compare with.
 
 Two patterns, named after where they are in use. ``itop``: after each step, weights and momentum are replaced by their
 product with a float mask; an update sorts every layer twice and asks the device for thresholds. ``rigl_torch``: each

@@ -1,4 +1,4 @@
-"""Whole training steps of every method, in a bare loop on one device: what the benchmarks of overhead measure."""
+"""Whole training steps of every method, in a bare loop on one device, as measured by the overhead benchmarks."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def batch(options: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def head(options: Any, device: torch.device, what: str) -> str:
-    """Return what the numbers hold for, in one line."""
+    """Return the hardware and settings of the numbers in one line."""
     machine = hardware()
     where = machine["gpu"] if device.type == "cuda" else machine["cpu"]
     return (
