@@ -26,11 +26,15 @@ class Ledger:
     def __init__(self, costs: Sequence[LayerCost]) -> None:
         self._costs = tuple(costs)
         self._sample_macs = dense_macs(costs)
+        self.reset()
+        self._densities: dict[str, float] = {}
+        self._active: int = self._sample_macs
+
+    def reset(self) -> None:
+        """Begin anew: nothing has been spent."""
         self._macs: dict[str, int] = dict.fromkeys(_KINDS, 0)
         self.samples = 0
         self.steps = 0
-        self._densities: dict[str, float] = {}
-        self._active: int = self._sample_macs
 
     def charge(
         self, passes: Passes, densities: Mapping[str, float], samples: int, *, executed: Passes | None = None

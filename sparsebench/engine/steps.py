@@ -35,45 +35,75 @@ class Step(nn.Module):
         return torch.func.functional_call(self, swapped, args)
 
 
+EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
+"""Stage of the trainer -> the step that shows weights in it."""
+
+
 def route_steps(
-    module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights]
+    module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights], stage: str
 ) -> None:
-    """Let training see a method's loss, and validation the weights that the method shows.
+    """Let training see a method's loss, and evaluation the weights that the method shows.
 
     Args:
         module: the module whose steps are meant.
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
         loss: objective -> loss.
-        view: weights that validation sees in the place of the parameters.
+        view: weights that evaluation sees in the place of the parameters.
+        stage: of the trainer.
     """
-    train = Step(module, module.training_step, prefix)
-    validate = Step(module, module.validation_step, prefix)
-
-    def training_step(*args: Any) -> Tensor:
-        return loss(lambda weights: loss_of(train.with_weights(weights, *args)))
-
-    def validation_step(*args: Any) -> Any:
-        return validate.with_weights(view(), *args)
-
-    vars(module).update(training_step=training_step, validation_step=validation_step)
+    name = EVALUATIONS[stage]
+    routed: dict[str, Callable[..., Any]] = {}
+    # a step that the module does not define stays undefined: Lightning asks whether it is there
+    if name == "predict_step" or getattr(type(module), name) is not getattr(L.LightningModule, name):
+        evaluate = Step(module, getattr(module, name), prefix)
+        routed[name] = lambda *args: evaluate.with_weights(view(), *args)
+    if stage == "fit":
+        train = Step(module, module.training_step, prefix)
+        routed["training_step"] = lambda *args: loss(lambda weights: loss_of(train.with_weights(weights, *args)))
+    vars(module).update(routed)
 
 
 def restore_steps(module: L.LightningModule) -> None:
     """Give a module its own steps back."""
-    for step in ("training_step", "validation_step"):
+    for step in ("training_step", *EVALUATIONS.values()):
         vars(module).pop(step, None)
 
 
-def budget_of(trainer: L.Trainer) -> int:
-    """Return the optimizer steps that a trainer will take.
+def refuse_sharding(trainer: L.Trainer) -> None:
+    """Refuse strategies that cut parameters into pieces."""
+    name = type(trainer.strategy).__name__
+    if any(word in name for word in ("FSDP", "DeepSpeed", "ModelParallel")):
+        raise ValueError(f"{name} shards parameters, masks need whole ones: use strategy ddp or a single device")
+
+
+def steps_taken(trainer: L.Trainer) -> int:
+    """Return the steps that the trainer has taken so far; of several optimizers, each counts for itself."""
+    return trainer.global_step // max(1, len(trainer.optimizers))
+
+
+def budget_of(trainer: L.Trainer, before: int = 0) -> int:
+    """Return the optimizer steps that a trainer will take, without those that it took before.
 
     Raises:
-        ValueError: they have no end.
+        ValueError: they have no end, are not known, or are fewer than one.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
-        raise ValueError("training has no end, schedules need one: set max_epochs or max_steps of the trainer")
-    return int(steps)
+        raise ValueError(
+            "training has no end, schedules need one: set max_epochs or max_steps of the trainer, "
+            "or Sparsity(total_steps=...)"
+        )
+    if steps < 0:
+        raise ValueError(
+            "the training data do not tell their length, so the number of steps is unknown, and schedules need it: "
+            "set max_steps of the trainer, or Sparsity(total_steps=...)"
+        )
+    if steps - before < 1:
+        raise ValueError(
+            f"a training of {int(steps) - before} steps leaves nothing to do: set max_epochs or max_steps of the "
+            f"trainer to more than the {before} steps taken, or Sparsity(total_steps=...)"
+        )
+    return int(steps) - before
 
 
 def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
@@ -106,15 +136,3 @@ def silenced(module: L.LightningModule) -> Iterator[None]:
         yield
     finally:
         del module.log
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and each of its parts back as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -162,6 +162,7 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
     metrics: Mapping[str, Any] = trainer.callback_metrics
     return {
         "steps": sparsity.step,
+        "target_reached": sparsity.target_reached,
         "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
         "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
         **ledger.figures,

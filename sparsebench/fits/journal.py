@@ -118,6 +118,7 @@ class Journal:
             "train_flops_ratio": cost["train_flops"] / dense,
             "executed_flops_ratio": cost["executed_flops"] / dense,
             "fits": len(fits),
+            "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),
             "explored": max((fit["explored"] for fit in fits if "explored" in fit), default=1.0),
             "images_per_second": _mean_speed(trained),

@@ -7,6 +7,7 @@ the objective: score without autocast.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +19,22 @@ Objective = Callable[[Weights], Tensor]
 Objectives = Objective | Sequence[Objective]
 
 
-def magnitude(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by |w|."""
+class Score(Protocol):
+    """A score that methods take for a value: what it does not look at, it ignores."""
+
+    def __call__(self, *, objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a number for each weight; larger means keep."""
+        ...
+
+
+def linearized(slopes: Mapping[str, Tensor]) -> Objective:
+    """Return the linear objective with these gradients: scores of first order cannot tell it from the loss itself."""
+    return lambda weights: torch.stack([(slopes[name] * weight).sum() for name, weight in weights.items()]).sum()
+
+
+def magnitude(params: Mapping[str, Tensor], objective: Objectives = ()) -> dict[str, Tensor]:
+    """Score each weight by |w|, whatever the objective."""
+    del objective
     return {name: value.detach().abs() for name, value in params.items()}
 
 

@@ -6,7 +6,6 @@ infinities are legal scores. The order of a stable sort is reached without sorti
 then fill up from what equals it.
 """
 
-import math
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -46,7 +45,7 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     if not scores:
         return {} if k == 0 else _refuse(k, 0)
     for name, value in scores.items():
-        _reject_nan(value, f" of {name!r}")
+        reject_nan(value, f" of {name!r}")
     chosen = _top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
     masks: dict[str, Tensor] = {}
     start = 0
@@ -85,12 +84,33 @@ def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], bud
     return keep_top_global(means, int((prices[order].cumsum(0) <= budget).sum()))
 
 
+def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | None = None) -> Tensor:
+    """Mark ``count`` more entries, of largest score among those that are off.
+
+    Args:
+        mask: Boolean; entries that are on stay on.
+        scores: Same shape; looked at where the mask is off.
+        count: How many to add.
+        avoid: Boolean, same shape; entries that are added only where no other is left.
+
+    Raises:
+        ValueError: more than are off, or a score is NaN.
+    """
+    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
+    off = ~mask if avoid is None else ~mask & ~avoid
+    if avoid is not None and count > (open_now := int(off.sum())):
+        mask, count, off = mask | off, count - open_now, ~mask & ~off
+    return mask | keep_top_among(scores, off, count)
+
+
 def drop_and_grow(
     mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
 ) -> Tensor:
     """Drop the ``count`` active entries of smallest drop score, then grow as many of largest grow score.
 
-    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows.
+    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows. The two halves,
+    ``keep_top_among`` and ``grow_top_among``, are what the patterns run, on single weights or on whole units; methods
+    that move weights between layers look at all layers between them.
 
     Args:
         mask: Boolean, any shape.
@@ -110,18 +130,12 @@ def drop_and_grow(
     if mask.dtype != torch.bool or not mask.shape == drop_score.shape == grow_score.shape:
         shapes = f"{tuple(mask.shape)}, {tuple(drop_score.shape)} and {tuple(grow_score.shape)}"
         raise ValueError(f"a boolean mask and scores of its shape are needed, not {mask.dtype} and {shapes}")
-    old = mask.reshape(-1)
-    active = old.nonzero().reshape(-1)
-    growable = old.numel() - active.numel() + (count if allow_regrow else 0)
-    if not 0 <= count <= min(active.numel(), growable):
-        limit = min(active.numel(), growable)
-        raise ValueError(f"cannot exchange {count} of {active.numel()} active entries; at most {limit} can be")
-    kept = torch.zeros_like(old)
-    kept[active[_top(_flat(drop_score)[active], active.numel() - count)]] = True
-    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
-    candidates = (~(kept if allow_regrow else old)).nonzero().reshape(-1)
-    kept[candidates[_top(_flat(grow_score)[candidates], count)]] = True
-    return _shaped(kept, mask)
+    active = int(mask.sum())
+    limit = active if allow_regrow else min(active, mask.numel() - active)
+    if not 0 <= count <= limit:
+        raise ValueError(f"cannot exchange {count} of {active} active entries; at most {limit} can be")
+    kept = keep_top_among(drop_score, mask, active - count)
+    return _shaped(grow_top_among(kept, grow_score, count, None if allow_regrow else mask & ~kept), mask)
 
 
 def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> Tensor:
@@ -136,74 +150,6 @@ def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> T
         _refuse(k, size)
     mask.view(-1)[torch.randperm(size, generator=generator, device=generator.device)[:k]] = True
     return mask
-
-
-def n_of_m(scores: Tensor, n: int, m: int, *, dim: int = 1) -> Tensor:
-    """Keep the ``n`` largest of every ``m`` consecutive scores along a dimension.
-
-    Args:
-        scores: Of a linear layer, (out, in), or of a convolution, (out, in, *kernel).
-        n: How many of each group to keep, 0 to m.
-        m: Size of a group.
-        dim: Where the groups lie; 1 groups the input channels, for each kernel position on its own.
-
-    Raises:
-        ValueError: m does not divide the dimension, n is out of range, or a score is NaN.
-    """
-    if not 0 <= n <= m or m < 1:
-        raise ValueError(f"{n} of {m} cannot be kept: n must be from 0 to m, and m at least 1")
-    size = scores.shape[dim]
-    if size % m:
-        nearest = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - m), d))
-        raise ValueError(
-            f"groups of {m} do not divide dimension {dim} of shape {tuple(scores.shape)}; "
-            f"use groups of {nearest}, or keep this layer dense"
-        )
-    _reject_nan(scores)
-    last = scores.detach().movedim(dim, -1)
-    groups = last.reshape(*last.shape[:-1], size // m, m)
-    order = torch.sort(groups, dim=-1, descending=True, stable=True).indices
-    chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :n], True)
-    return _shaped(chosen.flatten(-2).movedim(-1, dim), scores)
-
-
-def blocks(scores: Tensor, k: int, block: tuple[int, int]) -> Tensor:
-    """Keep the ``k`` blocks of largest summed score, whole.
-
-    Args:
-        scores: At least two dimensions; read as the matrix (out, everything else in row-major order), which for a
-            convolution is (out, in * kernel height * kernel width).
-        k: Number of blocks, not of weights.
-        block: Rows and columns of a block; they must divide the matrix.
-
-    Raises:
-        ValueError: the blocks do not tile the matrix, k is out of range, or a score is NaN.
-    """
-    matrix = scores.detach().reshape(scores.shape[0], -1)
-    (rows, columns), (high, wide) = matrix.shape, block
-    if high < 1 or wide < 1 or rows % high or columns % wide:
-        fit = (math.gcd(rows, high), math.gcd(columns, wide))
-        raise ValueError(f"blocks of {high} x {wide} do not tile a matrix of {rows} x {columns}; blocks of {fit} do")
-    tiles = matrix.reshape(rows // high, high, columns // wide, wide)
-    chosen = keep_top(tiles.sum(dim=(1, 3), dtype=_sum_type(scores)), k)
-    return _shaped(chosen[:, None, :, None].expand(tiles.shape).reshape(matrix.shape), scores)
-
-
-def channels(scores: Tensor, k: int, *, dim: int = 0) -> Tensor:
-    """Keep the ``k`` channels of largest summed score, whole.
-
-    Args:
-        scores: Any shape.
-        k: Number of channels, not of weights.
-        dim: Which dimension counts the channels; 0 the outputs, 1 the inputs.
-
-    Raises:
-        ValueError: k is out of range, or a score is NaN.
-    """
-    rows = scores.detach().movedim(dim, 0)
-    sums = rows.reshape(rows.shape[0], -1).sum(dim=1, dtype=_sum_type(scores))
-    chosen = keep_top(sums, k).reshape([-1] + [1] * (scores.dim() - 1))
-    return _shaped(chosen.expand(rows.shape).movedim(0, dim), scores)
 
 
 def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -253,7 +199,7 @@ def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tu
 def _flat(scores: Tensor, *, check: bool = True) -> Tensor:
     """Lay the scores out in logical order."""
     if check:
-        _reject_nan(scores)
+        reject_nan(scores)
     flat = scores.detach().reshape(-1)
     return flat.to(torch.uint8) if flat.dtype == torch.bool else flat
 
@@ -290,7 +236,8 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
     return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
 
 
-def _reject_nan(scores: Tensor, where: str = "") -> None:
+def reject_nan(scores: Tensor, where: str = "") -> None:
+    """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
     # The maximum carries NaN on and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
         raise ValueError(f"a score{where} is NaN; look for a diverged loss or an overflow before ranking")
@@ -298,7 +245,3 @@ def _reject_nan(scores: Tensor, where: str = "") -> None:
 
 def _refuse(k: int, size: int) -> NoReturn:
     raise ValueError(f"cannot keep {k} of {size} entries; k must be from 0 to {size}")
-
-
-def _sum_type(scores: Tensor) -> torch.dtype:
-    return torch.promote_types(scores.dtype, torch.float32)

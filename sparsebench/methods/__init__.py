@@ -11,6 +11,7 @@ from sparsebench.methods.executor import Executor
 from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
+from sparsebench.methods.loop import Loop
 from sparsebench.methods.mest import MEST, SoftMEST
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
@@ -41,6 +42,7 @@ __all__ = [
     "Given",
     "GraNet",
     "GraSP",
+    "Loop",
     "MagnitudeInit",
     "Masked",
     "Method",

@@ -20,7 +20,7 @@ from sparsebench.functional.distribution import erk
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
-from sparsebench.methods.scoring import ScoreMode, at_least_one, check_sample, objectives_of
+from sparsebench.methods.probe import ScoreMode, at_least_one, check_sample
 from sparsebench.methods.static import draw_scores
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
@@ -42,8 +42,6 @@ class PrunedAtStart(Masked):
     """
 
     budget_holds: ClassVar[str] = "always"
-    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
-    """Forward and backward passes that the scoring spends on a sample each time it evaluates an objective."""
 
     distribution: Distribution = global_budget
     floor: int = 0
@@ -56,7 +54,16 @@ class PrunedAtStart(Masked):
             raise ValueError(f"floor {self.floor} is impossible: choose how many weights a layer keeps, 0 or more")
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Choose the masks."""
+        """Choose the masks.
+
+        Raises:
+            ValueError: there is no probe to ask.
+        """
+        if probe is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ValueError(
+                f"{type(self).__name__} may score data before the first step and was given no probe: train it with "
+                f"Sparsity(...), or in a loop of your own with methods.Loop(..., sample=[(inputs, labels), ...])"
+            )
         masks = self.choose(net, probe)
         if self.shuffle:
             counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})
@@ -134,7 +141,7 @@ class SNIP(PrunedAtStart):
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score by |w g|."""
-        objectives = objectives_of(probe, self.batches, self.per_class, self.score_mode)
+        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class)
         return score.snip(objectives, net.params)
 
 
@@ -171,7 +178,9 @@ class GraSP(PrunedAtStart):
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score by w (H g)."""
         per_class = self.per_class if self.batches is None else None
-        objectives = objectives_of(probe, self.batches or 0, per_class, self.score_mode, self.temperature)
+        objectives = probe.ask(
+            self.batches or 0, temperature=self.temperature, mode=self.score_mode, per_class=per_class
+        )
         return score.grasp(objectives, net.params)
 
 

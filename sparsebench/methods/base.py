@@ -1,14 +1,13 @@
-"""Method: what differs from dense training."""
+"""Method: what differs from dense training, and what it answers about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
@@ -18,7 +17,10 @@ from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.arguments import SettingsSignature, check_arguments
 from sparsebench.methods.clock import Clock as Clock
+from sparsebench.methods.draws import draw_scores as draw_scores
+from sparsebench.methods.probe import Probe as Probe
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
@@ -27,22 +29,6 @@ Distribution = Callable[[Mapping[str, tuple[int, ...]], float], Mapping[str, flo
 
 ANYWHERE = Unstructured()
 """The pattern of zeros by default: none."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a method may ask of network and data before the first step, in full precision.
-
-    Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
-            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
-        output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
-        parameters: every parameter of the network by name, those that may not be sparse included.
-    """
-
-    objectives: Callable[[int], Sequence[Objective]]
-    output: Objective
-    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter], kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +51,42 @@ class Method:
     step that a scaler skips changes nothing), ``zeros`` (no zero is revived by decay, momentum or averaging),
     ``growth`` (newly grown weights and their moments start at zero) and ``export`` (a plain state dict).
     """
+
+    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    """Forward and backward passes that ``start`` spends on a sample each time it evaluates an objective."""
+
+    __signature__: ClassVar[Any] = SettingsSignature()
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Refuse settings that the method does not have, with a line that says what to write."""
+        check_arguments(cls, given, options)
+        return super().__new__(cls)
+
+    @property
+    def moves_budget(self) -> bool:
+        """Whether weights move from one layer to another in training, at a constant total."""
+        return False
+
+    def budget(self, net: SparseModel) -> Budget | None:
+        """Return how many weights the method has to spend, in each layer or in all; None where training decides."""
+        del net
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return how many weights (at most, if ``exceptions`` has ``budget``) training ends with; None: it decides."""
+        del net
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return what the method aims at, at this moment, by the names under which it is logged.
+
+        ``sparsity_target``: the final sparsity, unless it follows from training; ``drop_fraction``: the share of the
+        active weights that an update would drop, 0 after the last update.
+        """
+        del clock
+        return {}
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks as large as the first ones: what a plan, which has no data, starts from."""
+        return {name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()}
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return initial values of scores or thresholds that are trained along with the weights."""
@@ -158,6 +180,19 @@ class Masked(Method):
                 f"density {self.density:g} (sparsity {1 - self.density:g}) is impossible: "
                 f"choose a sparsity of at least 0 and below 1"
             )
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the sparsity that training ends with."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget of all layers together, where the method meets it exactly."""
+        spent = None if self.budget_holds == "never" else self.budget(net)
+        return sum(spent.values()) if isinstance(spent, Mapping) else spent
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks that spend the budget."""
+        return self.pattern.keep(draw_scores(net, "start"), self.budget(net))
 
     def budget(self, net: SparseModel, density: float | None = None) -> Budget:
         """Return how many weights stay in each layer, or in all layers together for a global distribution.

@@ -81,6 +81,12 @@ class Bregman(LambdaControlled):
         """Where a ramp begins: at the density of the start."""
         return 1.0 if self.init_density is None else self.init_density
 
+    def promised(self, net: SparseModel) -> int | None:
+        """Return how many weights the quantile rule leaves; elsewhere the support follows from training."""
+        if self.control != "quantile" or self.density is None or self.units not in (None, "l1"):
+            return None
+        return round(self.density * sum(p.numel() for p in net.params.values()))
+
     # -- start ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()

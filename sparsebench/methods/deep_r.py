@@ -127,6 +127,10 @@ class DeepR(SET):
         if any(bool((signs[name] * net.params[name] < 0).any()) for name, _ in self._sparse(net)):
             super().rewire(net, clock, optimizer)
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return nothing: connections die when their weights cross zero."""
+        del clock
+
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the connections that are alive, and forget the signs of the others."""
         kept: dict[str, Tensor] = {}

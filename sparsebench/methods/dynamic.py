@@ -101,6 +101,16 @@ class SET(Static):
             part = gradient / self.score_batches
             memory[name] = memory[name] + part if name in memory else part
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return the share of the active weights that an update at this moment drops; None where no share decides."""
+        return self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the final sparsity, and the share that an update would drop."""
+        share = self.drops(clock)
+        aims = {} if share is None else {"drop_fraction": share if clock.progress < self.until else 0.0}
+        return {**super().targets(clock), **aims}
+
     # -- how ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -114,7 +124,7 @@ class SET(Static):
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what stays: all but the weakest ``share * active`` connections of every layer."""
-        share = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+        share = self.drops(clock) or 0.0
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
             stay = net.counts[name] - self.dropped(net, name, share)

@@ -19,6 +19,10 @@ class Given(Masked):
     paper: ClassVar[str] = "swamp"
     budget_holds: ClassVar[str] = "always"
 
+    def promised(self, net: SparseModel) -> None:
+        """Promise nothing: the density is that of the masks."""
+        del net
+
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Keep the masks.
 

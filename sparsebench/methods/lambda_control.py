@@ -82,6 +82,11 @@ class LambdaControlled(Method):
         """Where a ramp begins."""
         return 1.0
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the sparsity that control aims at, if any."""
+        aims = {} if self.density is None else {"sparsity_target": 1 - self.density}
+        return {**super().targets(clock), **aims}
+
     def target(self, clock: Clock) -> float:
         """Return the density wanted at this time."""
         assert self.density is not None

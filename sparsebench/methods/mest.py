@@ -85,6 +85,10 @@ class MEST(SET):
     def _stage(self, clock: Clock) -> int:
         return sum(clock.step >= max(1, round(at * clock.total)) for at in self.stages)
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return nothing: the two densities of the stage decide."""
+        del clock
+
     def drop_score(self, net: SparseModel, name: str, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the importance of each connection."""
         return net.params[name].abs() + self.lam * gradients[name].abs()

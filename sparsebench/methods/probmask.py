@@ -49,6 +49,10 @@ class ProbMask(DrawnMasks):
                 f"samples >= 1, sharpest in (0, 1] and any final_mask but best_of_n are needed"
             )
 
+    def promised(self, net: SparseModel) -> int:
+        """Return K, the number of weights of the final mask."""
+        return self.count(net.learned)
+
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
         """Return the mean loss over draws of relaxed masks."""
         network = self.network(net)

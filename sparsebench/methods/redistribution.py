@@ -35,6 +35,11 @@ class Redistributed(SET):
 
     redistribute: bool = True
 
+    @property
+    def moves_budget(self) -> bool:
+        """Whether weights move from one layer to another."""
+        return self.redistribute
+
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks.
 
@@ -212,6 +217,10 @@ class DSR(Redistributed):
         doublings = sum(clock.step >= round(moment * clock.total) for moment in self.doubles_at)
         period = clock.steps(self.every) * 2**doublings
         return clock.step < clock.total and clock.due(period, stop=self.until)
+
+    def drops(self, clock: Clock) -> float | None:
+        """Return nothing: the threshold decides."""
+        del clock
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what reaches the threshold, and adapt the threshold."""

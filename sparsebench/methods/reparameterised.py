@@ -20,6 +20,7 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
+from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Distribution, Masked, Probe
 from sparsebench.sparse.model import SparseModel
 
@@ -64,6 +65,10 @@ class STR(Masked):
                 f"every={self.every:g}, topk_at={self.topk_at}: every must be > 0, and topk_at in (0, 1] or null"
             )
 
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget; nothing where it is left to the thresholds."""
+        return None if self.topk_at is None else super().promised(net)
+
     # -- what is learned --------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
@@ -89,6 +94,7 @@ class STR(Masked):
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Refuse a budget that cannot be spent; measure the first support."""
+        require_learned(self, net)
         super().start(net, probe)
         self.measure(net)
 

@@ -20,6 +20,7 @@ from sparsebench.functional.estimate import bernoulli
 from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
+from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.own_networks import OwnNetworks
 from sparsebench.runs.messages import check_choice
@@ -90,6 +91,10 @@ class DrawnMasks(OwnNetworks):
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the share of channels or weights that training leaves out, in expectation."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the first probabilities of each unit: a layer's channels, or its weights.
 
@@ -142,6 +147,7 @@ class DrawnMasks(OwnNetworks):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Fix the mask, if it is fixed from the first step on."""
         del probe
+        require_learned(self, net)
         if self.fix_at == 0:
             self.fix(net, self.choose(net), None)
 

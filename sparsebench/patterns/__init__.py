@@ -8,7 +8,6 @@ many of a group stay. The score of a unit is the sum over its members. All patte
 ``keep(scores, budget)``               which masks spend it?
 ``prune(mask, score, count)``          which of the active weights stay?
 ``grow(mask, score, count)``           which of the inactive come back?
-``drop_and_grow(mask, ...)``           both, at an equal number of ones
 ``holds(mask)``                        does a mask obey?
 """
 

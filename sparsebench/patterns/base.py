@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsebench.functional import counts as single
 from sparsebench.functional.counts import Budget, Shapes, whole_steps
-from sparsebench.functional.select import drop_and_grow, keep_top, keep_top_among, rank_across_layers
+from sparsebench.functional.select import grow_top_among, keep_top, keep_top_among, rank_across_layers
 
 Densities = Mapping[str, float] | float
 
@@ -121,28 +121,9 @@ class Pattern:
         Raises:
             ValueError: more weights than are inactive.
         """
-        active, wanted, scores = self.units(mask) > 0, count // self.unit(tuple(mask.shape)), self.units(score)
-        idle = ~active if avoid is None else ~active & ~(self.units(avoid) > 0)
-        if avoid is not None and wanted > (open_now := int(idle.sum())):
-            active, wanted, idle = active | idle, wanted - open_now, ~active & ~idle
-        return self.spread(active | keep_top_among(scores, idle, wanted), mask)
-
-    def drop_and_grow(
-        self, mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
-    ) -> Tensor:
-        """Drop the ``count`` weakest active weights, rounded down to whole units, then grow as many.
-
-        The mask stays of this pattern and keeps its number of ones; ``allow_regrow`` lets the just-dropped return.
-
-        Raises:
-            ValueError: more than can be exchanged.
-        """
-        ones = int(mask.sum())
-        most = ones if allow_regrow else min(ones, mask.numel() - ones)
-        if not 0 <= count <= most:
-            raise ValueError(f"cannot exchange {count} of {ones} active weights; at most {most} can be")
-        kept = self.prune(mask, drop_score, ones - count, allow_regrow=allow_regrow)
-        return self.grow(kept, grow_score, ones - int(kept.sum()), avoid=None if allow_regrow else mask & ~kept)
+        wanted = count // self.unit(tuple(mask.shape))
+        spared = None if avoid is None else self.units(avoid) > 0
+        return self.spread(grow_top_among(self.units(mask) > 0, self.units(score), wanted, spared), mask)
 
     def holds(self, mask: Tensor) -> bool:
         """Tell whether a mask obeys the pattern."""
@@ -163,12 +144,6 @@ class Unstructured(Pattern):
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
         """Return masks of the largest scores that spend a budget exactly."""
         return single.keep(scores, kept)
-
-    def drop_and_grow(
-        self, mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
-    ) -> Tensor:
-        """Exchange single weights."""
-        return drop_and_grow(mask, drop_score, grow_score, count, allow_regrow=allow_regrow)
 
 
 def sum_type(values: Tensor) -> torch.dtype:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.functional.counts import Budget, Shapes
-from sparsebench.functional.select import keep_top
+from sparsebench.functional.select import keep_top, reject_nan
 from sparsebench.patterns.base import Densities, Pattern
 
 
@@ -181,7 +181,11 @@ def ranks(values: Tensor, among: Tensor) -> Tensor:
     Args:
         values: [rows, columns].
         among: bool, same shape.
+
+    Raises:
+        ValueError: a value is NaN.
     """
+    reject_nan(values)
     order = values.sort(dim=1, descending=True, stable=True).indices
     place = among.gather(1, order).cumsum(dim=1) - 1
     return torch.empty_like(place).scatter_(1, order, place)

@@ -59,6 +59,8 @@ KEYS: tuple[Key, ...] = (
     # sparsity
     key("sparsity", "share", "measured", "none", (*_RPC, METRICS), "zeros among the weights that may be sparse",
         "sparsity", shown="table compare curve progress", panel="Sparsity/Sparsity, target and actual"),
+    key("target_reached", "yes or no", "on target", "none", _R,
+        "whether training ended with the sparsity asked for; where not, the run is kept apart from others"),
     key("sparsity_all", "share", "over all", "none", _RP, "zeros of masks among all parameters",
         "sparsity over all parameters"),
     key("density", "share", "density", "none", (CYCLES,), "1 - sparsity"),

@@ -109,9 +109,9 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:
     """Keep apart what differs in more than the seed; count a repeated run once."""
-    variants: dict[str, list[Finished]] = {}
+    variants: dict[tuple[str, bool], list[Finished]] = {}
     for run in sorted(members, key=lambda run: (run.result["seed"], str(run.folder))):
-        variants.setdefault(run.variant, []).append(run)
+        variants.setdefault((run.variant, is_on_target(run)), []).append(run)
     rows: list[Row] = []
     for runs in variants.values():
         single = _once(runs, notes)
@@ -121,11 +121,21 @@ def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> li
             if hashes[run.result["seed"]] > 1:
                 rows.append(Row(key, [run], {"config_hash": run.result.get("config_hash")}))
     rows = [row for row in rows if row.runs]
+    for row in rows:
+        if not is_on_target(row.runs[0]):
+            row.settings["target_reached"] = False
+            places = ", ".join(str(run.folder) for run in row.runs)
+            notes.append(f"{places}: the sparsity asked for was not reached; kept apart from runs that reached theirs")
     if len(rows) > 1:
         name = ", ".join(str(key[part]) for part in ("method", "model", "dataset") if key[part] is not None)
         notes.append(f"{name}: {len(rows)} rows differ in configuration and are kept apart")
         _distinguish(rows)
     return rows
+
+
+def is_on_target(run: Finished) -> bool:
+    """Tell whether a run ended with the sparsity asked for; runs of earlier versions do not say, and count as such."""
+    return run.result.get("target_reached") is not False
 
 
 def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:

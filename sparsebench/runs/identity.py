@@ -58,6 +58,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.score": ({"_target_": "magnitude", "_partial_": True},),
+    "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }
 """Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
 

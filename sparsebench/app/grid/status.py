@@ -118,8 +118,14 @@ def _lives(manifest: dict[str, Any]) -> bool:
 def _standing(folder: Path, name: str) -> Standing:
     if is_finished(folder):
         result = _read(folder / "result.json")
+        missed = result.get("target_reached") is False
         return Standing(
-            name=name, state="done", progress=1.0, seconds=result.get("seconds"), accuracy=result.get("test_accuracy")
+            name=name,
+            state="done",
+            progress=1.0,
+            seconds=result.get("seconds"),
+            accuracy=result.get("test_accuracy"),
+            words=f"ended at sparsity {result.get('sparsity', 0):.4f}, not as asked for" if missed else "",
         )
     sign = running(folder)
     if is_busy(folder):

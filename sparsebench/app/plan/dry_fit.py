@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -24,9 +24,8 @@ from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.fits import Setup, State
-from sparsebench.methods.base import Clock, Masked, Method, Probe
+from sparsebench.methods.base import Clock, Method, Probe
 from sparsebench.methods.executor import Executor
-from sparsebench.methods.static import draw_scores
 from sparsebench.sparse import SparseModel
 
 FEW = 40
@@ -89,19 +88,12 @@ class Sketch:
         try:
             self.method.start(self.net, probe)
         except _NeedsData:
-            self.net.set_masks(self._drawn())
+            self.net.set_masks(self.method.draw_masks(self.net))
             self._estimated()
-        if self.method.budget_holds == "never" and type(self.method) is not Method:
+        if self.method.budget_holds == "never":
             self.notes[:] = [EMERGES]
-        if getattr(self.method, "redistribute", False):
+        if self.method.moves_budget:
             self.notes.append(MOVES)
-
-    def _drawn(self) -> dict[str, Tensor]:
-        """Return random masks that spend the method's budget: data would choose others, of the same size."""
-        scores = draw_scores(self.net, "start")
-        if not isinstance(self.method, Masked):
-            return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-        return self.method.pattern.keep(scores, self.method.budget(self.net))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -139,8 +131,7 @@ class Sketch:
 
     def _estimated(self) -> None:
         """Note that layers compete for one budget, by values that training decides."""
-        together = not isinstance(self.method, Masked) or isinstance(self.method.budget(self.net), int)
-        if together and not self.notes:
+        if not isinstance(self.method.budget(self.net), Mapping) and not self.notes:
             self.notes.append(ESTIMATED)
 
     def _events(self) -> list[int]:

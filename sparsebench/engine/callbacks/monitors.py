@@ -12,8 +12,6 @@ import torch
 from sparsebench.cost.speed import Stopwatch
 from sparsebench.engine.sparsity import Sparsity
 from sparsebench.engine.steps import loss_of
-from sparsebench.methods import SET, Clock, Method
-from sparsebench.methods.base import Masked
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
@@ -46,7 +44,7 @@ class SparsityMonitor(L.Callback):
             "dead_units": float(sum(dead_units(net).values())),
             "collapsed_layers": float(len(collapsed_layers(net))),
         }
-        quiet |= aims(self.sparsity.method, self.sparsity.clock)
+        quiet |= self.sparsity.method.targets(self.sparsity.clock)
         if ledger is not None:
             quiet |= {"train_flops": float(ledger.train_flops), "train_flops_ratio": ledger.train_flops_ratio}
         if self.per_layer:
@@ -57,21 +55,6 @@ class SparsityMonitor(L.Callback):
         # equal on all ranks, so that one rank speaks for all
         pl_module.log_dict(shown, prog_bar=True, rank_zero_only=True)
         pl_module.log_dict(quiet, rank_zero_only=True)
-
-
-def aims(method: Method, clock: Clock) -> dict[str, float]:
-    """Return what a method is after at this moment: its final sparsity, and the share that an update would drop.
-
-    Only what the method states is returned: no sparsity where it emerges, no share where a method drops by a rule of
-    its own; no share after its last update either.
-    """
-    found: dict[str, float] = {}
-    if isinstance(method, Masked):
-        found["sparsity_target"] = 1 - method.density
-    if isinstance(method, SET) and type(method).drop is SET.drop:
-        share = method.drop_schedule(method.drop_fraction, method.drop_fraction_end, clock.between(0.0, method.until))
-        found["drop_fraction"] = share if clock.progress < method.until else 0.0
-    return found
 
 
 class GradientFlow(L.Callback):
