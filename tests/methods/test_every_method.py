@@ -121,9 +121,9 @@ class Stopped(Exception):
 class Subject:
     """A method and its short fits, each made when it is first asked for."""
 
-    def __init__(self, name: str, folder: Path, model: str = "mlp") -> None:
+    def __init__(self, name: str, folder: Path, model: str = "mlp", *overrides: str) -> None:
         self.name, self.folder = name, folder
-        self.config = compose_config([f"method={name}", *SETTINGS, *MODELS[model]])
+        self.config = compose_config([f"method={name}", *SETTINGS, *MODELS[model], *overrides])
         self.method: Method = build_setup(self.config).method
 
     def run(self, name, *callbacks, trainer=None, save_steps=None):
@@ -243,6 +243,22 @@ def test_resumes_bit_for_bit_in_mid_epoch(subject):
     }
     rows = [(subject.folder / name / "metrics.csv").read_text() for name in ("plain", "resumed")]
     assert rows[0] == rows[1]
+
+
+def test_goes_with_wrapped_optimizers_and_resumes(subject):
+    promised(subject, "resume")
+    if "regularizer" in subject.config["optimizer"]:
+        pytest.skip("its own optimizer computes the weights from a dual: nothing else may change them")
+    folder = subject.folder / "wrapped"
+    folder.mkdir()
+    wrapped = Subject(subject.name, folder, "mlp", "optimizer=ham", "optimizer@optimizer.base=sparse_opt")
+    state, watch = wrapped.plain
+    assert digest(state.weights) != digest(subject.plain[0].weights)
+    assert watch.revived == []
+    wrapped.meets_budget(state)
+    with pytest.raises(Stopped):
+        wrapped.fit("resumed", Watch(stop_at=PER_EPOCH + 5), save_steps=5)
+    assert digest(wrapped.fit("resumed", Watch(), save_steps=5).weights) == digest(state.weights)
 
 
 def test_repeats_bit_for_bit(subject):

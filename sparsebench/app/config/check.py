@@ -31,7 +31,10 @@ HYDRA = ("hydra.launcher", "hydra.sweeper")
 
 
 def normalise(arguments: list[str]) -> list[str]:
-    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, and ``+experiment=x`` to ``experiment=x``."""
+    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, ``+experiment=x`` to ``experiment=x``, and wrapped options.
+
+    ``optimizer.base=adam`` chooses the optimizer that a wrapper steps: ``optimizer@optimizer.base=adam`` to Hydra.
+    """
     translated: list[str] = []
     known = set(groups())
     for argument in arguments:
@@ -42,6 +45,8 @@ def normalise(arguments: list[str]) -> list[str]:
             print(f"sparsebench: density={value} is read as {argument}")
         elif found and key.startswith("+") and key.lstrip("+") in known:
             argument = argument.lstrip("+")
+        elif found and re.fullmatch(r"optimizer(\.base)+", key):  # an option of a group, which Hydra writes with an @
+            argument = f"optimizer@{key}={value}"
         translated.append(argument)
     return translated
 
@@ -65,13 +70,14 @@ def check_overrides(arguments: list[str]) -> None:
         if key == "sparsity":
             for share in value.split(","):
                 _number(key, share)
-        if key not in known:
+        group = key.partition("@")[0]
+        if group not in known:
             continue
-        offered = options(key, folders)
+        offered = options(group, folders)
         for choice in value.split(","):
             if choice not in offered and choice not in ("null", ""):
                 raise ValueError(
-                    f"unknown {key} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
+                    f"unknown {group} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
                 )
 
 
