@@ -37,6 +37,7 @@ SETTINGS = [
     "every=3", f"trainer.max_epochs={EPOCHS}", "trainer.accelerator=cpu", "progress=none",
 ]  # fmt: skip
 MODELS = {"mlp": ["model=mlp", "model.hidden=[24]"], "cnn": ["model=digits_cnn", "model.width=8"]}
+WRAPPED = ["optimizer=ham", "optimizer@optimizer.base=sparse_opt", "optimizer.lr=0.02"]
 PROMISES = ("budget", "resume", "ranks", "accumulation", "bf16", "skip", "zeros", "growth", "export")
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 
@@ -251,7 +252,7 @@ def test_goes_with_wrapped_optimizers_and_resumes(subject):
         pytest.skip("its own optimizer computes the weights from a dual: nothing else may change them")
     folder = subject.folder / "wrapped"
     folder.mkdir()
-    wrapped = Subject(subject.name, folder, "mlp", "optimizer=ham", "optimizer@optimizer.base=sparse_opt")
+    wrapped = Subject(subject.name, folder, "mlp", *WRAPPED)
     state, watch = wrapped.plain
     assert digest(state.weights) != digest(subject.plain[0].weights)
     assert watch.revived == []

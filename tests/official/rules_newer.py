@@ -1,4 +1,4 @@
-"""Published rules from 2020 on, evaluated straight: trainable thresholds, GSE, CHTs and Powerpropagation."""
+"""Published rules from 2020 on, evaluated straight: trainable thresholds, GSE and CHTs."""
 
 from __future__ import annotations
 
@@ -134,15 +134,3 @@ def communities(links: Tensor) -> Tensor:
                 inside = sum(on[b][a] for a in mine)
                 scores[u, v] += (1 + inside) / (1 + sum(on[b][a] for a in inputs if a != v and a not in mine))
     return scores
-
-
-def powerprop(world: World) -> Iterator[int]:
-    """Powerpropagation: the network sees v |v|; at step 6 the 24 largest of all layers stay."""
-    v = {name: torch.sign(w) * w.abs().sqrt() for name, w in world.w.items()}
-    world.w = v
-    for step in range(1, STEPS + 1):
-        gradient = world.gradient({name: value * value.abs() for name, value in world.w.items()}, step - 1)
-        world.sgd(world.masked({name: 2 * world.w[name].abs() * slope for name, slope in gradient.items()}))
-        if step == 6:
-            world.adopt(largest_of_all({name: value.abs() ** 2 for name, value in world.w.items()}, 24))
-        yield step
