@@ -1,4 +1,4 @@
-"""What a method learns beside the network, scores or thresholds: with the weights' optimizer, or one of its own."""
+"""Scores or thresholds that a method learns beside the network, in the weights' optimizer or a separate one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sparsebench.sparse import SparseModel
 
 
 def create_learned(net: SparseModel, method: Method) -> None:
-    """Make parameters of the initial values."""
+    """Create parameters from the method's initial values."""
     net.learned = {name: Parameter(value) for name, value in method.learned(net).items()}
 
 
 def announce_learned(module: L.LightningModule, net: SparseModel, method: Method) -> None:
-    """Tell a module that can optimize more than its own parameters what to take along."""
+    """Pass learned parameters to a module that can optimize more than its own parameters."""
     if net.learned and isinstance(module, OptimizesMore):
         own = _own_optimizer(net, method)
         groups = [_group(net, method)] if own is None else []
@@ -28,7 +28,7 @@ def announce_learned(module: L.LightningModule, net: SparseModel, method: Method
 
 
 def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, method: Method) -> Optimizer:
-    """Let an optimizer of the trainer train what the module has not taken along; return the one that does."""
+    """Add learned parameters that the module did not include to an optimizer, and return that optimizer."""
     held = {id(p) for one in trainer.optimizers for group in one.param_groups for p in group["params"]}
     if all(id(p) in held for p in net.learned.values()):
         return optimizer
@@ -44,7 +44,7 @@ def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, me
 
 
 def extend_schedule(scheduler: Any, optimizer: Optimizer) -> None:
-    """Let a scheduler that was made before know the group that an optimizer has got since."""
+    """Extend a scheduler by a parameter group added to its optimizer later."""
     for part in getattr(scheduler, "_schedulers", ()):  # a chain or a sequence of schedulers
         extend_schedule(part, optimizer)
     if scheduler.optimizer is not optimizer or "base_lrs" not in vars(scheduler):

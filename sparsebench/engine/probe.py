@@ -1,4 +1,4 @@
-"""Build the Probe: what a method may ask of network and data before the first step."""
+"""Build the probe through which a method may query network and data before the first step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchmetrics import Metric
 
 from sparsebench.engine.sample import balanced_batches, first_batches
@@ -24,7 +25,7 @@ from sparsebench.methods.evaluation import tempered as tempered
 
 @dataclass(frozen=True)
 class CountingProbe(Probe):
-    """A probe that counts what is asked of it.
+    """A probe that counts the passes it is asked for.
 
     Attributes:
         samples: -> samples that have passed through the network so far, once for each evaluation.
@@ -80,11 +81,11 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and without a trace."""
+    """Evaluate in full precision without a trace, by code that has second derivatives (no fused attention)."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
-    with silenced(module), evaluating(module), full, eager:
+    with silenced(module), evaluating(module), full, eager, sdpa_kernel(SDPBackend.MATH):
         yield
     for part in module.modules():
         if isinstance(part, Metric):

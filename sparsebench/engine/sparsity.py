@@ -49,6 +49,7 @@ from sparsebench.engine.steps import (
     restore_steps,
     route_steps,
     samples_in,
+    spare_empty_steps,
     steps_taken,
     will_skip,
 )
@@ -98,6 +99,7 @@ class Sparsity(SparsityState):
             route_steps(pl_module, self.module, self._loss, self._view, stage)
         if stage == "fit":
             refuse_sharding(trainer)
+            spare_empty_steps(pl_module)
             announce_learned(pl_module, self.net, self.method)
 
     def _loss(self, objective: Objective) -> Tensor:

@@ -1,4 +1,4 @@
-"""The state of the callback: what it is given, what others read of it, and what a checkpoint keeps."""
+"""State of the ``Sparsity`` callback: its inputs, its public attributes, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsebench.sparse import Prunable, SparseModel
 
 
 class SparsityState(L.Callback):
-    """What ``Sparsity`` knows between its hooks; see there for arguments and attributes."""
+    """State of ``Sparsity`` between hooks; see there for arguments and attributes."""
 
     def __init__(
         self,
@@ -62,20 +62,20 @@ class SparsityState(L.Callback):
 
     @property
     def net(self) -> SparseModel:
-        """The sparse state; exists from ``setup`` on."""
+        """The sparse state; exists after ``setup``."""
         if self._net is None:
             raise RuntimeError("the sparse state does not exist yet: it is created when fit starts")
         return self._net
 
     @property
     def clock(self) -> Clock:
-        """Steps taken, out of the budget."""
+        """Clock of the fit: steps taken, out of the budget."""
         assert self.total_steps is not None
         return Clock(self.step, self.total_steps)
 
     @property
     def target_reached(self) -> bool:
-        """Whether as many weights are active as the method has promised for the end; True where it promises none."""
+        """Whether as many weights are active as the method promised for the end; True without a promise."""
         return self._net is None or is_reached(self.method, self._net)
 
     def summary(self) -> str:
@@ -89,7 +89,7 @@ class SparsityState(L.Callback):
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return clock, sparse state and ledger, and what method they belong to."""
+        """Return clock, sparse state and ledger, with the identity of their method."""
         return {
             "step": self.step,
             "finished": self.finished,
@@ -101,7 +101,7 @@ class SparsityState(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; the method's ``start`` is not called again where it has been."""
+        """Restore the state that ``state_dict`` returned; ``start`` is not called again if it was called before."""
         if self._stage == "fit":
             check_resumption(state_dict.get("method", {}), self.method)
         self.step, self.finished = state_dict["step"], state_dict["finished"]

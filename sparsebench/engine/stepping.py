@@ -1,4 +1,4 @@
-"""When a step of the sparse parameters begins and when it is taken, whichever optimizers hold them."""
+"""Detect the beginning and the end of each step of the sparse parameters, for any number of optimizers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ELEMENTWISE = {
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:
-    """Tell whether an optimizer, or each of several, keeps zeros that have no gradient and no moments."""
+    """Return True if an optimizer, or each of several, keeps zeros that have no gradient and no moments."""
     parts = optimizer.optimizers if isinstance(optimizer, Joined) else [optimizer]
     return all(type(part).__name__ in ELEMENTWISE for part in parts)
 
 
 def find_holders(trainer: L.Trainer, net: SparseModel) -> list[Optimizer]:
-    """Return the optimizers that hold the sparse parameters; others of the trainer do not matter.
+    """Return the optimizers that hold the sparse parameters, ignoring the trainer's others.
 
     Raises:
         ValueError: no optimizer holds some of them: they would be pruned, regrown as zeros, and counted.
@@ -46,7 +46,7 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 
 class Joined(Optimizer):
-    """Several optimizers as methods see one: their groups, and the state of each parameter, wherever it lies."""
+    """Several optimizers presented to methods as one: all their groups, and the state of each parameter."""
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = list(optimizers)
@@ -54,17 +54,17 @@ class Joined(Optimizer):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The groups of all."""
+        """The parameter groups of all optimizers."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     @property
     def state(self) -> dict[Any, Any]:  # type: ignore[override]
-        """The state of all; its entries are the optimizers' own."""
+        """The state of all optimizers; its entries are the optimizers' own."""
         return defaultdict(dict, {p: found for optimizer in self.optimizers for p, found in optimizer.state.items()})
 
 
 class Stepping:
-    """Tell when a step begins and when it is taken; steps that nobody announces are heard of by hooks.
+    """Report the beginning and the end of each step; optimizer hooks detect steps that are not announced.
 
     Lightning announces a step once its gradients are complete. The raw optimizers of manual optimization
     (``self.optimizers(use_pl_optimizer=False)``) are not announced: a hook of their own does it. Where several
@@ -95,7 +95,7 @@ class Stepping:
         self._hooks += [optimizer.register_step_post_hook(self._after) for optimizer in self.optimizers]
 
     def announce(self, optimizer: Optimizer) -> None:
-        """Begin a step, unless another of the optimizers has begun it; a closure may be evaluated several times.
+        """Begin a step unless another optimizer has begun it; a closure may be evaluated several times.
 
         Raises:
             ValueError: optimizers that share the sparse parameters do not step in turn.
@@ -135,6 +135,6 @@ class Stepping:
             self._end(self.optimizer)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Remove the hooks from the optimizers."""
         for hook in self._hooks:
             hook.remove()

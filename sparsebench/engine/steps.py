@@ -1,4 +1,4 @@
-"""Run a module's own steps with other weights, without changing a weight in place."""
+"""Run a module's own steps with other weights without changing a weight in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.methods.base import Objective, Weights
 
 
 class Step(nn.Module):
-    """A module whose forward is a step of a LightningModule, so that ``functional_call`` can swap weights."""
+    """A module whose forward is a LightningModule's step, so that ``functional_call`` can swap weights."""
 
     def __init__(self, module: L.LightningModule, step: Callable[..., Any], prefix: str) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class Step(nn.Module):
         self._prefix = f"module.{prefix}." if prefix else "module."
 
     def forward(self, *args: Any) -> Any:
-        """Call the step."""
+        """Call the wrapped step."""
         return self._step(*args)
 
     def with_weights(self, weights: Mapping[str, Tensor], *args: Any) -> Any:
-        """Call the step with ``weights`` in the place of the parameters of those names."""
+        """Call the step with ``weights`` in place of the parameters with those names."""
         if not weights:
             return self._step(*args)
         swapped = {self._prefix + name: weight for name, weight in weights.items()}
@@ -42,7 +42,7 @@ EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": 
 def route_steps(
     module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights], stage: str
 ) -> None:
-    """Let training see a method's loss, and evaluation the weights that the method shows.
+    """Make training use a method's loss, and evaluation the weights that the method provides.
 
     Args:
         module: the module whose steps are meant.
@@ -64,9 +64,24 @@ def route_steps(
 
 
 def restore_steps(module: L.LightningModule) -> None:
-    """Give a module its own steps back."""
-    for step in ("training_step", *EVALUATIONS.values()):
+    """Give a module its own steps, and its own clipping, back."""
+    for step in ("training_step", "configure_gradient_clipping", *EVALUATIONS.values()):
         vars(module).pop(step, None)
+
+
+def spare_empty_steps(module: L.LightningModule) -> None:
+    """Let a module clip gradients only where there are some: an update in the place of a step leaves none.
+
+    Clipping by value, of lists of tensors, fails on an empty list.
+    """
+    clip = module.configure_gradient_clipping
+
+    def configure_gradient_clipping(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        held = (parameter.grad for group in optimizer.param_groups for parameter in group["params"])
+        if any(gradient is not None for gradient in held):
+            clip(optimizer, *args, **kwargs)
+
+    vars(module).update(configure_gradient_clipping=configure_gradient_clipping)
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:
@@ -107,7 +122,7 @@ def budget_of(trainer: L.Trainer, before: int = 0) -> int:
 
 
 def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
-    """Tell whether a gradient scaler will skip this step: some gradient of the optimizer is not finite."""
+    """Return True if a gradient scaler will skip this step: a gradient of the optimizer is not finite."""
     if getattr(trainer.precision_plugin, "scaler", None) is None:
         return False
     held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
@@ -124,13 +139,13 @@ def samples_in(batch: Any) -> int:
 
 
 def loss_of(output: Any) -> Tensor:
-    """Return the loss in what a training step returns: a tensor, or a mapping with ``loss``."""
+    """Return the loss from a training step's result: a tensor, or a mapping with ``loss``."""
     return output["loss"] if isinstance(output, Mapping) else output
 
 
 @contextlib.contextmanager
 def silenced(module: L.LightningModule) -> Iterator[None]:
-    """Ignore ``self.log`` calls: outside of Lightning's loops they raise."""
+    """Ignore ``self.log`` calls, which raise outside of Lightning's loops."""
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a fit was asked for and what it has reached: in numbers, in words, and layer by layer."""
+"""The requested and the reached sparsity of a fit: in numbers, in words, and layer by layer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Identity = dict[str, Any]
 
 
 def is_reached(method: Method, net: SparseModel) -> bool:
-    """Tell whether as many weights are active as the method has promised for the end; True where it promises none."""
+    """Return True if as many weights are active as the method promised for the end, or if it promised none."""
     promised, active = method.promised(net), sum(net.counts.values())
     return promised is None or active == promised or (active < promised and "budget" in method.exceptions)
 
 
 def describe_miss(method: Method, net: SparseModel, clock: Clock) -> str:
-    """Return one line with the sparsity that was reached, the one that was asked for, and when training ended."""
+    """Return one line with the sparsity reached, the sparsity requested, and the end of training."""
     size, promised = sum(p.numel() for p in net.params.values()), method.promised(net) or 0
     asked, early = 1 - promised / size, clock.step < clock.total
     when = f"training ended at step {clock.step} of {clock.total}" if early else f"after {clock.step} steps"
@@ -29,12 +29,12 @@ def describe_miss(method: Method, net: SparseModel, clock: Clock) -> str:
 
 
 def identify(method: Method) -> Identity:
-    """Return what a checkpoint remembers of the method that it belongs to."""
+    """Return the identity of a method as stored in checkpoints."""
     return {"name": type(method).__name__, "density": method.targets(Clock(0, 1)).get("sparsity_target")}
 
 
 def check_resumption(saved: Mapping[str, Any], method: Method) -> None:
-    """Refuse to go on with the masks of another method or density.
+    """Raise an error when resuming with the masks of another method or density.
 
     Raises:
         ValueError: which ones, and what to do.
@@ -54,7 +54,7 @@ def _say(kind: Mapping[str, Any]) -> str:
 
 
 def summarize(net: SparseModel) -> str:
-    """Return a table: each layer that may be sparse, its shape, its active weights and its sparsity."""
+    """Return a table of the layers that may be sparse: shape, active weights and sparsity of each."""
     counts = net.counts
     size = {name: p.numel() for name, p in net.params.items()}
     rows = [(name, "x".join(map(str, p.shape)), counts[name], size[name]) for name, p in net.params.items()]

@@ -1,4 +1,4 @@
-"""Gradients through sampled masks, and the sampling itself."""
+"""Sample Bernoulli masks and estimate gradients through them."""
 
 from typing import Literal, get_args
 
@@ -76,7 +76,7 @@ def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a boolean mask with independent entries, u < s with u uniform in [0, 1).
 
     The inequality is strict: probability 0 never draws a one and probability 1 always does. Numbers are drawn on the
-    generator's device in logical order, whatever the memory format, so a CPU generator gives one mask on all devices.
+    generator's device in logical order, in any memory format, so a CPU generator gives one mask on all devices.
     """
     uniform = torch.rand(probabilities.shape, generator=generator, device=generator.device, dtype=torch.float32)
     return uniform.to(probabilities.device) < probabilities.detach()

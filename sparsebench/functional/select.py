@@ -1,9 +1,9 @@
-"""Selections: from scores to boolean masks with exact counts.
+"""Convert scores to boolean masks with exact counts.
 
 Every function keeps exactly as many entries as it is told. Ties are broken by logical (row-major) index, the smaller
-index wins, whatever the memory format; the mask has the shape and the strides of the scores. NaN is an error,
+index wins, in any memory format; the mask has the shape and the strides of the scores. NaN is an error,
 infinities are legal scores. The order of a stable sort is reached without sorting: take everything above the threshold,
-then fill up from what equals it.
+then fill up with scores equal to it.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
     start = 0
     for name, value in scores.items():
-        # Cloned: a view would keep, and save, the masks of all tensors with each.
+        # Cloned: each view would keep, and save, the masks of all tensors.
         masks[name] = _shaped(chosen[start : start + value.numel()].clone(), value)
         start += value.numel()
     return masks
@@ -69,7 +69,7 @@ def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> di
 
 
 def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
-    """Mark the k largest scores among the marked entries; others are gathered away, never scored down."""
+    """Mark the k largest scores among the marked entries; no score, however low, stands for "excluded"."""
     chosen = torch.zeros(among.numel(), dtype=torch.bool, device=among.device)
     places = among.reshape(-1).nonzero().reshape(-1)
     chosen[places[keep_top(scores.reshape(-1)[places], k)]] = True
@@ -77,7 +77,7 @@ def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
 
 
 def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -> dict[str, Tensor]:
-    """Rank the units of all layers by score per weight, and take from the top what the budget pays for."""
+    """Rank the units of all layers by score per weight, and keep the best that fit into the budget."""
     means = {name: value / sizes[name] for name, value in sums.items()}
     order = torch.cat([value.reshape(-1) for value in means.values()]).sort(descending=True, stable=True).indices
     prices = torch.cat([torch.full((v.numel(),), sizes[n], device=order.device) for n, v in means.items()])
@@ -96,7 +96,7 @@ def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | Non
     Raises:
         ValueError: more than are off, or a score is NaN.
     """
-    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
+    # Candidates are gathered, never scored to zero: -inf and zero are valid scores.
     off = ~mask if avoid is None else ~mask & ~avoid
     if avoid is not None and count > (open_now := int(off.sum())):
         mask, count, off = mask | off, count - open_now, ~mask & ~off
@@ -106,7 +106,7 @@ def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | Non
 def drop_and_grow(
     mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
 ) -> Tensor:
-    """Drop the ``count`` active entries of smallest drop score, then grow as many of largest grow score.
+    """Drop the ``count`` active entries with the smallest drop score, then grow as many by largest grow score.
 
     Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows. The two halves,
     ``keep_top_among`` and ``grow_top_among``, are what the patterns run, on single weights or on whole units; methods
@@ -114,10 +114,10 @@ def drop_and_grow(
 
     Args:
         mask: Boolean, any shape.
-        drop_score: Same shape; looked at where the mask is on.
-        grow_score: Same shape; looked at where nothing is kept.
+        drop_score: Same shape; read where the mask is on.
+        grow_score: Same shape; read where no entry was kept.
         count: How many to exchange.
-        allow_regrow: Whether the just-dropped may grow again. If not, only what was off before may.
+        allow_regrow: Whether dropped entries may grow again at once. If not, only entries that were off before may.
 
     Returns:
         New boolean mask with as many ones as the old one.
@@ -153,7 +153,7 @@ def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> T
 
 
 def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give every empty layer its strongest weight, and take the weakest active one of the other layers for each.
+    """Give every empty layer its strongest weight, in exchange for the weakest active weight of the other layers.
 
     Args:
         masks: bool masks by layer.
@@ -184,7 +184,7 @@ def _strongest(strength: Tensor) -> int:
 
 
 def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Return layer and index of the weakest active weight among layers that can spare one."""
+    """Return layer and index of the weakest active weight among the layers with more than one."""
     best: tuple[float, str, int] | None = None
     for name, mask in masks.items():
         if int(mask.sum()) > 1:
@@ -197,7 +197,7 @@ def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tu
 
 
 def _flat(scores: Tensor, *, check: bool = True) -> Tensor:
-    """Lay the scores out in logical order."""
+    """Flatten the scores in logical order."""
     if check:
         reject_nan(scores)
     flat = scores.detach().reshape(-1)
@@ -205,7 +205,7 @@ def _flat(scores: Tensor, *, check: bool = True) -> Tensor:
 
 
 def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
-    """Bring a mask in logical order to the shape and the strides of a tensor."""
+    """Reshape a flat mask to the shape and the strides of a tensor."""
     mask = chosen.reshape(like.shape)
     if mask.stride() == like.stride():
         return mask
@@ -213,7 +213,7 @@ def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
 
 
 def _top(flat: Tensor, k: int) -> Tensor:
-    """Mark the k largest of a vector without NaN, ties by index."""
+    """Mark the k largest entries of a vector without NaN; ties go to the smaller index."""
     size = flat.numel()
     if not 0 <= k <= size:
         _refuse(k, size)
@@ -230,7 +230,7 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
     size = flat.numel()
     if flat.device.type == "cpu":
         return torch.kthvalue(flat, size - k + 1).values
-    # On accelerators kthvalue is slow; topk selects by radix. The shorter end is taken.
+    # On accelerators kthvalue is slow; topk selects by radix. The shorter side is selected.
     if 2 * k <= size:
         return torch.topk(flat, k, sorted=False).values.min()
     return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
@@ -238,9 +238,9 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
 
 def reject_nan(scores: Tensor, where: str = "") -> None:
     """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
-    # The maximum carries NaN on and needs no memory.
+    # The maximum propagates NaN and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
-        raise ValueError(f"a score{where} is NaN; look for a diverged loss or an overflow before ranking")
+        raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")
 
 
 def _refuse(k: int, size: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What differs from dense training: one family per file."""
+"""All training methods, one family per file."""
 
 from sparsebench.methods.ac_dc import ACDC
 from sparsebench.methods.at_init import SNIP, GraSP, MagnitudeInit, Random, SynFlow

@@ -1,4 +1,4 @@
-"""Settings of methods as people write them: refusals that say what to write, and a short way to show them."""
+"""Check the settings of methods, with errors that say how to write them, and format settings briefly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsebench.sparse.model import SparseModel
 
 
 def check_arguments(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Refuse settings by position, sparsity in the place of density, and names that the method does not have.
+    """Raise an error for positional settings, sparsity in place of density, and unknown names.
 
     Raises:
         ValueError: what to write instead.
@@ -34,7 +34,7 @@ def check_arguments(kind: type, given: tuple[Any, ...], options: dict[str, Any])
 
 
 def check_method(given: Any) -> None:
-    """Refuse what is no method: a name, or a class that was not called.
+    """Raise an error for anything but a method, such as a name or a class that was not called.
 
     Raises:
         ValueError: what to write instead.
@@ -54,7 +54,7 @@ def check_method(given: Any) -> None:
 
 
 def require_learned(method: object, net: SparseModel) -> None:
-    """Refuse to start without what a method learns beside the weights: it would fail later, with a riddle.
+    """Raise an early error if the parameters that a method learns beside the weights are missing.
 
     Raises:
         ValueError: what makes it.
@@ -67,7 +67,7 @@ def require_learned(method: object, net: SparseModel) -> None:
 
 
 class SettingsSignature:
-    """The signature of a method's class: that of the settings, although arguments are looked at before."""
+    """The signature of a method's class, which lists its settings although ``__new__`` checks the arguments first."""
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
         parameters = list(inspect.signature(owner.__init__).parameters.values())
@@ -75,7 +75,7 @@ class SettingsSignature:
 
 
 def shown(method: Any) -> str:
-    """Return a method with the settings that differ from its class's defaults, and its density."""
+    """Format a method with its density and the settings that differ from the defaults of its class."""
     told: list[str] = []
     for field in fields(method):
         value = getattr(method, field.name)

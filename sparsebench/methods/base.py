@@ -1,4 +1,4 @@
-"""Method: what differs from dense training, and what it answers about itself."""
+"""Method: the interface of all training methods, dense training being the default."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANYWHERE = Unstructured()
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Dense training. A subclass says what it does otherwise, and holds hyper-parameters only."""
+    """Dense training, and the base of all methods; subclasses hold hyper-parameters only."""
 
     paper: ClassVar[str] = ""
     """Key of its paper among those of ``results/published.yaml``; empty for what has none."""
@@ -58,25 +58,25 @@ class Method:
     __signature__: ClassVar[Any] = SettingsSignature()
 
     def __new__(cls, *given: Any, **options: Any) -> Self:
-        """Refuse settings that the method does not have, with a line that says what to write."""
+        """Raise an error for settings that the method does not have, with advice on the right ones."""
         check_arguments(cls, given, options)
         return super().__new__(cls)
 
     @property
     def moves_budget(self) -> bool:
-        """Whether weights move from one layer to another in training, at a constant total."""
+        """Whether weights move between layers during training, at a constant total."""
         return False
 
     def budget(self, net: SparseModel) -> Budget | None:
-        """Return how many weights the method has to spend, in each layer or in all; None where training decides."""
+        """Return the number of weights to keep, per layer or overall; None if it results from training."""
         del net
 
     def promised(self, net: SparseModel) -> int | None:
-        """Return how many weights (at most, if ``exceptions`` has ``budget``) training ends with; None: it decides."""
+        """Return the number of weights at the end (at most, if ``exceptions`` has ``budget``); None if unknown."""
         del net
 
     def targets(self, clock: Clock) -> dict[str, float]:
-        """Return what the method aims at, at this moment, by the names under which it is logged.
+        """Return the method's current targets under the names by which they are logged.
 
         ``sparsity_target``: the final sparsity, unless it follows from training; ``drop_fraction``: the share of the
         active weights that an update would drop, 0 after the last update.
@@ -85,20 +85,20 @@ class Method:
         return {}
 
     def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return random masks as large as the first ones: what a plan, which has no data, starts from."""
+        """Return random masks as large as the first ones, for plans, which have no data."""
         return {name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()}
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return initial values of scores or thresholds that are trained along with the weights."""
+        """Return initial values of scores or thresholds to be trained with the weights."""
         del net
         return {}
 
     def learned_options(self) -> dict[str, Any]:
-        """Return the optimizer options of what is learned, such as ``lr`` and ``weight_decay``."""
+        """Return the optimizer options of learned parameters, such as ``lr`` and ``weight_decay``."""
         return {"weight_decay": 0.0}
 
     def learned_optimizer(self, group: dict[str, Any]) -> Optimizer | None:
-        """Return an optimizer of its own for what is learned; None trains it with the weights' optimizer.
+        """Return a separate optimizer for learned parameters, or None to use the weights' optimizer.
 
         Args:
             group: the parameters with ``learned_options``.
@@ -109,7 +109,7 @@ class Method:
         """Choose the first masks; not called on resumption."""
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the weights that the forward pass sees in the place of the parameters; none by default.
+        """Return the weights used in the forward pass in place of the parameters; none by default.
 
         A method with computed zeros defines it once: training, evaluation and export all go through it.
         """
@@ -121,28 +121,28 @@ class Method:
         return objective(self.view(net))
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Act on gradients that are complete, unscaled, averaged over ranks, unclipped and still dense."""
+        """Process gradients that are complete, unscaled, averaged over ranks, unclipped and still dense."""
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Act once the weights have moved; ``clock.step`` counts the step just taken."""
+        """Update masks or weights after the step; ``clock.step`` counts the step just taken."""
 
     @torch.no_grad()
     def finish(self, net: SparseModel) -> None:
-        """Fix what is still random or soft, after the last step: by default store the weights that ``view`` shows."""
+        """Make masks and weights final after the last step; by default, store the weights of ``view``."""
         for name, weight in self.view(net).items():
             net.params[name].copy_(weight)
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """State which weights the passes of the step at ``clock`` need."""
+        """Return the weights needed by each pass of the step at ``clock``."""
         del net, clock
         return DENSE
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
-        """State which weights these passes really multiply by; None where the network runs at full size."""
+        """Return the weights that the passes really multiply by; None if the network runs at full size."""
         del net, clock
 
     def backend(self, net: SparseModel, execution: Execution) -> Backend:
-        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+        """Build the back end of the network requested by ``Sparsity(method, execution=...)``.
 
         Raises:
             ValueError: there is no such back end, or none for this method.
@@ -160,7 +160,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
-    """A network with stored zeros and a budget.
+    """Base class of methods with stored zeros and a budget.
 
     Args:
         density: share of the weights that stay, over all that may be sparse.
@@ -182,20 +182,20 @@ class Masked(Method):
             )
 
     def targets(self, clock: Clock) -> dict[str, float]:
-        """Return the sparsity that training ends with."""
+        """Return the sparsity at the end of training."""
         return {**super().targets(clock), "sparsity_target": 1 - self.density}
 
     def promised(self, net: SparseModel) -> int | None:
-        """Return the budget of all layers together, where the method meets it exactly."""
+        """Return the budget of all layers together, if the method reaches it exactly."""
         spent = None if self.budget_holds == "never" else self.budget(net)
         return sum(spent.values()) if isinstance(spent, Mapping) else spent
 
     def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return random masks that spend the budget."""
+        """Return random masks that use the whole budget."""
         return self.pattern.keep(draw_scores(net, "start"), self.budget(net))
 
     def budget(self, net: SparseModel, density: float | None = None) -> Budget:
-        """Return how many weights stay in each layer, or in all layers together for a global distribution.
+        """Return the number of weights kept in each layer, or overall for a global distribution.
 
         Raises:
             ValueError: the pattern contradicts the method's own density; others (on the way there) are approached.
@@ -208,7 +208,7 @@ class Masked(Method):
 
     @property
     def whole_outputs(self) -> bool:
-        """True when the pattern is whole output channels."""
+        """True when the pattern consists of whole output channels."""
         return self.pattern.whole_outputs
 
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
@@ -222,7 +222,7 @@ class Masked(Method):
             )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""
+        """Raise an error for an impossible budget before training; begin with every weight active."""
         del probe
         self.budget(net)
         net.set_masks({name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()})
@@ -239,7 +239,7 @@ class Masked(Method):
 
 
 def skip_step(optimizer: Optimizer) -> None:
-    """Turn the optimizer step under way into one that does nothing: no update, no momentum, no decay.
+    """Turn the current optimizer step into one that changes nothing: no update, no momentum, no decay.
 
     Optimizers pass over parameters without a gradient; scalers and clipping accept them.
     """

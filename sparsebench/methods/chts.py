@@ -20,7 +20,15 @@ from sparsebench.sparse.model import SparseModel
 
 BETWEEN = (nn.Dropout, nn.BatchNorm1d, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 """Modules that leave every neuron for itself: linear layers with only these between them are a chain."""
-FUNCTIONS = (functional.relu, functional.gelu, functional.silu, functional.dropout, torch.relu, torch.tanh, torch.sigmoid)
+FUNCTIONS = (
+    functional.relu,
+    functional.gelu,
+    functional.silu,
+    functional.dropout,
+    torch.relu,
+    torch.tanh,
+    torch.sigmoid,
+)
 """Functions of which the same is true."""
 
 

@@ -1,4 +1,4 @@
-"""How networks are run to score weights: modes, temperatures, and outputs on an input of ones."""
+"""Evaluation of networks for scoring: modes, temperatures, and outputs on an input of ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsebench.functional.score import Weights
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Generator[None]:
-    """Put a module in evaluation mode, and each of its parts back as it was."""
+    """Put a module in evaluation mode, and restore the mode of each part afterwards."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -29,7 +29,7 @@ def evaluating(module: nn.Module) -> Generator[None]:
 
 @contextlib.contextmanager
 def tempered(network: nn.Module, temperature: float) -> Generator[None]:
-    """Divide what a network returns by a temperature.
+    """Divide a network's outputs by a temperature.
 
     Raises:
         ValueError: the network returns no tensor, or was not called.
@@ -59,7 +59,7 @@ _NEEDS = "a temperature needs a network that returns logits; set the method's te
 
 @contextlib.contextmanager
 def batch_statistics(module: nn.Module) -> Generator[None]:
-    """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
+    """Make batch norms use the statistics of the batch, as in training, without updating the running ones."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
@@ -72,7 +72,7 @@ def batch_statistics(module: nn.Module) -> Generator[None]:
 
 
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:
-    """Return weights -> sum of outputs of a float64 copy whose whole state is positive, on an input of ones.
+    """Return a function of the weights: summed outputs of a positive float64 copy on an input of ones.
 
     A norm whose scale is zero throughout (zero-initialised residual branches) counts as one, since otherwise its
     branch would score zero and be pruned entirely.

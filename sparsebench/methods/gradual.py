@@ -1,4 +1,4 @@
-"""From dense to sparse in one run: gradual and one-shot pruning, by a score and along a curve that are values."""
+"""Pruning from dense to sparse in one run: gradual or one-shot, with score and curve as values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Masked):
-    """Prune in the course of training, by a score of the weights that are still active.
+    """Prune during training by a score of the active weights.
 
     Args:
         score: (objective, params) -> a number for each weight, of which the largest stay: ``magnitude``, ``snip``
@@ -40,17 +40,17 @@ class Scored(Masked):
             )
 
     def prunes(self, clock: Clock) -> bool:
-        """Tell whether weights are pruned at this moment."""
+        """Return True if weights are pruned at this moment."""
         raise NotImplementedError
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Remember the gradient where the score looks at it; then mask it."""
+        """Store the gradient if the score needs it, then mask it."""
         if self.prunes(clock.after) and _function(self.score) is not magnitude:
             net.memory["gradient"] = {name: slope.detach().clone() for name, slope in net.gradients().items()}
         super().before_step(net, clock, optimizer)
 
     def rank(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the scores; pruned weights come last, so that an active one of score 0 outranks them."""
+        """Return the scores, with pruned weights last, so that an active weight of score 0 outranks them."""
         slopes = net.memory.pop("gradient", {})
         scores = self.score(objective=linearized(slopes), params=dict(net.params))
         return {
@@ -92,24 +92,24 @@ class GMP(Scored):
             )
 
     def prunes(self, clock: Clock) -> bool:
-        """Tell whether this moment is on schedule; ``until`` is, whatever the period."""
+        """Return True if this moment is on schedule; ``until`` is, for any period."""
         last = clock.step == round(self.until * clock.total)
         return clock.due(self.every, self.start_at, self.until) or last
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Prune on schedule."""
+        """Prune if on schedule."""
         if self.prunes(clock):
             net.set_masks(self.prune(net, clock.between(self.start_at, self.until)), optimizer)
 
     def prune(self, net: SparseModel, progress: float) -> dict[str, Tensor]:
-        """Return masks of the largest scores at this progress, within the present ones."""
+        """Return masks of the largest scores at this progress, within the present masks."""
         share = thin(1.0, self.distribution(net.shapes, self.density), progress, self.schedule)
         return self.pattern.keep(self.rank(net), self.pattern.budget(net.shapes, share))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneShot(Scored):
-    """Train densely, remove the weights of smallest score at once, and go on with what is left (fine-tuning).
+    """Train densely, remove the weights with the smallest scores at once, and fine-tune the others.
 
     Args:
         at: moment of pruning, as a fraction of the budget.
@@ -126,17 +126,17 @@ class OneShot(Scored):
             raise ValueError(f"at={self.at:g} is impossible: choose a share of the budget in (0, 1)")
 
     def prunes(self, clock: Clock) -> bool:
-        """Tell whether this is the moment."""
+        """Return True at the moment of pruning."""
         return clock.step == max(1, round(self.at * clock.total))
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Prune once."""
+        """Prune at the scheduled step."""
         if self.prunes(clock):
             net.set_masks(self.pattern.keep(self.rank(net), self.budget(net)), optimizer)
 
 
 def _function(score: Score) -> Any:
-    """Return the function itself, without options that are bound to it."""
+    """Return the function itself, without options bound to it."""
     return score.func if isinstance(score, partial) else score
 
 

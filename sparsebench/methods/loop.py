@@ -29,12 +29,14 @@ class _Call(nn.Module):
         self.module = module
 
     def forward(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Compute it."""
+        """Compute the result with the current weights."""
         return compute()
 
 
 class Loop:
-    """Train a network sparsely in a loop of one's own, with any method::
+    """Train a network sparsely in your own training loop, with any method.
+
+    Example::
 
         loop = Loop(RigL(density=0.1), model, optimizer, total=steps)
         for images, labels in batches:
@@ -97,12 +99,12 @@ class Loop:
         return self.method.loss(self.net, lambda weights: self._run(weights, compute))
 
     def evaluate(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what ``compute`` finds with the weights that the method shows at present, without gradients."""
+        """Return the result of ``compute`` with the weights that the method uses now, without gradients."""
         with torch.no_grad():
             return self._run(self.method.view(self.net), compute)
 
     def step(self) -> None:
-        """Let the method act on complete gradients, take the step, let it act again; clear the gradients."""
+        """Process complete gradients, take the step, process its result, and clear the gradients."""
         self.method.before_step(self.net, self.clock, self.optimizer)
         self.optimizer.step()
         self.taken += 1
@@ -112,7 +114,7 @@ class Loop:
         self.optimizer.zero_grad()
 
     def finish(self) -> None:
-        """Fix what is still random or soft, and store the final weights in the network."""
+        """Make masks and weights final, and store the final weights in the network."""
         self.method.finish(self.net)
 
     def _run(self, weights: Weights, compute: Callable[[], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a method may ask of network and data before the first step."""
+"""The probe: a method's access to network and data before the first step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ScoreMode = Literal["eval", "train"]
 
 
 class Objectives(Protocol):
-    """Objectives to score with: functions from weights to the loss of a batch, the same on every rank."""
+    """Objectives for scoring: functions from weights to the loss of a batch, the same on every rank."""
 
     def __call__(
         self, number: int, *, temperature: float = 1.0, mode: ScoreMode = "eval", per_class: int | None = None
     ) -> Sequence[Objective]:
-        """Return the objectives of some training batches, evaluated in full precision.
+        """Return the objectives of the requested training batches, evaluated in full precision.
 
         Args:
             number: of batches.
@@ -33,7 +33,7 @@ class Objectives(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """What a method may ask of network and data before the first step, in full precision.
+    """Access to network and data before the first step, in full precision.
 
     Attributes:
         objectives: number of batches -> as many objectives; see ``Objectives`` for what else may be asked.
@@ -48,7 +48,7 @@ class Probe:
     def ask(
         self, number: int, *, temperature: float = 1.0, mode: ScoreMode = "eval", per_class: int | None = None
     ) -> Sequence[Objective]:
-        """Return objectives, naming only what is out of the ordinary: a probe of one's own need not know the rest."""
+        """Return objectives, passing only non-default arguments, so that custom probes may ignore the others."""
         asked: dict[str, Any] = {} if temperature == 1 else {"temperature": temperature}
         asked |= {} if mode == "eval" else {"mode": mode}
         asked |= {} if per_class is None else {"per_class": per_class}
@@ -56,7 +56,7 @@ class Probe:
 
 
 def check_sample(batches: int | None, per_class: int | None, mode: str) -> None:
-    """Refuse samples and modes that are none."""
+    """Raise an error for invalid samples and modes."""
     for name, value in (("batches", batches), ("per_class", per_class)):
         if value is not None:
             at_least_one(name, value)
@@ -64,6 +64,6 @@ def check_sample(batches: int | None, per_class: int | None, mode: str) -> None:
 
 
 def at_least_one(name: str, value: int) -> None:
-    """Refuse numbers below 1."""
+    """Raise an error for numbers below 1."""
     if value < 1:
         raise ValueError(f"{name} {value} is impossible: choose a whole number of at least 1")

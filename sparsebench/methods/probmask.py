@@ -1,4 +1,4 @@
-"""ProbMask: learn which weights live through relaxed masks (Zhou et al. 2021)."""
+"""ProbMask: learn which weights to keep through relaxed masks (Zhou et al. 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class ProbMask(DrawnMasks):
-    """Learn which weights live by the chain rule through relaxed masks (Zhou et al. 2021).
+    """Learn which weights to keep by the chain rule through relaxed masks (Zhou et al. 2021).
 
     A relaxed mask is ``sigmoid(T (logit s + logistic noise))``. T, an inverse temperature, rises from 1 to
     ``1 / sharpest`` over training, so that masks harden. Every pass is dense.

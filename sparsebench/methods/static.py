@@ -1,4 +1,4 @@
-"""Dense training, and training with masks that are chosen once."""
+"""Dense training, and training with masks chosen once."""
 
 from __future__ import annotations
 

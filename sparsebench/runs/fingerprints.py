@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.walk import walk
+
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "Digits", "Synthetic")
 """Data sets of ours that check their files against published checksums, or bring their images along."""
 _INSIDE = {"TinyImageNet": "tiny-imagenet-200", "MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw"}
@@ -63,8 +65,7 @@ def tree(folder: Path) -> str:
     Of a folder of few files, as of sets in one archive each, the contents count as well.
     """
     hashed, files = hashlib.blake2b(digest_size=4), 0
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, folders, names in walk(folder):
         names = sorted(name for name in names if not name.startswith("."))
         hashed.update(f"{os.path.relpath(place, folder)}\0{len(names)}\0".encode())
         for path in (Path(place, name) for name in names):

@@ -70,7 +70,18 @@ def test_flags_and_folders(tmp_path, monkeypatch):
     assert complete("sparsebench completion ") == sorted(SCRIPTS)
 
 
-PARSED = ("report", "compare", "dashboard", "status", "export", "bench channels", "bench execution", "build-kernels")
+PARSED = (
+    "report",
+    "compare",
+    "dashboard",
+    "status",
+    "clean",
+    "export",
+    "reproduce",
+    "bench channels",
+    "bench execution",
+    "build-kernels",
+)
 
 
 @pytest.mark.parametrize("verb", PARSED)

@@ -244,7 +244,7 @@ def test_holds_tells_2_to_4():
 
 
 def test_groups_refuse_unequal_growth():
-    with pytest.raises(ValueError, match="cannot be shared equally by 2 groups"):
+    with pytest.raises(ValueError, match="cannot be divided equally over 2 groups"):
         FanIn().grow(torch.zeros(2, 4).bool(), torch.zeros(2, 4), 3)
 
 

@@ -24,7 +24,7 @@ def options(group: str, folders: list[Path] | None = None) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders or [conf_dir()]:
         for path in sorted((folder / group).rglob("*.yaml")):
-            comments = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+            comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
             said = [line[2:] for line in comments if not line.startswith("# @")]
             found[path.relative_to(folder / group).with_suffix("").as_posix()] = said[0] if said else ""
     return found

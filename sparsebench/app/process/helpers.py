@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebench.app.process.sockets import shorten_socket_folder
+from sparsebench.runs.folder import RunFolder
+
 if TYPE_CHECKING:
     from sparsebench.fits import Run
 
@@ -60,14 +63,13 @@ def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]
 def help_out(folder: Path) -> None:
     """Execute the recipe of a run as a helper: no test, no result."""
     _die_with(int(os.environ[MARK]))
-    import yaml
-
     from sparsebench.app.config.build import build_recipe, build_run
     from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.console import quieten
 
-    config = lift_workers(yaml.safe_load((folder / "config.yaml").read_text()))
+    config = lift_workers(RunFolder(folder).config())
     quieten()
+    shorten_socket_folder()
     build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 
 
@@ -84,7 +86,7 @@ def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
     own = {"CUDA_VISIBLE_DEVICES": _device(number % devices)} if devices > 1 else {}
     environment = {**os.environ, **threads, **own, MARK: str(os.getpid())}
     command = [sys.executable, "-m", "sparsebench.app.process.helpers", str(folder)]
-    with (folder / f"helper{number}.log").open("wb") as log:
+    with RunFolder(folder).helper_log(number).open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 

@@ -18,6 +18,7 @@ from multiprocessing import connection
 from typing import Any
 
 from sparsebench.app.process.placement import Place
+from sparsebench.app.process.sockets import shorten_socket_folder
 
 _WARM = [
     "sparsebench.app.config.build",
@@ -40,6 +41,7 @@ def warm_up(place: Place) -> None:
     """Start the server from which workers are forked; it imports while this process does something else."""
     from multiprocessing.forkserver import ensure_running
 
+    shorten_socket_folder()
     with _environment(place):
         multiprocessing.get_context("forkserver").set_forkserver_preload(_WARM)
         ensure_running()
@@ -150,7 +152,7 @@ def _settle(place: Place) -> None:
     """Take the place, die with the launch, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    if place.cores:
+    if place.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, place.cores)
     if place.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpus

@@ -38,7 +38,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     print(table(rows))
     if options.json:
         said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 @dataclass(kw_only=True)
