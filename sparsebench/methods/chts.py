@@ -133,7 +133,7 @@ def chains(net: SparseModel) -> list[tuple[str, str]]:
         nodes = list(symbolic_trace(net.module).graph.nodes)
     except (TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
         return []
-    modules = dict(net.module.named_modules())
+    modules = dict(net.module.named_modules())  # pyright: ignore
     pairs: list[tuple[str, str]] = []
     for node in nodes:
         if _linear(node, modules):

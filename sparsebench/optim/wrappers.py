@@ -1,7 +1,7 @@
 """Rules that act on the weights or gradients of another optimizer: HAM after its step, SparseOpt before it.
 
-Each builds the optimizer that it is given and adds a hook to its step. The result is that very optimizer: parameter groups,
-state and state dict are its own, so that checkpoints, schedules and gradient scalers see nothing new.
+Each builds the optimizer that it is given and adds a hook to its step. The result is that very optimizer: parameter
+groups, state and state dict are its own, so that checkpoints, schedules and gradient scalers see nothing new.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ Build = Callable[..., Optimizer]
 def ham(
     params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0, *, alpha: float = 200.0, beta: float = 1e-3
 ) -> Optimizer:
-    """Build an optimizer whose every step is followed by a hyperbolic one, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
+    """Build an optimizer whose steps are followed by hyperbolic ones, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
 
-    It acts on tensors of two or more dimensions that have a gradient g, that of the step; the exponent is clamped to
+    They act on tensors of two or more dimensions that have a gradient g, that of the step; the exponent is clamped to
     [-5, 5]. A weight at zero stays there, so masks hold.
 
     Args:

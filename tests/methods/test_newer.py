@@ -3,8 +3,8 @@
 import pytest
 import torch
 from noise import random_layers
-from toy import Toy, run
 from torch import nn
+from toy import Toy, run
 
 from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import long_tailed_step
@@ -68,14 +68,14 @@ def test_what_is_refused_says_what_to_write(make, words):
 def test_gse_grows_candidates_only_and_keeps_its_budget(scope):
     toy = Toy(widths=(20, 20, 20))
     method = GSE(density=0.2, scope=scope, distribution=uniform, every=1, until=1.0, drop_fraction_end=0.2)
-    before, layers = None, set()
+    net, before, layers = SparseModel(toy.net.params), {}, set()
     for step in toy.train(method, 20):
-        if before is not None and step < 20:
+        if before and step < 20:
             net.masks, net._counts = before, {}
             allowed = {name: method.candidates(net, name, step) for name in before}
             assert all(not (toy.net.masks[n] & ~before[n] & ~allowed[n]).any() for n in before)
             assert any((toy.net.masks[n] & ~before[n]).any() for n in before)
-        net, before = SparseModel(toy.net.params), {n: mask.clone() for n, mask in toy.net.masks.items()}
+        before = {n: mask.clone() for n, mask in toy.net.masks.items()}
         layers.add(tuple(toy.net.counts.values()))
         assert sum(toy.net.counts.values()) == sum(method.budget(toy.net).values())
     assert (len(layers) > 1) == (scope == "global")

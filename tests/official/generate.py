@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from rules_drawn import probmask, vr_pge
-from rules_newer import chts, dst_thresholds, gse
 from rules_moving import cht, deep_r, dsr, dst_ee, mest, rigl, rigl_itop, set_, snfs, srigl
+from rules_newer import chts, dst_thresholds, gse
 from rules_still import ac_dc, gmp, granet, grasp, linbreg, snip, sr_ste, str_, synflow, top_kast
 from world import World
 

@@ -113,7 +113,7 @@ def chts(world: World) -> Iterator[int]:
 
 
 def drawn(weights: Tensor, count: int, *path: int | str) -> Tensor:
-    """Places drawn without replacement: the first to arrive, each after an exponential time at the rate of its weight."""
+    """Places drawn without replacement: the first to arrive, each at the rate of its weight."""
     times = -torch.rand(weights.shape, generator=generator(SEED, *path), dtype=torch.float64).log()
     return largest(-(times / weights), count, weights > 0)
 

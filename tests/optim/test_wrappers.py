@@ -1,4 +1,4 @@
-"""HAM and SparseOpt beside a straight evaluation of their rules, with fused optimizers, closures, masks and checkpoints."""
+"""HAM and SparseOpt beside a straight evaluation of their rules, with closures, zeros and checkpoints."""
 
 import copy
 import math
