@@ -38,6 +38,7 @@ SETTINGS = [
 ]  # fmt: skip
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 MODELS = {"mlp": ["model=mlp", "model.hidden=[24]"], "cnn": ["model=digits_cnn", "model.width=8"]}
+WRAPPED = ["optimizer=ham", "optimizer@optimizer.base=sparse_opt", "optimizer.lr=0.02"]
 PROMISES = ("budget", "resume", "ranks", "accumulation", "bf16", "skip", "zeros", "growth", "export")
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 
@@ -122,10 +123,10 @@ class Stopped(Exception):
 class Subject:
     """A method and its short fits, each made when it is first asked for."""
 
-    def __init__(self, name: str, folder: Path, model: str = "mlp", device: str = "cpu") -> None:
+    def __init__(self, name: str, folder: Path, model: str = "mlp", *overrides: str, device: str = "cpu") -> None:
         self.name, self.folder, self.device = name, folder, device
         where = f"trainer.accelerator={ACCELERATORS[device]}"
-        self.config = compose_config([f"method={name}", *SETTINGS, where, *MODELS[model]])
+        self.config = compose_config([f"method={name}", *SETTINGS, where, *MODELS[model], *overrides])
         self.method: Method = build_setup(self.config).method
 
     def run(self, name, *callbacks, trainer=None, save_steps=None):
@@ -200,7 +201,7 @@ def convolutional(subject):
     """The same method on a network with convolutions and batch norm."""
     folder = subject.folder / "cnn"
     folder.mkdir()
-    return Subject(subject.name, folder, "cnn", subject.device)
+    return Subject(subject.name, folder, "cnn", device=subject.device)
 
 
 def promised(subject, promise):
@@ -253,6 +254,22 @@ def test_resumes_bit_for_bit_in_mid_epoch(subject):
     }
     rows = [(subject.folder / name / "metrics.csv").read_text() for name in ("plain", "resumed")]
     assert rows[0] == rows[1]
+
+
+def test_goes_with_wrapped_optimizers_and_resumes(subject):
+    promised(subject, "resume")
+    if "regularizer" in subject.config["optimizer"]:
+        pytest.skip("its own optimizer computes the weights from a dual: nothing else may change them")
+    folder = subject.folder / "wrapped"
+    folder.mkdir()
+    wrapped = Subject(subject.name, folder, "mlp", *WRAPPED, device=subject.device)
+    state, watch = wrapped.plain
+    assert digest(state.weights) != digest(subject.plain[0].weights)
+    assert watch.revived == []
+    wrapped.meets_budget(state)
+    with pytest.raises(Stopped):
+        wrapped.fit("resumed", Watch(stop_at=PER_EPOCH + 5), save_steps=5)
+    assert digest(wrapped.fit("resumed", Watch(), save_steps=5).weights) == digest(state.weights)
 
 
 def test_repeats_bit_for_bit(subject):

@@ -33,7 +33,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 def normalise(arguments: list[str]) -> list[str]:
     """Return a command line in Hydra's order: overrides first, options such as ``-m`` after them.
 
-    ``density=0.1`` becomes ``sparsity=0.9``, loudly, and ``+experiment=x`` becomes ``experiment=x``.
+    ``density=0.1`` becomes ``sparsity=0.9``, loudly, ``+experiment=x`` becomes ``experiment=x``, and
+    ``optimizer.base=adam``, the optimizer that a wrapper steps, ``optimizer@optimizer.base=adam``.
     """
     translated: list[str] = []
     known = set(groups())
@@ -45,6 +46,8 @@ def normalise(arguments: list[str]) -> list[str]:
             print(f"sparsebench: density={value} is read as {argument}")
         elif found and key.startswith("+") and key.lstrip("+") in known:
             argument = argument.lstrip("+")
+        elif found and re.fullmatch(r"optimizer(\.base)+", key):  # an option of a group, which Hydra writes with an @
+            argument = f"optimizer@{key}={value}"
         if not argument.isascii():
             argument = _quoted(argument)
         translated.append(argument)
@@ -91,13 +94,14 @@ def check_overrides(arguments: list[str]) -> None:
         if key == "sparsity":
             for share in value.split(","):
                 _number(key, share)
-        if key not in known:
+        group = key.partition("@")[0]
+        if group not in known:
             continue
-        offered = options(key, folders)
+        offered = options(group, folders)
         for choice in value.split(","):
             if choice not in offered and choice not in ("null", ""):
                 raise ValueError(
-                    f"unknown {key} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
+                    f"unknown {group} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
                 )
 
 
