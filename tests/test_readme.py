@@ -61,14 +61,14 @@ def test_the_bare_loop_trains_a_sparse_network():
     model = build("digits_cnn", classes=10, shape=(1, 8, 8))
     names = {
         "model": model,
-        "loss": nn.functional.cross_entropy,
-        "batches": data(),
-        "total": 4,
+        "criterion": nn.functional.cross_entropy,
+        "batches": list(data()),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
     }
     exec(blocks("README.md")[1], names)
-    assert abs(names["net"].density - 0.1) < 1e-4
-    assert all(bool((p[~names["net"].masks[n]] == 0).all()) for n, p in names["net"].params.items())
+    net = names["loop"].net
+    assert abs(net.density - 0.1) < 1e-4
+    assert all(bool((p[~net.masks[n]] == 0).all()) for n, p in net.params.items())
 
 
 def test_the_method_of_the_contributing_guide_rewires():
