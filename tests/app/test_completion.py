@@ -70,7 +70,10 @@ def test_flags_and_folders(tmp_path, monkeypatch):
     assert complete("sparsebench completion ") == sorted(SCRIPTS)
 
 
-PARSED = ("report", "compare", "dashboard", "status", "export", "bench channels", "bench execution", "build-kernels")
+PARSED = (
+    "report", "compare", "dashboard", "status", "evaluate", "export", "bench channels", "bench execution", "build-kernels",
+    "reproduce",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", PARSED)

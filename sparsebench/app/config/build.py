@@ -127,10 +127,9 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     for target in (Classifier, Setup):
         check_words(target, ours)
     data = build_data(config)
-    network = build(config["model"])
     prunable = build(config["prunable"])
     return Setup(
-        network=partial(_network, network, config["model"], data),
+        network=partial(_network, build(config["model"]), config["model"], data),
         data=data,
         classifier=partial(
             Classifier,
@@ -158,14 +157,19 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     )
 
 
-def _network(build_network: Callable[..., nn.Module], settings: Mapping[str, Any], data: Any) -> nn.Module:
+def build_network(config: Mapping[str, Any], data: Any) -> nn.Module:
+    """Build the untrained network for the classes and the shape of the data."""
+    return _network(build(config["model"]), config["model"], data)
+
+
+def _network(builder: Callable[..., nn.Module], settings: Mapping[str, Any], data: Any) -> nn.Module:
     """Build the network for the classes and the shape of the data.
 
     Raises:
         ValueError: it cannot be built for them.
     """
     try:
-        return build_network(classes=data.classes, shape=data.shape)
+        return builder(classes=data.classes, shape=data.shape)
     except (TypeError, AssertionError, RuntimeError) as error:
         name = settings.get("name") or settings["_target_"]
         raise ValueError(
