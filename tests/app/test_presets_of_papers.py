@@ -99,8 +99,9 @@ def test_two_steps_run_on_synthetic_images(cli, outputs, name):
     small = [] if "mnist" in name else ["model=cnn_fashion"]
     answer = cli(
         "train", f"experiment={name}", "debug=smoke", "dataset=synthetic", f"dataset.shape=[{channels},28,28]",
-        "dataset.classes=10", "dataset.batch_size=16", "dataset.train_size=160", "dataset.test_size=20",
-        "trainer.accelerator=cpu", "progress=none", *small,
+        "dataset.classes=10", "dataset.val_share=0.2", "dataset.batch_size=16", "dataset.train_size=160", "dataset.test_size=20",
+        "every=1", "trainer.max_epochs=-1",
+        "trainer.max_steps=2", "trainer.accelerator=cpu", "progress=none", *small,
     )  # fmt: skip
     assert (answer.code, answer.err) == (0, "")
     assert [path for path in disk_of(outputs) if path.endswith("DONE")]

@@ -15,7 +15,7 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
@@ -23,6 +23,7 @@ from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
+from sparsebench.fits.checkpoint_file import masks_in, start_state, zeros_of
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
 from sparsebench.runs.messages import did_you_mean
@@ -129,7 +130,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     data = build_data(config)
     prunable = build(config["prunable"])
     return Setup(
-        network=partial(_network, build(config["model"]), config["model"], data),
+        network=partial(started_network, config, data),
         data=data,
         classifier=partial(
             Classifier,
@@ -144,6 +145,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
         ),
         method=build(config["method"]),
         execution=_execution(config),
+        first_masks=partial(_first_masks, config, data, prunable) if config.get("masks_from") else None,
         trainer=partial(_trainer, **trainer),
         prunable=prunable,
         loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
@@ -155,6 +157,21 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
         save_seconds=ours["save_seconds"],
         save_steps=ours["save_steps"],
     )
+
+
+def started_network(config: Mapping[str, Any], data: Any) -> nn.Module:
+    """Build the network, with the weights of ``start_from`` where they are asked for."""
+    net = build_network(config, data)
+    if config.get("start_from"):
+        net.load_state_dict(start_state(Path(config["start_from"]), net)[0])
+    return net
+
+
+def _first_masks(config: Mapping[str, Any], data: Any, prunable: Prunable) -> Mapping[str, Tensor]:
+    """Return the masks of ``masks_from``, which ``method=given`` keeps."""
+    parameters = prunable.select(started_network(config, data))
+    place = config["masks_from"]
+    return zeros_of(parameters) if place == "zeros" else masks_in(Path(place), parameters)
 
 
 def build_network(config: Mapping[str, Any], data: Any) -> nn.Module:
