@@ -1,4 +1,4 @@
-"""Check every link inside the built documentation: the file exists, and so does the place in it.
+"""Check every link inside the built documentation: the file and the anchor must exist.
 
     python scripts/check_site.py docs/_build/html
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """Collect what a page links to, and the places in it that can be linked to."""
+    """Collect the links of a page and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note ids, names and links of an element."""
+        """Record ids, names and links of an element."""
         given = dict(attrs)
         self.places |= {value for name in ("id", "name") if (value := given.get(name))}
         link = given.get("src") or (given.get("href") if tag != "base" else None)
@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
 def faults(site: Path) -> tuple[list[str], int, int]:
     """Return the broken links of a site, and how many links point within it and out of it."""
-    pages = {path.resolve(): Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     broken, inside, outside = [], 0, 0
     for path, page in pages.items():
         for link in page.links:
@@ -54,7 +54,7 @@ def _reaches(where: Path, place: str, pages: Mapping[Path, Page]) -> bool:
 
 
 def main() -> None:
-    """Print the broken links and fail, or say how many links are sound."""
+    """Print the broken links and fail, or print the number of sound links."""
     broken, inside, outside = faults(Path(sys.argv[1]))
     if broken:
         sys.exit("\n".join(["links that lead nowhere:", *broken]))

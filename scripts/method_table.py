@@ -43,7 +43,7 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
 
 def target(path: Path) -> str:
     """Return the class of a method's YAML, following its defaults."""
-    values = yaml.safe_load(path.read_text())
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "_target_" in values:
         return values["_target_"]
     parents = [entry for entry in values.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
@@ -51,13 +51,13 @@ def target(path: Path) -> str:
 
 
 def class_of(path: Path) -> type:
-    """Import the class of a method's YAML."""
+    """Import the class in a method's YAML."""
     module, _, name = target(path).rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def family(method: type) -> str:
-    """Return the family of a method: its own, or that of its nearest base."""
+    """Return the family of a method: its own, or its nearest base's."""
     for base in method.__mro__:
         for key in (base.__name__, base.__module__.rpartition(".")[2]):
             if key in MEMBERS:
@@ -66,18 +66,20 @@ def family(method: type) -> str:
 
 
 def card_of(name: str) -> Path:
-    """Return the card of a method."""
+    """Return the path of a method's card."""
     found = [ROOT / "docs" / folder / f"{name}.md" for folder in ("methods", "recipes")]
     return found[1] if found[1].exists() else found[0]
 
 
 def row(path: Path, start: Path) -> str:
-    """Return the table row of a method, its link relative to a folder, checking its card."""
+    """Return the table row of a method, with its link relative to a folder, and check its card."""
     name, card = path.stem, card_of(path.stem)
-    sentence = next(line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line)
+    sentence = next(
+        line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ") and "@" not in line
+    )
     if not card.exists():
         sys.exit(f"{card.relative_to(ROOT)} is missing: every method has a card")
-    text = card.read_text()
+    text = card.read_text(encoding="utf-8")
     for section in SECTIONS:
         if section not in text:
             sys.exit(f"{card.relative_to(ROOT)} lacks the section {section!r}")
@@ -85,14 +87,14 @@ def row(path: Path, start: Path) -> str:
         sys.exit(f"{card.relative_to(ROOT)} does not say what conf/method/{name}.yaml says: {sentence!r}")
     method = class_of(path)
     budget = BUDGET[method.budget_holds]
-    if "budget" in method.exceptions:  # with its reason there
+    if "budget" in method.exceptions:  # with its reason
         budget = budget.replace("exact", "at most")
     link = Path(os.path.relpath(card, start)).as_posix()
     return f"| [`{name}`]({link}) | {sentence} | {budget} |"
 
 
 def families() -> dict[str, list[Path]]:
-    """Return the YAMLs of each family, in order."""
+    """Return the YAML files of each family in order."""
     found: dict[str, list[Path]] = {title: [] for title in FAMILIES}
     for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
         found[family(class_of(path))].append(path)
@@ -100,12 +102,12 @@ def families() -> dict[str, list[Path]]:
 
 
 def table(paths: list[Path], start: Path) -> str:
-    """Return the table of some methods."""
+    """Return the table of the given methods."""
     return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
 
 
 def folded() -> str:
-    """Return the tables for the README: one fold for each family."""
+    """Return the tables for the README: one fold per family."""
     parts = []
     for title, paths in families().items():
         summary = f"<summary><b>{title}</b> ({len(paths)}): {FAMILIES[title]}</summary>"
@@ -114,7 +116,7 @@ def folded() -> str:
 
 
 def sections() -> str:
-    """Return the tables for the documentation: a section for each family, and the navigation."""
+    """Return the tables for the documentation: a section per family, and the navigation."""
     start = ROOT / "docs" / "methods"
     parts = [
         f"## {title}\n\n{FAMILIES[title][0].upper()}{FAMILIES[title][1:]}.\n\n{table(paths, start)}\n"
@@ -125,15 +127,15 @@ def sections() -> str:
 
 
 def renew(document: Path, content: str) -> None:
-    """Write, or only compare, what stands between the markers of a document."""
-    text = document.read_text()
+    """Write, or only compare, the text between the markers of a document."""
+    text = document.read_text(encoding="utf-8")
     pattern = re.compile(r"(<!-- methods -->\n).*?(<!-- /methods -->)", re.S)
     new = pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
     if "--check" in sys.argv and new != text:
         where = document.relative_to(ROOT)
         sys.exit(f"the method table of {where} is out of date: run .venv/bin/python scripts/method_table.py")
     if new != text:
-        document.write_text(new)
+        document.write_text(new, encoding="utf-8")
 
 
 def main() -> None:

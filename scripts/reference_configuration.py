@@ -63,7 +63,7 @@ say where a value comes from.
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a YAML: dotted name, default as written, comment."""
+    """A key of a YAML file: dotted name, default as written, comment."""
 
     name: str
     default: str
@@ -71,7 +71,7 @@ class Key:
 
 
 def keys_of(text: str) -> Iterator[Key]:
-    """Read the keys of a YAML with the comments behind them, the defaults list and Hydra's own block left out."""
+    """Read the keys of a YAML file with their comments, without the defaults list and Hydra's own block."""
     stack: list[tuple[int, str]] = []
     for line in text.splitlines():
         found = re.match(r"^( *)([\w./@-]+):(?: +(.*?))?(?: *(?<!\S)# (.*))?$", line)
@@ -85,17 +85,17 @@ def keys_of(text: str) -> Iterator[Key]:
 
 def parent_of(path: Path) -> Path | None:
     """Return the YAML of the same group that this one starts from."""
-    entries = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
     names = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
     parent = path.with_name(f"{names[0]}.yaml") if names else None
     return parent if parent is not None and parent.exists() else None
 
 
 def merged(path: Path) -> dict[str, Key]:
-    """Return the keys of an option, inherited ones included; a nested object is named by what it builds."""
+    """Return the keys of an option including inherited ones; nested objects are named by their class."""
     parent = parent_of(path)
     keys = {} if parent is None else merged(parent)
-    for key in keys_of(path.read_text()):
+    for key in keys_of(path.read_text(encoding="utf-8")):
         comment = key.comment or (keys[key.name].comment if key.name in keys else "")
         keys[key.name] = Key(key.name, key.default, comment)
         outer, _, last = key.name.rpartition(".")
@@ -105,7 +105,7 @@ def merged(path: Path) -> dict[str, Key]:
 
 
 def explained(target: str) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases, or of a function, say about each argument."""
+    """Return the explanations of arguments from the docstrings of a class and its bases, or of a function."""
     module, _, name = target.rpartition(".")
     built: Any = getattr(importlib.import_module(module), name)
     said: dict[str, str] = {}
@@ -119,7 +119,7 @@ def explained(target: str) -> dict[str, str]:
 
 
 def rows(keys: list[Key], said: dict[str, str]) -> list[str]:
-    """Return the table of some keys."""
+    """Return the table of the given keys."""
     lines = []
     for key in keys:
         text = (key.comment or said.get(key.name, "")).replace("``", "`").replace("|", "\\|")
@@ -130,7 +130,9 @@ def rows(keys: list[Key], said: dict[str, str]) -> list[str]:
 def section(path: Path, group: str) -> list[str]:
     """Return the section of one option."""
     name = path.relative_to(CONF / group).with_suffix("").as_posix()
-    sentence = next((line[2:] for line in path.read_text().splitlines() if re.match(r"# (?!@)", line)), "")
+    sentence = next(
+        (line[2:] for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"# (?!@)", line)), ""
+    )
     keys = merged(path)
     target = keys.pop("_target_", None)
     card = ROOT / "docs" / {"method": "methods", "recipe": "recipes"}.get(group, "none") / f"{name}.md"
@@ -143,9 +145,9 @@ def section(path: Path, group: str) -> list[str]:
 
 
 def pages() -> Iterator[tuple[Path, list[str]]]:
-    """Yield the top-level keys, a page for each group, and the experiments as they stand."""
+    """Yield the top-level keys, a page for each group, and the unchanged experiments."""
     folder, names = PAGES / "configuration", {group: group.replace("/", "_") for group in GROUPS}
-    top = [key for key in keys_of((CONF / "train.yaml").read_text()) if "." not in key.name]
+    top = [key for key in keys_of((CONF / "train.yaml").read_text(encoding="utf-8")) if "." not in key.name]
     home = [HOME, *rows(top, {}), "## Groups", "", "| group | what it decides |", "|---|---|"]
     home += [f"| [`{group}`]({names[group]}.md) | {text} |" for group, text in GROUPS.items()]
     home += ["| [`experiment`](experiment.md) | Presets: a whole experiment under one name |", ""]
@@ -158,5 +160,5 @@ def pages() -> Iterator[tuple[Path, list[str]]]:
     page = [EXPERIMENTS]
     for path in sorted((CONF / "experiment").rglob("*.yaml")):
         name = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
-        page += [f"## {name}", "", "```yaml", path.read_text().rstrip(), "```", ""]
+        page += [f"## {name}", "", "```yaml", path.read_text(encoding="utf-8").rstrip(), "```", ""]
     yield folder / "experiment.md", page

@@ -62,7 +62,7 @@ Imports point down only: a package knows those above it in this table, and nothi
 
 
 def command_line() -> Iterator[Page]:
-    """Yield the page of all verbs, each with its help."""
+    """Yield the page of all verbs, each with its help text."""
     from sparsebench.app.main import VERBS
 
     page = [COMMAND_LINE, *(f"| [`{verb}`](#{verb}) | {text} |" for verb, text in VERBS.items()), ""]
@@ -73,7 +73,7 @@ def command_line() -> Iterator[Page]:
 
 
 def help_of(verb: str) -> str:
-    """Return what `sparsebench VERB --help` prints."""
+    """Return the output of `sparsebench VERB --help`."""
     from sparsebench.app.main import main
 
     said = io.StringIO()
@@ -99,13 +99,13 @@ def python() -> Iterator[Page]:
 
 
 def automodule(name: str) -> list[str]:
-    """Return the directive that documents a module, and what it takes from others where it lists its names."""
+    """Return the directive that documents a module, including re-exports if the module lists its names."""
     imported = ["   :imported-members:"] if hasattr(importlib.import_module(f"sparsebench.{name}"), "__all__") else []
     return ["```{eval-rst}", f".. automodule:: sparsebench.{name}", "   :members:", *imported, "```", ""]
 
 
 def by_family() -> list[str]:
-    """Return the sections of the page of methods: the interface, then one section for each family."""
+    """Return the sections of the page of methods: first the interface, then a section per family."""
     methods = importlib.import_module("sparsebench.methods")
     found: dict[str, list[str]] = {"Interface": [], **{title: [] for title in FAMILIES}}
     for name in methods.__all__:
@@ -124,14 +124,14 @@ def by_family() -> list[str]:
 
 
 def main() -> None:
-    """Write all pages; one that has not changed is left alone."""
+    """Write all pages, leaving unchanged ones untouched."""
     os.environ.update(COLUMNS="100", NO_COLOR="1")
     for write in (reference_configuration.pages, command_line, python):
         for path, lines in write():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = "\n".join(lines).rstrip() + "\n"
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

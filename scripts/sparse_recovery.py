@@ -35,7 +35,7 @@ class LeastSquares(nn.Module):
 
     @property
     def found(self) -> Tensor:
-        """Return x."""
+        """Return the solution x found so far."""
         return self.layer.weight[0]
 
     def loss(self) -> Tensor:
@@ -44,7 +44,7 @@ class LeastSquares(nn.Module):
 
 
 def solve(seed: int, coarse_steps: int) -> tuple[LeastSquares, Ledger, list[int]]:
-    """Train with ``coarse_steps`` per cycle (0 is LinBreg); also return the size of the support by step."""
+    """Train with ``coarse_steps`` per cycle (0 for LinBreg); return also the support size by step."""
     problem = LeastSquares(seed)
     method = MultilevelBregman(init_density=1 / 200, coarse_steps=coarse_steps, measure_every=1)
     net = SparseModel.of(problem, seed=seed)
@@ -66,7 +66,7 @@ def solve(seed: int, coarse_steps: int) -> tuple[LeastSquares, Ledger, list[int]
 
 
 def main() -> None:
-    """Print a row for each level, over all problems, and draw the first problem."""
+    """Print a row per level, averaged over all problems, and draw the first problem."""
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     solutions = {m: [solve(seed, m) for seed in range(PROBLEMS)] for m in LEVELS}
@@ -86,7 +86,7 @@ def _true(problem: LeastSquares) -> int:
 
 
 def draw(solutions: dict[int, Any], path: str) -> None:
-    """Draw the size of the supports by step, and the size of what LinBreg and ML LinBreg have found."""
+    """Draw the support sizes by step, and the sizes found by LinBreg and ML LinBreg."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -1,4 +1,4 @@
-"""Train every method and every recipe for a few steps and print a digest of each network: equal before and after.
+"""Train every method and recipe for a few steps and print a digest of each network, to compare versions.
 
 Run it before and after a change that must not alter training, on one machine, and compare the two files::
 
@@ -43,12 +43,12 @@ def digest(folder: Path) -> str:
 
 def label(folder: Path) -> str:
     """Return a name that does not depend on how run folders are named."""
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return " ".join(str(result[key]) for key in ("method", "model", "recipe") if key in result)
 
 
 def main() -> None:
-    """Train all grids; write digests; compare where asked."""
+    """Train all grids, write the digests, and compare them on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--against", type=Path)
@@ -59,14 +59,14 @@ def main() -> None:
             command = [sys.executable, "-m", "sparsebench", "train", "-m", *COMMON, *grid, f"output_root={place}"]
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             for finished in sorted(Path(place).rglob("DONE")):
-                config = (finished.parent / "config.yaml").read_text()
+                config = (finished.parent / "config.yaml").read_text(encoding="utf-8")
                 execution = next((line for line in config.splitlines() if line.startswith("execution:")), "")
                 found[f"{number} {label(finished.parent)} {execution}".strip()] = digest(finished.parent)
             print(f"grid {number}: {len(found)} networks so far, exit code {done.returncode}", flush=True)
             print("\n".join(line for line in done.stderr.splitlines() if "error" in line)[:2000], flush=True)
-    arguments.output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    arguments.output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if arguments.against:
-        before = json.loads(arguments.against.read_text())
+        before = json.loads(arguments.against.read_text(encoding="utf-8"))
         differ = [name for name in sorted({*before, *found}) if before.get(name) != found.get(name)]
         print("\n".join(f"differs: {name}" for name in differ) or f"all {len(found)} networks are equal")
         sys.exit(bool(differ))

@@ -16,6 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("SPARSEBENCH_DATA") or REPOSITORY.parent / "shared" / "data")
 
+TINY = [
+    "model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16", "sparsity=0.5",
+    "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3",
+]  # fmt: skip
+"""A run of 16 steps, in half a second."""
+
 
 class Foreign(L.LightningModule):
     """Somebody's own module: no batch norm, plain SGD with momentum and weight decay, a schedule per step."""

@@ -1,1 +1,1 @@
-"""What sparsebench brings to Hydra: a sweeper that finishes grids, one that searches, and a pool of warm processes."""
+"""Hydra plugins of sparsebench: a sweeper for grids, a sweeper that searches, a pool of warm processes."""

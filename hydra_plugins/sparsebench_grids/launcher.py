@@ -21,17 +21,21 @@ class PoolLauncher(Launcher):
         threads: threads of each.
         per_gpu: workers on each GPU.
         bind: bind each worker to cores of its own.
+
+    Attributes:
+        labels: override of a job -> what stands before each line of its output; a job's overrides by default.
     """
 
     def __init__(self, workers: int | None, threads: int | None, per_gpu: int, bind: bool) -> None:
         self.options = {"workers": workers, "threads": threads, "per_gpu": per_gpu, "bind": bind}
+        self.labels: dict[str, str] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what jobs are made of."""
+        """Store the parts that jobs need."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; one that fails, or whose process dies, takes no other with it."""
+        """Run the jobs; a job that fails, or whose process dies, does not affect the others."""
         from sparsebench.app.grid.cells import varying
         from sparsebench.app.process.placement import places
         from sparsebench.app.process.pool import Job, Pool, warm_up
@@ -45,7 +49,8 @@ class PoolLauncher(Launcher):
         each = f"{divided[0].threads} thread{'s' if divided[0].threads > 1 else ''}"
         number = min(len(divided), len(composed))
         print(f"sparsebench: {number} process{'es' if number > 1 else ''} of {each} each", flush=True)
-        names = varying(job_overrides, first=initial_job_idx)
+        plain = varying(job_overrides, first=initial_job_idx)
+        names = [self.labels.get(" ".join(job), name) for job, name in zip(job_overrides, plain, strict=True)]
         jobs = [Job(name, self._arguments(config)) for name, config in zip(names, composed, strict=True)]
         return [_returned(answer) for answer in Pool(divided).run(jobs)]
 
@@ -66,8 +71,11 @@ class PoolLauncher(Launcher):
 
 
 def _devices(config: DictConfig) -> int:
-    """Return the devices of a run; where all are asked for, all are given to one worker."""
-    devices = config.trainer.devices
+    """Return the devices of a run; a run that wants all devices runs on one worker with all of them."""
+    from sparsebench.runs.folder import RunFolder
+
+    frozen = config.get("cell")
+    devices = config.trainer.devices if frozen is None else RunFolder(Path(frozen)).config()["trainer"]["devices"]
     return devices if isinstance(devices, int) and devices > 0 else 1
 
 

@@ -3,20 +3,18 @@
 Hydra imports this module whenever it looks for plugins: nothing heavy may be imported here.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Let Optuna choose among ``choice(...)``, ``range(...)`` and ``interval(...)``; ``tag(log, ...)`` for logarithms.
+    """Choose among ``choice(...)``, ``range(...)`` and ``interval(...)`` with Optuna; ``tag(log, ...)`` for logarithms.
 
     Args:
         params: override: values, beside what stands on the command line.
@@ -27,21 +25,20 @@ class SearchSweeper(Sweeper):
         self.params, self.options = params or {}, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
+        """Store the parts that the search needs."""
         self.config: Any = config
         self.hydra_context: Any = hydra_context
-        self.launcher: Any = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.task_function = task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Search.
+        """Run the search with Optuna.
 
         Raises:
             ValueError: nothing to search for, or Optuna is missing.
             GridFailed: some trials failed.
         """
         from sparsebench.app.grid.cells import compose_cells
+        from sparsebench.app.grid.launch import CellLauncher
         from sparsebench.app.grid.search import Options, Search
 
         try:
@@ -54,25 +51,18 @@ class SearchSweeper(Sweeper):
         if not space:
             raise ValueError("nothing to search for: give for example optimizer.lr='tag(log, interval(0.01, 0.5))'")
         fixed = {o.get_key_element(): o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
-        started = 0
-
-        def launch(batch: Sequence[Sequence[str]]) -> Sequence[Any]:
-            nonlocal started
-            number, started = started, started + len(batch)
-            return self.launcher.launch([list(job) for job in batch], initial_job_idx=number)
-
         seeds = self.options.pop("seeds", None)
         Search(
             options=Options(**self.options, seeds=None if seeds is None else list(seeds)),
             space=space,
             compose=lambda jobs: compose_cells(self.hydra_context, self.config, jobs),
-            launch=launch,
+            launch=CellLauncher(self.hydra_context, self.task_function, self.config),
             place=Path(self.config.hydra.sweep.dir),
         ).run([f"{key}={value}" for key, value in fixed.items()])
 
 
 def distribution(override: Override) -> Any:
-    """Translate what Hydra's command line can say to what Optuna knows."""
+    """Translate a sweep from Hydra's command line to an Optuna distribution."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value: Any = override.value()

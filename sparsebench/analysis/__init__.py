@@ -1,1 +1,1 @@
-"""What is measured on trained networks: quality, loss barriers, curvature, batch-norm statistics."""
+"""Measurements on trained networks: quality, loss barriers, curvature, batch-norm statistics."""

@@ -1,4 +1,4 @@
-"""The loss barrier: whether two networks lie in one basin, so that their mean is a network as good as they are."""
+"""The loss barrier between two networks: low when both lie in one basin, so that averaging them is safe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Weights = Mapping[str, Tensor]
 
 
 def interpolate(one: Weights, two: Weights, at: float) -> dict[str, Tensor]:
-    """Return ``(1 - at) one + at two``; what is not floating is taken from the first."""
+    """Return ``(1 - at) one + at two``; tensors without a floating-point type come from the first."""
     return {n: value.lerp(two[n], at) if value.is_floating_point() else value for n, value in one.items()}
 
 
@@ -22,7 +22,7 @@ def barrier(
     points: int = 1,
     ends: tuple[float, float] | None = None,
 ) -> float:
-    """Return how far the loss rises above the straight line between two networks, at most and at least 0.
+    """Return the largest rise of the loss above the straight line between two networks, at least 0.
 
     ``max over t of loss((1 - t) one + t two) - ((1 - t) loss(one) + t loss(two))``. With batch norm, the loss should
     recalibrate the statistics at every point, or it measures these.

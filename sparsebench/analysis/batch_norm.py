@@ -1,4 +1,4 @@
-"""Fresh batch-norm statistics: averages of weights have none of their own, and changed masks have old ones."""
+"""Recompute batch-norm statistics, which are wrong after averaging weights or changing masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a network is on held-out data: accuracy, likelihood, calibration."""
+"""Quality of a network on held-out data: accuracy, likelihood, calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 15
 
 
 class Ensemble(nn.Module):
-    """Networks whose predicted probabilities are averaged; returns their logarithm, which serves as logits.
+    """Average the predicted probabilities of several networks; outputs are log probabilities, usable as logits.
 
     Args:
         networks: images -> logits [B, classes] each.

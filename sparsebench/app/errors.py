@@ -1,20 +1,53 @@
-"""Wrong input: one clear line, exit code 2."""
+"""Report wrong input with one clear line and exit code 2."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
 
-USER_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, ImportError)
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors that say what is wrong in one line; all others keep their traceback."""
 
 STOPPED = 3
 """Exit code of a run in a process of its own that was asked to stop."""
 
 
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: make room, and the same command continues",
+    errno.EDQUOT: "the quota of the disk is used up: make room, and the same command continues",
+    errno.EROFS: "the disk is mounted read-only: choose another output_root",
+    errno.EACCES: "it may not be read or written by this user: choose another folder, or change its permissions",
+    errno.EPERM: "it may not be changed by this user: choose another folder, or change its permissions",
+    errno.ENAMETOOLONG: "a name is too long for the disk: choose a shorter name, output_root or run_dir",
+    errno.EFBIG: "the file is larger than the system allows: see ulimit -f",
+    errno.EMFILE: "too many files are open: see ulimit -n",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "the memory is used up: choose a smaller dataset.batch_size or fewer workers",
+    errno.EIO: "the disk does not answer: see the system's log",
+    errno.ESTALE: "the network disk has lost the file: start again",
+}
+"""Number of a system's error -> what it means here, and what to do."""
+
+
+def explain(error: BaseException) -> str:
+    """Return a user's error in one line; errors of the system include the file and a remedy."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return f"{error}" or type(error).__name__
+    named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    where = f"{_short(named[-1])}: " if named else ""
+    said = (error.strerror or type(error).__name__).lower()
+    advice = _ADVICE.get(error.errno, "")
+    return f"{where}{said}" + (f"; {advice}" if advice else "")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:100]}...{path[-60:]}"
+
+
 def stop(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows where it came from."""
+    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback."""
     if os.environ.get("SPARSEBENCH_TRACEBACK") and sys.exc_info()[0]:
         raise
     print(f"sparsebench: error: {' '.join(message.split())}", file=sys.stderr)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 
 from sparsebench.app.cli.verbs import VERBS, module_of
 from sparsebench.app.config.tree import make_importable, search_path
+from sparsebench.app.process.signals import ending_signal, heeding_signals, interrupted_code
 
 USAGE = """sparsebench: train sparse neural networks, compare methods on equal terms, and believe the numbers.
 
@@ -25,6 +28,7 @@ examples:
 def main(argv: list[str] | None = None) -> None:
     """Dispatch to a verb; exit with 2 and one clear line when the input is wrong."""
     arguments = sys.argv[1:] if argv is None else argv
+    _say_what_can_be_said()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(verbs="\n".join(f"  {verb:<14}{text}" for verb, text in VERBS.items())))
         return
@@ -41,10 +45,24 @@ def main(argv: list[str] | None = None) -> None:
         stop(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; verbs are {', '.join(VERBS)}")
     make_importable(search_path(rest)[1:])
     try:
-        module_of(verb).main(rest)
-        sys.stdout.flush()
+        with heeding_signals():
+            module_of(verb).main(rest)
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("sparsebench: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        by = "" if interrupted_code() == 130 else f" by {ending_signal().name}"
+        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal any more
+            print(f"sparsebench: interrupted{by}; the same command continues", file=sys.stderr, flush=True)
+        sys.exit(interrupted_code())
     except BrokenPipeError:  # the reader, head for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        from sparsebench.app.errors import explain, stop
+
+        stop(explain(error))
+
+
+def _say_what_can_be_said() -> None:
+    """Write a question mark for characters outside the terminal's encoding, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

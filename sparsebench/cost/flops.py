@@ -1,4 +1,4 @@
-"""Cost of each layer from one traced sample, in multiply-accumulates: one forward pass, every weight present.
+"""Cost of each layer in multiply-accumulates: one forward pass of one traced sample, every weight present.
 
 Convolutions, linear layers, attention and every other matrix product count; biases, norms, activations and pooling do
 not. 1 MAC = 2 FLOP. The gradient by the inputs and the gradient by the weights cost one forward pass each.
@@ -25,7 +25,7 @@ FLOPS_PER_MAC = 2
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One product of one forward pass of one sample.
+    """Cost of one matrix product in one forward pass of one sample.
 
     Attributes:
         name: full name of the module in whose forward the product is computed.
@@ -41,7 +41,7 @@ class LayerCost:
 
 
 def layer_costs(module: nn.Module, example: Tensor | tuple[Any, ...]) -> list[LayerCost]:
-    """Trace one sample through a copy of a module in evaluation mode and list its products in order of execution.
+    """Trace one sample through a copy of a module in evaluation mode and list its products in execution order.
 
     The module is left alone: mode, buffers, gradients and random state stay as they are. The copy lives on the meta
     device, where nothing is computed; a module that needs real values falls back to its own device.
@@ -72,7 +72,7 @@ def active_macs(costs: Iterable[LayerCost], densities: Mapping[str, float]) -> i
     sums over steps are exact and do not depend on their order.
 
     Args:
-        costs: what ``layer_costs`` returned.
+        costs: the result of ``layer_costs``.
         densities: share of active weights by parameter name; 1 where a name is missing.
     """
     return sum(round(c.macs * densities.get(c.parameter, 1.0)) if c.parameter else c.macs for c in costs)
@@ -87,7 +87,7 @@ def inference_flops(costs: Iterable[LayerCost], densities: Mapping[str, float]) 
     """Return the FLOPs (2 per MAC) of one forward pass of one sample with the active weights.
 
     Args:
-        costs: what ``layer_costs`` returned.
+        costs: the result of ``layer_costs``.
         densities: share of active weights by parameter name; 1 where a name is missing.
     """
     return float(FLOPS_PER_MAC * active_macs(costs, densities))
@@ -113,17 +113,17 @@ def _trace(module: nn.Module, arguments: tuple[Any, ...], place: Callable[[Tenso
 
         sample: tuple[Any, ...] = tree_map(first, arguments)
         recorder = _Recorder(twin)
-        # attention as its products, the same on every device
+        # run attention as separate products, the same on every device
         stack.enter_context(cast("AbstractContextManager[Any]", sdpa_kernel(SDPBackend.MATH)))
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)  # one fused operator would hide its products
+        torch.backends.mha.set_fastpath_enabled(False)  # the fused operator would hide its products
         stack.enter_context(recorder)
         twin(*sample)
     return recorder.costs
 
 
 def _twin(module: nn.Module, place: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Copy a module with its tensors placed elsewhere, never copying their values first."""
+    """Copy a module with its tensors on another device, without copying their values first."""
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(place(parameter.detach()), requires_grad=False)
@@ -139,7 +139,7 @@ def _keep_random_state(stack: ExitStack, module: nn.Module) -> None:
 
 
 class _Recorder(TorchDispatchMode):
-    """Record the products that reach the dispatcher, with the module and the weight that they belong to.
+    """Record the products that reach the dispatcher, with the module and weight of each.
 
     ``origin`` knows the storages that do not depend on the input, with the parameter that each comes from: views,
     casts, standardised, normalised and masked weights are all found under the name of their parameter.
@@ -187,7 +187,7 @@ class _Recorder(TorchDispatchMode):
             self.costs.append(LayerCost(self._running[-1], parameter, shape, macs))
 
     def _inherit(self, inputs: list[Tensor], out: Any) -> None:
-        """Let the outputs of an operator that saw weights only belong to the largest of them."""
+        """Attribute the outputs of an operator whose inputs are all weights to the largest of them."""
         keys = [_key(tensor) for tensor in inputs]
         if not all(key in self._origin for key in keys):
             return
@@ -212,5 +212,5 @@ class _Recorder(TorchDispatchMode):
 
 
 def _key(tensor: Tensor) -> StorageWeakRef:
-    """Identify a storage; the weak reference keeps its identity from being given to another once it is freed."""
+    """Identify a storage; the weak reference keeps the identity from being reused after the storage is freed."""
     return StorageWeakRef(tensor.untyped_storage())

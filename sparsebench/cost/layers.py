@@ -1,4 +1,4 @@
-"""What a network costs at given densities, without training it."""
+"""Cost of a network at given densities, computed without training it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def forward_ratio(costs: Iterable[LayerCost], densities: Mapping[str, float]) ->
     """Return the FLOP density phi: active over dense FLOPs of one forward pass.
 
     Args:
-        costs: what ``layer_costs`` returned.
+        costs: the result of ``layer_costs``.
         densities: share of active weights by parameter name; 1 where a name is missing.
     """
     costs = tuple(costs)
@@ -43,7 +43,7 @@ def plan_rows(costs: Sequence[LayerCost], densities: Mapping[str, float]) -> lis
     """List the cost of each weight, in order of first use; the rows sum to the whole forward pass.
 
     Args:
-        costs: what ``layer_costs`` returned.
+        costs: the result of ``layer_costs``.
         densities: share of active weights by parameter name; 1 where a name is missing.
     """
     groups: dict[tuple[bool, str], list[LayerCost]] = {}

@@ -1,4 +1,4 @@
-"""The cost of training, integrated over the optimizer steps really taken: dense, active and executed."""
+"""The cost of training, summed over the optimizer steps actually taken: dense, active and executed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ _KINDS = ("dense", "executed", "forward", "input", "weight", "start")
 
 
 class Ledger:
-    """Add up what training costs, in whole MACs, so that totals are exact in any order and over any resumption.
+    """Sum the cost of training in whole MACs, so that totals are exact in any order and after any resumption.
 
     A product of two activations has no weights to leave out: it counts in full in each pass, its "weight" pass being
     the gradient by its second operand.
 
     Args:
-        costs: what ``layer_costs`` returned: one forward pass of one sample.
+        costs: the result of ``layer_costs``: one forward pass of one sample.
 
     Attributes:
         samples: samples seen, over all ranks and micro-batches.
@@ -26,22 +26,26 @@ class Ledger:
     def __init__(self, costs: Sequence[LayerCost]) -> None:
         self._costs = tuple(costs)
         self._sample_macs = dense_macs(costs)
+        self.reset()
+        self._densities: dict[str, float] = {}
+        self._active: int = self._sample_macs
+
+    def reset(self) -> None:
+        """Reset all totals to zero."""
         self._macs: dict[str, int] = dict.fromkeys(_KINDS, 0)
         self.samples = 0
         self.steps = 0
-        self._densities: dict[str, float] = {}
-        self._active: int = self._sample_macs
 
     def charge(
         self, passes: Passes, densities: Mapping[str, float], samples: int, *, executed: Passes | None = None
     ) -> None:
-        """Add one optimizer step.
+        """Add the cost of one optimizer step.
 
         Args:
             passes: which weights the passes of the step need.
             densities: share of active weights by parameter name, as they were in the step; 1 where missing.
             samples: samples of the step, over all ranks and micro-batches.
-            executed: what the back end really multiplies; by default masked dense, every weight in each pass.
+            executed: the passes that the back end really runs; by default masked dense, every weight in each pass.
         """
         if self._densities != densities:
             self._densities = dict(densities)
@@ -62,7 +66,7 @@ class Ledger:
         self.steps += 1
 
     def charge_start(self, *, forward: float = 0, backward: float = 0, samples: int) -> None:
-        """Add work done before the first step, scoring for example, outside every ratio.
+        """Add work done before the first step, for example scoring; it enters no ratio.
 
         Args:
             forward: dense forward passes of each sample.
@@ -94,17 +98,17 @@ class Ledger:
 
     @property
     def train_flops(self) -> int:
-        """FLOPs that an ideal machine would spend on training: each pass with the weights that it needs."""
+        """FLOPs of training on an ideal machine: each pass computes only with the weights that it needs."""
         return sum(self.pass_flops.values())
 
     @property
     def executed_flops(self) -> int:
-        """FLOPs that the back end really multiplied."""
+        """FLOPs that the back end really executed."""
         return FLOPS_PER_MAC * self._macs["executed"]
 
     @property
     def start_flops(self) -> int:
-        """FLOPs spent before the first step, outside every ratio."""
+        """FLOPs spent before the first step; they enter no ratio."""
         return FLOPS_PER_MAC * self._macs["start"]
 
     @property
@@ -139,10 +143,10 @@ class Ledger:
         return {**self._macs, "samples": self.samples, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        """Restore the totals that ``state_dict`` returned."""
         missing = [name for name in (*_KINDS, "samples", "steps") if name not in state]
         if missing:
-            raise ValueError(f"ledger state lacks {', '.join(missing)}: pass what Ledger.state_dict returned")
+            raise ValueError(f"ledger state lacks {', '.join(missing)}: pass the result of Ledger.state_dict")
         self._macs = {name: int(state[name]) for name in _KINDS}
         self.samples, self.steps = int(state["samples"]), int(state["steps"])
 

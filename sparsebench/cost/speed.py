@@ -1,4 +1,4 @@
-"""Measured cost: step time, images per second, peak memory, and the hardware that they hold for."""
+"""Measured cost: step time, images per second and peak memory, with the hardware they were measured on."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ import torch
 
 
 class Stopwatch:
-    """Accumulate wall time and samples over training steps, without warm-up and without pauses.
+    """Accumulate wall time and samples over training steps, excluding warm-up and pauses.
 
     The first steps after each beginning of a process compile, tune and fill caches: they are left out. A GPU runs
     behind the program, so the watch waits for it where time starts or stops to count, never at each step.
@@ -39,12 +39,12 @@ class Stopwatch:
         self.steps = 0
 
     def start(self) -> None:
-        """Let time count from now on: call it where training starts, and where it goes on after a pause."""
+        """Start or resume the clock, at the start of training and after each pause."""
         if self._since is None:
             self._since = self._now(settled=True)
 
     def lap(self, samples: int) -> None:
-        """Count a finished training step of this many samples."""
+        """Count a finished training step of ``samples`` samples."""
         if self._since is None:
             raise ValueError("the stopwatch does not run: call start() before the first step and after each pause()")
         self._skip -= 1
@@ -56,7 +56,7 @@ class Stopwatch:
         self._since = now
 
     def pause(self) -> None:
-        """Stop the time, for validation or a checkpoint; work that the GPU has not finished still counts."""
+        """Stop the clock during validation or a checkpoint; GPU work still in flight is waited for and counted."""
         if self._since is None:
             return
         if self._skip < 0:
@@ -65,20 +65,20 @@ class Stopwatch:
 
     @property
     def images_per_second(self) -> float:
-        """Samples per second of wall time; nan while no step has counted."""
+        """Samples per second of wall time; nan before the first counted step."""
         return self.samples / self.seconds if self.seconds else float("nan")
 
     @property
     def seconds_per_step(self) -> float:
-        """Wall time of a step; nan while no step has counted."""
+        """Wall time per step; nan before the first counted step."""
         return self.seconds / self.steps if self.steps else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what has been measured."""
+        """Return the measured totals."""
         return {"seconds": self.seconds, "samples": self.samples, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned; the warm-up is repeated."""
+        """Restore the totals that ``state_dict`` returned; the warm-up is repeated."""
         self.seconds, self.samples, self.steps = state["seconds"], state["samples"], state["steps"]
 
     def _now(self, *, settled: bool) -> float:
@@ -101,7 +101,7 @@ def peak_memory_mb(device: torch.device | str = "cpu") -> float:
 
 
 def hardware() -> dict[str, Any]:
-    """Describe what measured numbers hold for: processor, cores, threads, GPU, torch and platform."""
+    """Describe the hardware and software of a measurement: processor, cores, threads, GPU, torch and platform."""
     return {
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -116,6 +116,6 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""The common part of all data sets: seeds, splits, shares of a rank, and one read of each set."""
+"""Base class of all data sets: seeds, splits, shares of a rank, and a single read of each set."""
 
 import os
 from pathlib import Path
@@ -14,12 +14,12 @@ from sparsebench.runs.messages import check_choice
 
 
 def resolve_root(root: str | os.PathLike[str] | None) -> Path:
-    """Find the data folder: as given, or else the environment's SPARSEBENCH_DATA, or else `data` here."""
+    """Return the data folder: the one given, or the environment's SPARSEBENCH_DATA, or `data` here."""
     return Path(root if root is not None else os.environ.get("SPARSEBENCH_DATA") or "data").expanduser()
 
 
 class ImageData(L.LightningDataModule):
-    """Serve one labelled image data set to Lightning.
+    """Serve a labelled image data set to Lightning.
 
     Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and says how
     to read the training and the test images. Validation images are held out of the training set: class-balanced,
@@ -47,7 +47,7 @@ class ImageData(L.LightningDataModule):
     classes: int
     shape: tuple[int, int, int]
     train_images: int | None = None
-    """Number of training images, validation included, where it is known without reading them."""
+    """Number of training images, validation included, if known without reading them."""
     published_images: int | None = None
     """The same of the published set, for plans where the files are absent; a copy at hand may hold fewer."""
 
@@ -87,30 +87,30 @@ class ImageData(L.LightningDataModule):
         self._test: Source | None = None
 
     def check(self) -> None:
-        """Make sure that the data are there: download them if that is wanted, or else say what is missing."""
+        """Check that the data exist: download them if requested, or raise an error that names the missing files."""
 
     def read_train(self) -> Source:
         """Read the training images."""
         raise NotImplementedError
 
     def read_val(self) -> Source | None:
-        """Read the validation images of a set that has its own; None to hold them out of the training images."""
+        """Read the validation images of a set that has them; None to hold out training images instead."""
         return None
 
     def read_test(self) -> Source:
         """Read the test images."""
         raise NotImplementedError
 
-    def settle(self, source: Source) -> Source:
-        """Bring a chosen part of the data to where it stays; a set of files may be loaded into memory here."""
+    def make_resident(self, source: Source) -> Source:
+        """Return the images in their final storage; subclasses may load a set of files into memory here."""
         return source
 
     def prepare_data(self) -> None:
-        """Check and perhaps download, once per machine."""
+        """Check the data and download them if requested, once per machine."""
         self.check()
 
     def training_sets(self) -> tuple[Source, Source | None]:
-        """Return the images to train on and those to validate on (None if `val_share` is 0), read once."""
+        """Return the images to train on and to validate on (None if `val_share` is 0), read once."""
         if self._training is None:
             source, own = self.read_train(), self.read_val()
             self.reads["train"] += 1
@@ -121,12 +121,12 @@ class ImageData(L.LightningDataModule):
                 train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
             self._check_labels(source, train[: self.limit])
             val = source.select(held_out) if len(held_out) else own
-            val = None if val is None else self.settle(val)
-            self._training = self.settle(source.select(train[: self.limit])), val
+            val = None if val is None else self.make_resident(val)
+            self._training = self.make_resident(source.select(train[: self.limit])), val
         return self._training
 
     def _check_labels(self, source: Source, train: Tensor) -> None:
-        """Refuse labels that a classifier of so many classes cannot learn, and classes without training images."""
+        """Raise an error for labels outside the classes, and for classes without training images."""
         name, labels = type(self).__name__, source.labels
         if labels.dtype != torch.int64 or (
             len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes
@@ -142,7 +142,7 @@ class ImageData(L.LightningDataModule):
             raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more of them")
 
     def train_dataloader(self) -> TrainLoader:
-        """Return a fresh resumable loader of the training images."""
+        """Return a new resumable loader of the training images."""
         return TrainLoader(
             self.training_sets()[0],
             batch_size=self.batch_size,
@@ -152,7 +152,7 @@ class ImageData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
-        """Return a loader of the validation images, or no loader if nothing is held out."""
+        """Return a loader of the validation images, or no loader if none are held out."""
         val = self.training_sets()[1]
         return [] if val is None else EvalLoader(val, batch_size=self.eval_batch_size, **self._place())
 
@@ -162,12 +162,12 @@ class ImageData(L.LightningDataModule):
             source = self.read_test()
             if self.test_limit is not None and self.test_limit < len(source):
                 source = source.select(order_balanced(source.labels, seed=0, name="test")[: self.test_limit])
-            self._test = self.settle(source)
+            self._test = self.make_resident(source)
             self.reads["test"] += 1
         return EvalLoader(self._test, batch_size=self.eval_batch_size, **self._place())
 
     def _place(self) -> dict[str, Any]:
-        """Tell rank, number of ranks and device of the attached trainer; a single CPU process without one."""
+        """Return rank, number of ranks and device of the attached trainer; one CPU process without a trainer."""
         trainer = self.trainer
         if trainer is None or not hasattr(trainer, "world_size"):
             return {"rank": 0, "world": 1, "device": torch.device("cpu")}

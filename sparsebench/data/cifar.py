@@ -14,17 +14,17 @@ from sparsebench.data.resident import Resident, Shift
 
 
 class _CIFAR(ImageData):
-    """Read the original pickles, each checked against the MD5 that torchvision knows."""
+    """Read the original pickles, each checked against torchvision's MD5."""
 
     shape = (3, 32, 32)
     train_images = 50_000
-    name: ClassVar[str]  # of the class in torchvision.datasets
+    name: ClassVar[str]  # name of the class in torchvision.datasets
     label_key: ClassVar[bytes]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
     def check(self) -> None:
-        """Find the files, or download them if that is wanted.
+        """Find the files, or download them if requested.
 
         Raises:
             FileNotFoundError: If a file is missing.
@@ -77,7 +77,7 @@ def _unpickle(path: Path, md5: str) -> dict[bytes, Any]:
     content = path.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise ValueError(f"{path.absolute()} is damaged (its MD5 is not {md5}): delete it and fetch the set again")
-    return pickle.loads(content, encoding="bytes")  # trusted: the checksum is that of the published file
+    return pickle.loads(content, encoding="bytes")  # trusted: the checksum equals the published file's
 
 
 class CIFAR10(_CIFAR):

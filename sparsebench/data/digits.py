@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: no download, a run in seconds."""
+"""The handwritten digits that come with scikit-learn: no download, runs of seconds."""
 
 from functools import lru_cache
 from typing import Any
@@ -33,7 +33,7 @@ class Digits(ImageData):
     shape = (1, 8, 8)
 
     def read_train(self) -> Resident:
-        """Read what is not test."""
+        """Read the images outside the test set."""
         return self._read(slice(TEST_IMAGES, None))
 
     def read_test(self) -> Resident:
@@ -43,5 +43,5 @@ class Digits(ImageData):
     def _read(self, part: slice) -> Resident:
         images, labels = _load()
         chosen = order_balanced(labels, seed=0, name="digits-test")[part].sort().values
-        # A mirrored digit is another sign, and in 8 pixels a shift by more than one cuts it.
+        # A mirrored digit is no longer a digit, and in 8 pixels a shift by more than one cuts it off.
         return Resident(images[chosen], labels[chosen], mean=MEAN, std=STD, shift=Shift(padding=1, flip=False))

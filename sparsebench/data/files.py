@@ -1,4 +1,4 @@
-"""Images read from files, one by one, by this process or by workers: the same pixels whoever reads them."""
+"""Images read from files one by one, in this process or by workers, with identical pixels."""
 
 import math
 import os
@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from sparsebench.data.loader import Batch, Draw
 from sparsebench.data.resident import Resident, Shift, normalise
 from sparsebench.functional.random import generator
+from sparsebench.runs.walk import walk
 
 
 def _torchvision() -> Any:
-    # Imported when the first image is read, and untyped: its signatures promise tensors where it takes images too.
+    # Imported when the first image is read, and untyped: its signatures say tensors although it accepts images too.
     from torchvision.transforms.v2 import functional
 
     return functional
@@ -28,7 +29,7 @@ def _torchvision() -> Any:
 
 @dataclass(frozen=True)
 class Zoom:
-    """Say how images of any size become squares: a random part of each in training, the centre in evaluation.
+    """Resize images of any size to squares: a random part of each in training, the centre in evaluation.
 
     Args:
         size: Height and width of the result.
@@ -45,19 +46,19 @@ class Zoom:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def train(self, image: Image.Image, random: torch.Generator) -> Tensor:
-        """Cut out a random box, resize it, mirror half of the images; uint8 [3, H, W]."""
+        """Crop a random box, resize it, mirror half of the images; uint8 [3, H, W]."""
         F = _torchvision()
         box = F.resized_crop(image, *self.draw_box(image.height, image.width, random), list(self.size))
         mirrored = torch.rand((), generator=random).item() < 0.5
         return F.pil_to_tensor(F.horizontal_flip(box) if mirrored else box)
 
     def evaluate(self, image: Image.Image) -> Tensor:
-        """Resize the short side and cut out the centre; uint8 [3, H, W]."""
+        """Resize the short side and crop the centre; uint8 [3, H, W]."""
         F = _torchvision()
         return F.pil_to_tensor(F.center_crop(F.resize(image, [self.resize]), list(self.size)))
 
     def draw_box(self, height: int, width: int, random: torch.Generator) -> tuple[int, int, int, int]:
-        """Draw top, left, height, width: area uniform in `scale`, log of the ratio uniform, ten tries to fit."""
+        """Draw top, left, height, width: area uniform in `scale`, log of the ratio uniform, up to ten tries."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for part, shape, down, right in torch.rand(10, 4, generator=random).tolist():
             area = height * width * (self.scale[0] + part * (self.scale[1] - self.scale[0]))
@@ -72,7 +73,7 @@ class Zoom:
 
 
 def decode(path: str) -> Image.Image:
-    """Read an image file as RGB; pixels of 16 bits are scaled to 8.
+    """Read an image file as RGB; 16-bit pixels are scaled to 8 bits.
 
     Raises:
         ValueError: If the file is not a whole image, or has pixels that cannot be scaled; names the file.
@@ -85,17 +86,17 @@ def decode(path: str) -> Image.Image:
                 pixels = np.asarray(image, dtype=np.int64).clip(0, 65535)
                 return Image.fromarray((pixels / 257).round().astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except Exception as error:  # decoders raise what they like, a decompression bomb and broken text chunks among it
+    except Exception as error:  # decoders raise all kinds of errors, also for decompression bombs and broken text
         said = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as an image ({said}): fetch it again or delete it") from error
 
 
 @dataclass(frozen=True)
 class Files:
-    """Hold paths and labels, and make batches by reading the files.
+    """Hold paths and labels, and read the files to form batches.
 
-    What happens to an image depends on (order seed, epoch, its index) alone: neither on the number of workers nor on
-    what was read before.
+    Augmentation depends only on (order seed, epoch, index of the image): neither on the number of workers nor on
+    earlier reads.
 
     Args:
         paths: The files.
@@ -117,7 +118,7 @@ class Files:
         return len(self.paths)
 
     def select(self, indices: Tensor) -> "Files":
-        """Take a subset, in the order of the indices."""
+        """Return a subset, in the order of the indices."""
         return replace(self, paths=tuple(self.paths[i] for i in indices.tolist()), labels=self.labels[indices])
 
     def batches(
@@ -135,7 +136,7 @@ class Files:
             yield normalise(images, self.mean, self.std), labels
 
     def pixels(self, index: int, draw: Draw | None) -> Tensor:
-        """Read one image, zoomed if that is its change; uint8 [3, H, W]."""
+        """Read one image, zoomed if that is its transformation; uint8 [3, H, W]."""
         image = decode(self.paths[index])
         if isinstance(self.change, Shift):
             return _torchvision().pil_to_tensor(image)
@@ -144,9 +145,9 @@ class Files:
         return self.change.train(image, generator(draw[0], "augment", draw[1], index))
 
     def load(self) -> Resident:
-        """Read all images, which have one size, into memory."""
+        """Read all images, which must have the same size, into memory."""
         assert isinstance(self.change, Shift)
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:  # decoding leaves the interpreter lock
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:  # decoding releases the interpreter lock
             images = torch.stack(list(pool.map(lambda index: self.pixels(index, None), range(len(self)))))
         return Resident(images, self.labels, mean=self.mean, std=self.std, shift=self.change)
 
@@ -160,13 +161,13 @@ class Files:
             num_workers=self.workers,
             collate_fn=torch.stack,
             pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),  # its own: the loader would draw a seed from the global one
+            generator=torch.Generator(),  # separate: otherwise the loader draws a seed from the global one
         )
         return _hinting(loader)
 
 
 def _hinting(loader: "DataLoader[Tensor]") -> Iterator[Tensor]:
-    """Say what to do where a worker dies: containers often have little shared memory."""
+    """Add advice to the error of a dying worker: containers often have little shared memory."""
     try:
         yield from loader
     except RuntimeError as error:
@@ -179,7 +180,7 @@ def _hinting(loader: "DataLoader[Tensor]") -> Iterator[Tensor]:
 
 
 class _Pixels(Dataset[Tensor]):
-    """What a worker process holds: the files and the draw of the epoch."""
+    """State of a worker process: the files and the random draw of the epoch."""
 
     def __init__(self, files: Files, draw: Draw | None):
         self.files, self.draw = files, draw
@@ -196,27 +197,20 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Name the class folders in alphabetical order: a class is its place in this list."""
+    """Return the class folders in alphabetical order: the label of a class is its index."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def list_images(folder: Path) -> list[str]:
-    """Name the image files of a folder, at any depth and behind links, in alphabetical order; no hidden ones."""
+    """Return the image files of a folder, at any depth and through links, sorted, without hidden ones."""
     found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for place, _, names in walk(folder):
         found += [os.path.join(place, n) for n in names if not n.startswith(".") and n.lower().endswith(ENDINGS)]
     return sorted(found)
 
 
 def list_by_class(folders: Sequence[Path], *, allow_empty: bool = False) -> tuple[list[str], list[int]]:
-    """Name the images of each class and their labels; the label of a folder is its place.
+    """Return the images of each class with their labels; the label of a folder is its index.
 
     Args:
         folders: One per class.

@@ -1,4 +1,4 @@
-"""Image folders: ImageNet, Imagenette, or anybody's own, one folder per class."""
+"""Image folders with one folder per class: ImageNet, Imagenette, or your own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ImageFolder(ImageData):
     """Serve a folder with `train/CLASS/*`, `val/CLASS/*` and perhaps `test/CLASS/*`.
 
-    Where `test/` exists, `val/` chooses and `test/` is the test set. Where it does not, as in ImageNet, `val/` is what
+    If `test/` exists, `val/` is for validation and `test/` for testing. If not, as in ImageNet, `val/` is the set that
     papers report, so it is the **test** set, touched once, and validation images are held out of `train/`. Without
     `val/`, validation images are held out of `train/` too.
 
     Training images are cropped at random (8 to 100 % of the area), resized and mirrored; others are resized and cropped
-    at the centre. Which crop an image gets depends on (order seed, epoch, image) alone.
+    at the centre. The crop of an image depends only on (order seed, epoch, image).
 
     Args:
         shape: Channels (3), height and width of the network's input.
@@ -64,7 +64,7 @@ class ImageFolder(ImageData):
         self.published_images = 1_281_167 if self.classes == 1000 else None  # of ImageNet
 
     def check(self) -> None:
-        """Make sure that the folders are there and that test images are in them, before anything is trained.
+        """Check before training that the folders exist and hold test images.
 
         Raises:
             FileNotFoundError: If `train/`, or both `val/` and `test/`, are missing.
@@ -74,16 +74,16 @@ class ImageFolder(ImageData):
         self.read_test()
 
     def read_train(self) -> Files:
-        """List the training images."""
+        """Return the training images."""
         return self._list(self._folder("train"))
 
     def read_val(self) -> Files | None:
-        """List `val/` if there is a `test/` beside it."""
+        """Return the images of `val/` if there is a `test/` beside it."""
         has_own = (self.root / "test").is_dir() and (self.root / "val").is_dir()
         return self._list(self._folder("val")) if has_own else None
 
     def read_test(self) -> Files:
-        """List `test/`, or else `val/`."""
+        """Return the images of `test/`, or of `val/` if there is no `test/`."""
         return self._list(self._test_folder())
 
     def _test_folder(self) -> Path:

@@ -9,20 +9,20 @@ from torch import Tensor
 from sparsebench.functional.random import generator
 
 Batch = tuple[Tensor, Tensor]
-Draw = tuple[int, int]  # (order seed, epoch): what the augmentation of an image may depend on, besides the image
+Draw = tuple[int, int]  # (order seed, epoch): the augmentation of an image depends on these and on the image
 
 
 class Source(Protocol):
-    """Labelled images that can be asked for by index; resident in memory or read from files."""
+    """Labelled images accessible by index; resident in memory or read from files."""
 
     labels: Tensor
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         ...
 
     def select(self, indices: Tensor) -> "Source":
-        """Take a subset, in the order of the indices."""
+        """Return a subset, in the order of the indices."""
         ...
 
     def batches(
@@ -35,13 +35,13 @@ class Source(Protocol):
 class TrainLoader:
     """Yield shuffled, augmented batches, resumable at any batch.
 
-    The batches of an epoch depend on the order seed, the epoch and nothing else: not on what was iterated before, not
+    The batches of an epoch depend on the order seed, the epoch and nothing else: not on earlier iterations, not
     on the global random state, not on the number of ranks. `batch_size` counts the images of one forward over all
     ranks; of each global batch, rank r takes `indices[r::world]`. A ragged last batch is dropped; a set smaller than
     one batch makes one batch (less a remainder that the ranks cannot share evenly).
 
     Lightning calls `iter()` before `sampler.set_epoch()`, so the epoch is read when the first batch is asked for.
-    An epoch that ran to its end is followed by the next one, also if nobody calls `set_epoch`.
+    A finished epoch is followed by the next one, even without a call of `set_epoch`.
 
     Args:
         source: The training images.
@@ -86,7 +86,7 @@ class TrainLoader:
 
     @property
     def epoch(self) -> int:
-        """Tell the epoch of the running, or else of the next iteration."""
+        """The epoch of the running iteration, or else of the next one."""
         return self._epoch
 
     @property
@@ -95,20 +95,20 @@ class TrainLoader:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration; a loaded position is kept if it lies in this epoch."""
+        """Choose the epoch of the next iteration; a loaded position is kept if it belongs to this epoch."""
         if epoch != self._epoch:
             self._epoch, self._position, self._resuming = epoch, 0, False
         self._epoch_given = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches that were already yielded."""
+        """Return the epoch and the number of its batches already yielded."""
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after the batch during which the state was taken.
+        """Continue after the batch during which the state was saved.
 
         A position at the end of an epoch means the start of the next one. If `set_epoch` insists on the finished
-        epoch, the iteration yields what is left of it: nothing.
+        epoch, the iteration is empty.
         """
         epoch, position = int(state_dict["epoch"]), int(state_dict["position"])
         if epoch < 0 or not 0 <= position <= len(self):
@@ -122,7 +122,7 @@ class TrainLoader:
         return max(1, len(self.source) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: nothing of this runs before the first batch is asked for.
+        # A generator: none of this runs before the first batch is requested.
         epoch, start = self._begin()
         draw = (self.order_seed, epoch) if self.augment else None
         rest = self.plan(epoch)[start:]
@@ -133,7 +133,7 @@ class TrainLoader:
             self._epoch, self._position = epoch + 1, 0
 
     def plan(self, epoch: int) -> list[Tensor]:
-        """List the indices of this rank's batches in an epoch."""
+        """Return the indices of this rank's batches in an epoch."""
         count = len(self.source)
         size = self.batch_size if count >= self.batch_size else count - count % self.world
         order = torch.randperm(count, generator=generator(self.order_seed, "order", epoch))
@@ -150,7 +150,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Yield every image exactly once, in order, without augmentation; nothing is dropped, nothing repeated.
+    """Yield every image exactly once, in order, without augmentation.
 
     All ranks yield the same number of batches, because a distributed forward may talk. Where the last batch holds
     fewer images than there are ranks, it joins the one before.

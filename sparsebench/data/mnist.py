@@ -18,7 +18,7 @@ class _MNIST(ImageData):
     shift: ClassVar[Shift] = Shift(padding=2)
 
     def check(self) -> None:
-        """Find the files, or download them if that is wanted.
+        """Find the files, or download them if requested.
 
         Raises:
             FileNotFoundError: If a file is missing.

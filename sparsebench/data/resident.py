@@ -1,4 +1,4 @@
-"""Images kept in memory as bytes; to crop, flip and normalise a batch is one gather and a few vector passes."""
+"""Images kept in memory as bytes; cropping, flipping and normalising a batch takes one gather and few passes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from sparsebench.functional.random import generator
 
 @dataclass(frozen=True)
 class Shift:
-    """Say how an image may be moved: a crop after padding, and a mirror.
+    """Augment images by a crop after padding and by mirroring.
 
     Args:
         padding: Pixels added on every side before the crop; the image moves by at most as many.
         flip: Whether half of the images are mirrored left to right.
-        mode: What the border holds: `zero` (black) or `reflect`.
+        mode: Content of the border: `zero` (black) or `reflect`.
     """
 
     padding: int = 4
@@ -32,7 +32,7 @@ class Shift:
             raise ValueError(f"padding={self.padding} is negative: give 0 or more pixels")
 
     def draw(self, count: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw row offset, column offset and mirror bit of every image, for one epoch at once."""
+        """Draw row offset, column offset and mirror bit of every image for one epoch."""
         order_seed, epoch = draw
         random = generator(order_seed, "augment", epoch)
         rows, columns = torch.randint(0, 2 * self.padding + 1, (2, count), generator=random).unbind()
@@ -40,7 +40,7 @@ class Shift:
         return rows, columns, mirrored
 
     def move(self, images: Tensor, rows: Tensor, columns: Tensor, mirrored: Tensor) -> Tensor:
-        """Move each image [n, C, H, W] as drawn for it."""
+        """Crop and mirror each image [n, C, H, W] as drawn for it."""
         crops = slide(pad(images, self.padding, mode=self.mode), self.padding)
         moved = crops[torch.arange(len(images), device=images.device), rows, columns]
         return flip(moved, mirrored) if self.flip else moved
@@ -64,7 +64,7 @@ def pad(images: Tensor, padding: int, *, mode: str = "zero") -> Tensor:
 
 
 def slide(padded: Tensor, padding: int) -> Tensor:
-    """View padded images as all their crops, [n, 2p + 1, 2p + 1, C, H, W], without a copy."""
+    """Return a view of padded images as all their crops, [n, 2p + 1, 2p + 1, C, H, W]."""
     height, width = padded.shape[2] - 2 * padding, padded.shape[3] - 2 * padding
     return padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
 
@@ -76,20 +76,20 @@ def flip(images: Tensor, mirrored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # they are kept, and must serve training even if first asked for in evaluation
+    with torch.inference_mode(False):  # kept for training even if first requested in evaluation
         centre = torch.tensor(mean, dtype=torch.float64).mul_(255)[:, None, None]
         scale = torch.tensor(std, dtype=torch.float64).mul_(255).reciprocal_()[:, None, None]
         return centre.float().to(device), scale.float().to(device)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn bytes [n, C, H, W] into float32 of mean 0 and deviation 1 per channel; mean and std on the scale 0 to 1."""
+    """Convert bytes [n, C, H, W] to float32 with mean 0 and deviation 1 per channel; mean and std refer to [0, 1]."""
     centre, scale = _constants(mean, std, images.device)
     return torch.sub(images, centre).mul_(scale)
 
 
 class Resident:
-    """Hold a whole set as bytes and make batches from it on the device.
+    """Hold a whole set as bytes and form batches from it on the device.
 
     The set is padded once; all crops of all images are one sliding-window view of it, so that a batch is a single
     gather `view[image, row, column]`. The tensors move to a device when the first batch is asked for there.
@@ -111,7 +111,7 @@ class Resident:
         self.images, self.labels = images, labels
         self.mean, self.std, self.shift = tuple(mean), tuple(std), shift or Shift()
         self._padded: Tensor | None = None
-        self._moved: dict[str, tuple[str, Tensor]] = {}  # per use: where it was asked for, and the tensor there
+        self._moved: dict[str, tuple[str, Tensor]] = {}  # per use: device, and the tensor there
 
     def __len__(self) -> int:
         return len(self.labels)

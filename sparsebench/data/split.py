@@ -1,4 +1,4 @@
-"""Which images are held out: class-balanced orders that depend on a seed and the labels alone."""
+"""Class-balanced choice of held-out images, as a function of a seed and the labels alone."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from sparsebench.functional.random import generator
 
 
 def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
-    """Order all images so that every prefix holds each class in proportion.
+    """Order all images so that every prefix contains each class in proportion.
 
     To within one image where classes are of equal size, in general to within (1 + C n_c / n) / 2 images of a class that
     has n_c of the n images of C classes.
@@ -34,7 +34,7 @@ def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
 
 
 def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Split a training set into what is trained on and what is held out for validation.
+    """Split a training set into images to train on and images held out for validation.
 
     Exactly `round(share * n)` images are held out, each class in proportion, as closely as `order_balanced` says. The
     remaining images stay in a class-balanced order, so that their first n form a fair small training set.
@@ -53,7 +53,7 @@ def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, 
 
 
 def split_by_position(count: int, share: float) -> tuple[Tensor, Tensor]:
-    """Hold out the last images of a training set, in the order of its files, as several published protocols do.
+    """Hold out the last images of a training set, in file order, as several published protocols do.
 
     Args:
         count: Images in all.

@@ -1,4 +1,4 @@
-"""Images made of noise around one pattern per class, of any shape and number, for benchmarks and smoke runs."""
+"""Synthetic images, noise around one pattern per class, of any shape and number, for benchmarks and smoke runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from sparsebench.functional.random import generator
 
 
 class Synthetic(ImageData):
-    """Serve random images that a network can learn to tell apart.
+    """Serve random images whose classes a network can learn.
 
     Args:
         shape: Channels, height and width.
@@ -50,7 +50,7 @@ class Synthetic(ImageData):
         return self._make("train")
 
     def read_test(self) -> Resident:
-        """Make the test images: same patterns, other noise."""
+        """Make the test images: same patterns, different noise."""
         return self._make("test")
 
     def _make(self, part: str) -> Resident:

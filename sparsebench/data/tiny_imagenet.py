@@ -1,4 +1,4 @@
-"""Tiny ImageNet in its original layout."""
+"""Tiny ImageNet, read from its original folder layout."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class TinyImageNet(ImageData):
             self.classes = len(self._names(found))
 
     def check(self) -> None:
-        """Make sure that the set is there and that its test images are labelled, before anything is trained.
+        """Check before training that the set exists and that its test images are labelled.
 
         Raises:
             FileNotFoundError: If it is not.
@@ -49,12 +49,12 @@ class TinyImageNet(ImageData):
             raise ValueError(f"{missing[0]} is missing, though val_annotations.txt names it: unpack the set again")
 
     def read_train(self) -> Files:
-        """Read `train/WNID/images/*`."""
+        """List the training images in `train/WNID/images/*`."""
         folder = self._folder()
         return self._serve(*list_by_class([folder / "train" / name for name in self._names(folder)]))
 
     def read_test(self) -> Files:
-        """Read `val/images/*`, labelled by `val/val_annotations.txt`."""
+        """List the test images in `val/images/*`, labelled by `val/val_annotations.txt`."""
         folder = self._folder()
         label_of = {name: label for label, name in enumerate(self._names(folder))}
         labelled = folder / "val" / "val_annotations.txt"
@@ -70,15 +70,15 @@ class TinyImageNet(ImageData):
         paths = [str(folder / "val" / "images" / file) for file, _ in rows]
         return self._serve(paths, [label_of[name] for _, name in rows])
 
-    def settle(self, source: Source) -> Source:
-        """Load the files into memory if they shall be resident."""
+    def make_resident(self, source: Source) -> Source:
+        """Load the files into memory if they are to be resident."""
         return source.load() if self.resident and isinstance(source, Files) else source
 
     def _serve(self, paths: list[str], labels: list[int]) -> Files:
         return Files(tuple(paths), torch.tensor(labels), MEAN, STD, change=Shift(padding=4), workers=self.workers)
 
     def _names(self, folder: Path) -> list[str]:
-        return sorted((folder / "wnids.txt").read_text().split())
+        return sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
 
     def _find(self) -> Path | None:
         folders = (self.root / "tiny-imagenet-200", self.root)
@@ -90,6 +90,6 @@ class TinyImageNet(ImageData):
             raise FileNotFoundError(
                 f"Tiny ImageNet is not there: no file {(self.root / 'tiny-imagenet-200' / 'wnids.txt').absolute()}; "
                 f"fetch tiny-imagenet-200.zip (cs231n.stanford.edu) and unpack it in {self.root.absolute()}, "
-                "or set dataset.root to where it is"
+                "or set dataset.root to its folder"
             )
         return found

@@ -1,4 +1,4 @@
-"""Where methods meet Lightning."""
+"""Integration of sparse training methods into Lightning."""
 
 from sparsebench.engine.classifier import Classifier
 from sparsebench.engine.sparsity import Sparsity

@@ -1,4 +1,4 @@
-"""Ranks must agree: compare a 64-bit digest, and stop with a clear error where it differs."""
+"""Check that all ranks have equal state by comparing 64-bit digests, and stop with a clear error if not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> No
 
 
 def average_gradients(trainer: L.Trainer, parameters: Iterable[Parameter]) -> None:
-    """Average over ranks the gradients of parameters that live beside the model, where DDP does not see them."""
+    """Average over ranks the gradients of parameters outside the model, which DDP does not handle."""
     for parameter in parameters:
         if parameter.grad is not None and trainer.world_size > 1:
             parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")

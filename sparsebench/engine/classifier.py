@@ -1,4 +1,4 @@
-"""Classifier: a network with loss, metrics and optimizer; it knows nothing of sparsity."""
+"""Classifier: a network with loss, metrics and optimizer, independent of sparsity."""
 
 from __future__ import annotations
 
@@ -58,27 +58,28 @@ class Classifier(L.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
-        self.extra_groups: list[dict[str, Any]] = []  # parameters trained along, that live beside the network
-        self.extra_optimizers: list[Optimizer] = []  # such parameters with optimizers of their own
+        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network's
+        self.extra_optimizers: list[Optimizer] = []  # separate optimizers for such parameters
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
-        accuracy = {"num_classes": classes, "average": "micro"}
+        # labels are checked once, when the data are read: a check of each batch would wait for the device
+        accuracy = {"num_classes": classes, "average": "micro", "validate_args": False}
         self.train_accuracy = MulticlassAccuracy(**accuracy)
         self.val_accuracy = MulticlassAccuracy(**accuracy)
         self.test_accuracy = MulticlassAccuracy(**accuracy)
         self.test_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, classes))
-        # without a search for NaN, which waits for the device at every step: LossGuard looks out for it
+        # no search for NaN, which waits for the device at every step: LossGuard does that
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
         for metric in (self.train_accuracy, self.train_loss):
-            metric.persistent(True)  # an interrupted epoch goes on with what it had counted
+            metric.persistent(True)  # an interrupted epoch continues with its counts
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put down what all ranks have counted in this epoch: the rest of the state is that of rank 0."""
+        """Save the epoch's metrics summed over ranks; all other state is rank 0's."""
         state, total = checkpoint["state_dict"], self.trainer.strategy.reduce
         state.update({name: total(state[name].clone(), reduce_op="sum") for name in filter(_is_count, state)})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let rank 0 go on from it, and the others from nothing: an epoch's value comes from their sums."""
+        """Restore the metric sums on rank 0 and zeros elsewhere; their sum gives the epoch's value."""
         if self.global_rank > 0:
             state = checkpoint["state_dict"]
             state.update({name: torch.zeros_like(state[name]) for name in filter(_is_count, state)})
@@ -88,7 +89,7 @@ class Classifier(L.LightningModule):
         return self.net(images.to(memory_format=self.layout))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Count each epoch anew: a checkpoint of an epoch's end still holds what that epoch had counted."""
+        """Reset metrics at the start of an epoch: a checkpoint from an epoch's end still holds its counts."""
         if batch_idx == 0:
             self.train_loss.reset()
             self.train_accuracy.reset()
@@ -98,12 +99,12 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images).float()
         loss = self.loss(logits, labels)
-        self.train_loss.update(loss.detach(), len(labels))
+        self.train_loss.update(loss.detach(), _weight(loss, labels))
         self.train_accuracy.update(logits.detach(), labels)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the means of the epoch after its last batch: metrics stay on the device until then."""
+        """Log the epoch's means after its last batch; metrics stay on the device until then."""
         if self.trainer.is_last_batch or self.trainer.global_step >= self.total_steps:
             self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
             self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -113,7 +114,8 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure loss and accuracy on held-out training data."""
         logits, labels = self._logits(batch)
-        self.val_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.val_loss.update(loss, _weight(loss, labels))
         self.val_accuracy.update(logits, labels)
         self.log("val_loss", self.val_loss, on_epoch=True)
         self.log("val_accuracy", self.val_accuracy, on_epoch=True, prog_bar=True)
@@ -121,7 +123,8 @@ class Classifier(L.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure loss and accuracy on test data, once, at the end."""
         logits, labels = self._logits(batch)
-        self.test_loss.update(nn.functional.cross_entropy(logits, labels), len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.test_loss.update(loss, _weight(loss, labels))
         self.test_accuracy.update(logits, labels)
         self.test_top5.update(logits, labels)
         self.log("test_loss", self.test_loss, on_epoch=True)
@@ -146,3 +149,8 @@ class Classifier(L.LightningModule):
 
 def _is_count(name: str) -> bool:
     return name.startswith(("train_loss.", "train_accuracy."))
+
+
+def _weight(loss: Tensor, labels: Tensor) -> Tensor:
+    """Return the size of a batch, filled in on the device: a number would be copied there, and waited for."""
+    return torch.full_like(loss.detach(), len(labels))

@@ -1,4 +1,4 @@
-"""What a method learns beside the network, scores or thresholds: with the weights' optimizer, or one of its own."""
+"""Scores or thresholds that a method learns beside the network, in the weights' optimizer or a separate one."""
 
 from __future__ import annotations
 
@@ -15,44 +15,47 @@ from sparsebench.sparse import SparseModel
 
 
 def create_learned(net: SparseModel, method: Method) -> None:
-    """Make parameters of the initial values."""
+    """Create parameters from the method's initial values."""
     net.learned = {name: Parameter(value) for name, value in method.learned(net).items()}
 
 
 def announce_learned(module: L.LightningModule, net: SparseModel, method: Method) -> None:
-    """Tell a module that can optimize more than its own parameters what to take along."""
+    """Pass learned parameters to a module that can optimize more than its own parameters."""
     if net.learned and isinstance(module, OptimizesMore):
         own = _own_optimizer(net, method)
         groups = [_group(net, method)] if own is None else []
         module.extra_optimizers, module.extra_groups = ([] if own is None else [own]), groups
 
 
-def check_trained(trainer: L.Trainer, net: SparseModel) -> None:
-    """Refuse parameters that no optimizer holds: they would be pruned, regrown as zeros, and counted.
-
-    Raises:
-        ValueError: names them.
-    """
-    held = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
-    idle = [name for name, parameter in net.params.items() if id(parameter) not in held]
-    if idle:
-        raise ValueError(
-            f"the optimizer does not hold {', '.join(idle[:4])}{' and others' if len(idle) > 4 else ''}, which may be "
-            f"sparse: give it these parameters, or leave them dense with requires_grad_(False) or exclude={idle[:4]}"
-        )
-
-
-def adopt_learned(trainer: L.Trainer, net: SparseModel, method: Method) -> None:
-    """Add to the trainer's optimizer what the module has not taken along."""
-    optimizer = trainer.optimizers[0]
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def adopt_learned(trainer: L.Trainer, optimizer: Optimizer, net: SparseModel, method: Method) -> Optimizer:
+    """Add learned parameters that the module did not include to an optimizer, and return that optimizer."""
+    held = {id(p) for one in trainer.optimizers for group in one.param_groups for p in group["params"]}
     if all(id(p) in held for p in net.learned.values()):
-        return
+        return optimizer
     own = _own_optimizer(net, method)
     if own is None:
         optimizer.add_param_group(_group(net, method))
-    else:
-        trainer.optimizers = [Together([optimizer, own])]
+        for configured in trainer.lr_scheduler_configs:
+            extend_schedule(configured.scheduler, optimizer)
+        return optimizer
+    both = Together([optimizer, own])
+    trainer.optimizers = [both if one is optimizer else one for one in trainer.optimizers]
+    return both
+
+
+def extend_schedule(scheduler: Any, optimizer: Optimizer) -> None:
+    """Extend a scheduler by a parameter group added to its optimizer later."""
+    for part in getattr(scheduler, "_schedulers", ()):  # a chain or a sequence of schedulers
+        extend_schedule(part, optimizer)
+    if scheduler.optimizer is not optimizer or "base_lrs" not in vars(scheduler):
+        return
+    first, new = optimizer.param_groups[0], optimizer.param_groups[-1]
+    for key in first.keys() - new.keys() - {"params"}:  # limits that cyclic schedules keep in each group
+        new[key] = first[key]
+    new["initial_lr"] = new["lr"]
+    for name, value in vars(scheduler).items():  # base_lrs, lr_lambdas and the like: an entry for each group
+        if isinstance(value, list) and len(value) == len(optimizer.param_groups) - 1:
+            value.append(new["lr"] if name == "base_lrs" else value[0])
 
 
 def _group(net: SparseModel, method: Method) -> dict[str, Any]:

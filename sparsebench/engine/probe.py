@@ -1,29 +1,31 @@
-"""Build the Probe: what a method may ask of network and data before the first step."""
+"""Build the probe through which a method may query network and data before the first step."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchmetrics import Metric
 
 from sparsebench.engine.sample import balanced_batches, first_batches
-from sparsebench.engine.steps import Step, evaluating, loss_of, samples_in, silenced
+from sparsebench.engine.steps import Step, loss_of, samples_in, silenced
 from sparsebench.methods.base import Objective, Probe, Weights
+from sparsebench.methods.evaluation import batch_statistics as batch_statistics
+from sparsebench.methods.evaluation import evaluating
+from sparsebench.methods.evaluation import positive_output as positive_output
+from sparsebench.methods.evaluation import tempered as tempered
 
 
 @dataclass(frozen=True)
 class CountingProbe(Probe):
-    """A probe that counts what is asked of it.
+    """A probe that counts the passes it is asked for.
 
     Attributes:
         samples: -> samples that have passed through the network so far, once for each evaluation.
@@ -78,76 +80,13 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 
 @contextlib.contextmanager
-def tempered(network: nn.Module, temperature: float) -> Iterator[None]:
-    """Divide what a network returns by a temperature.
-
-    Raises:
-        ValueError: the network returns no tensor, or was not called.
-    """
-    if temperature == 1:
-        yield
-        return
-    calls: list[nn.Module] = []
-
-    def divide(part: nn.Module, inputs: Any, logits: Any) -> Tensor:
-        calls.append(part)
-        if not isinstance(logits, Tensor):
-            raise ValueError(f"{type(part).__name__} returns {type(logits).__name__}: {_NEEDS}")
-        return logits / temperature
-
-    hook = network.register_forward_hook(divide)
-    try:
-        yield
-    finally:
-        hook.remove()
-    if not calls:
-        raise ValueError(f"training_step does not call {type(network).__name__} as a whole: {_NEEDS}")
-
-
-_NEEDS = "a temperature needs a network that returns logits; set the method's temperature to 1"
-
-
-@contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision, uncompiled (compiled graphs have no second derivative), and without a trace."""
+    """Evaluate in full precision without a trace, by code that has second derivatives (no fused attention)."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)
-    with silenced(module), evaluating(module), full, eager:
+    with silenced(module), evaluating(module), full, eager, sdpa_kernel(SDPBackend.MATH):
         yield
     for part in module.modules():
         if isinstance(part, Metric):
             part.reset()
-
-
-@contextlib.contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch, as in training, without moving their running ones."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    before = [(norm, norm.training, norm.track_running_stats) for norm in norms]
-    for norm in norms:
-        norm.training, norm.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for norm, training, tracks in before:
-            norm.training, norm.track_running_stats = training, tracks
-
-
-def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:
-    """Return weights -> sum of outputs of a float64 copy whose whole state is positive, on an input of ones.
-
-    A norm whose scale is zero throughout (zero-initialised residual branches) counts as one, since otherwise its
-    branch would score zero and be pruned entirely.
-    """
-    image = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values()))
-    twin = copy.deepcopy(network).double().eval()
-    with torch.no_grad():
-        for tensor in itertools.chain(twin.parameters(), twin.buffers()):
-            if tensor.is_floating_point():
-                tensor.abs_()
-        for layer in twin.modules():
-            if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm) and layer.weight is not None:
-                layer.weight.masked_fill_((layer.weight == 0).all(), 1.0)
-    ones = torch.ones_like(image[:1], dtype=torch.float64)
-    return lambda weights: torch.func.functional_call(twin, dict(weights), (ones,)).sum()

@@ -1,4 +1,4 @@
-"""What the engine asks of other people's modules, callbacks and loggers, each question written down once."""
+"""Optional interfaces of user modules, callbacks and loggers that the engine checks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 @runtime_checkable
 class OptimizesMore(Protocol):
-    """A module whose optimizer takes along parameters that live beside the network.
+    """A module whose optimizer includes parameters outside the network.
 
     Attributes:
         extra_groups: parameter groups that are added to its own.
@@ -23,7 +23,7 @@ class OptimizesMore(Protocol):
 
 @runtime_checkable
 class Labelled(Protocol):
-    """A callback that names the stage in what it shows.
+    """A callback that shows the name of the stage.
 
     Attributes:
         label: the stage's name with a colon and a space; empty where the run has one fit only.
@@ -34,10 +34,10 @@ class Labelled(Protocol):
 
 @runtime_checkable
 class Closable(Protocol):
-    """A logger that is told how the run ended; others are only finalized."""
+    """A logger that is told how the run ended; other loggers are only finalized."""
 
     def close(self, *, failed: bool, summary: Mapping[str, Any]) -> None:
-        """End the log.
+        """End the log with the run's outcome.
 
         Args:
             failed: the run failed.

@@ -1,4 +1,4 @@
-"""Training data to score weights with: the first batches, or as many images of each class; the same on every rank."""
+"""Training data for scoring weights: the first batches, or a number of images per class, equal on every rank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
 
 
 def balanced_batches(trainer: L.Trainer, per_class: int, largest: int = 500) -> list[Any]:
-    """Return the first images of each class, in two batches or more, each with all classes; the loader does not move.
+    """Return the first images of each class in at least two batches with all classes; the loader does not move.
 
     Args:
         trainer: a trainer in ``fit``, whose batches are pairs of inputs and class indices.
@@ -51,7 +51,7 @@ def balanced_batches(trainer: L.Trainer, per_class: int, largest: int = 500) -> 
 
 
 def _first_of_each(batches: Iterator[Any], per_class: int, there: dict[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the first images of each class of one epoch, and their labels; stop early where all classes are known."""
+    """Return the first images of each class in one epoch, with labels; stop early if all classes are known."""
     images: list[Tensor] = []
     labels: list[Tensor] = []
     seen: dict[int, int] = {}
@@ -81,7 +81,7 @@ def _is_classes(labels: Any) -> bool:
 
 
 def _counts(source: Any) -> dict[int, int]:
-    """Return how many images of each class there are; nothing where a loader does not tell."""
+    """Return the number of images per class; nothing if the loader does not know it."""
     labels = getattr(source, "labels", None)
     if not isinstance(labels, Tensor) or not _is_classes(labels):
         return {}
@@ -96,7 +96,7 @@ def _counted(seen: dict[int, int], label: int) -> int:
 
 @contextlib.contextmanager
 def _whole_batches(trainer: L.Trainer) -> Iterator[tuple[Iterator[Any], Any]]:
-    """Give an iterator over the training batches, whole on every rank, and the loader, whose position is put back."""
+    """Yield an iterator over whole training batches, equal on every rank, and the loader, then restore its position."""
     trainer.fit_loop.setup_data()
     loader: Any = trainer.fit_loop._combined_loader.flattened[0]  # type: ignore[union-attr]
     position = loader.state_dict() if hasattr(loader, "state_dict") else None
@@ -120,7 +120,7 @@ def _to_host(leaf: Any) -> Any:
 
 
 def _joined(*shares: Any) -> Any:
-    """Join the shares of all ranks to the batch that one rank would have: rank r has every sample r modulo ranks."""
+    """Join the shares of all ranks to the batch of a single rank: rank r has every sample r modulo ranks."""
     if not isinstance(shares[0], Tensor) or shares[0].dim() == 0:
         return shares[0]
     if len({len(share) for share in shares}) > 1:

@@ -1,4 +1,4 @@
-"""Sparsity: the only place where methods meet Lightning.
+"""The ``Sparsity`` callback, which connects methods to Lightning.
 
 One optimizer step, end to end; the names in brackets are hooks of this callback (held true by
 ``tests/engine/test_hook_sequence.py``)::
@@ -7,7 +7,7 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
         [setup]                       choose the parameters, create what is learned, route the loss
         (resumed: [load_state_dict])  masks, memory, clock and ledger as they were
         configure_optimizers
-        [on_fit_start]                method.start -> first masks (not when resumed)
+        [on_fit_start]                method.start -> first masks (not when resumed); the clock begins anew
         sanity validation             sees the first masks
 
     for each micro-batch
@@ -16,7 +16,8 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
         backward                      DDP averages the gradients
         on the last micro-batch of a step
             [on_before_optimizer_step]    gradients complete, averaged, unscaled, unclipped, dense
-                                          -> method.passes, method.before_step
+                                          -> method.passes, method.before_step; raw optimizers
+                                          of manual optimization come here by a step pre-hook
             clip                          sees masked gradients
             optimizer.step                skipped by a scaler on overflow: then nothing below happens
             [step post-hook]              clock + 1 -> method.after_step, ledger, agreement of ranks
@@ -24,37 +25,46 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
         [on_train_batch_end]          also on micro-batches that made no step: nothing happens here
         checkpoint                    masks travel in this callback's state
 
-    [on_train_end]                    method.finish
+    [on_train_end]                    method.finish; what was reached is compared with what was asked for
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sparsebench.cost.ledger import Ledger
-from sparsebench.cost.passes import Passes
 from sparsebench.engine.agreement import average_gradients, check_agreement
-from sparsebench.engine.learned import adopt_learned, announce_learned, check_trained, create_learned
+from sparsebench.engine.learned import adopt_learned, announce_learned, create_learned
 from sparsebench.engine.probe import CountingProbe, build_probe
-from sparsebench.engine.steps import budget_of, restore_steps, route_steps, samples_in, will_skip
-from sparsebench.execution.backends import Execution
-from sparsebench.methods.base import Clock, Method
+from sparsebench.engine.sparsity_state import SparsityState
+from sparsebench.engine.stepping import Stepping, find_holders, is_elementwise
+from sparsebench.engine.steps import (
+    budget_of,
+    refuse_sharding,
+    restore_steps,
+    route_steps,
+    samples_in,
+    spare_empty_steps,
+    steps_taken,
+    will_skip,
+)
+from sparsebench.engine.target import describe_miss
+from sparsebench.methods.base import Objective
 from sparsebench.methods.executor import Executor
-from sparsebench.sparse import Prunable, SparseModel, digest
-
-ELEMENTWISE = {
-    "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Lion", "Together",
-}  # fmt: skip
-"""Optimizers that keep a weight at zero while its gradient and moments are zero; others are projected."""
+from sparsebench.sparse import SparseModel, digest
 
 
-class Sparsity(L.Callback):
+class Sparsity(SparsityState):
     """Train any LightningModule sparsely: ``L.Trainer(callbacks=[Sparsity(RigL(density=0.1))])``.
+
+    Each fit has a clock of its own. On the parameters of the fit before, it goes on with the masks that are there; on
+    others, with a checkpoint or without, everything begins anew. Of several optimizers, those that hold the sparse
+    parameters count. The sparsity is logged as ``sparsity`` at every epoch's end.
 
     Args:
         method: what differs from dense training.
@@ -62,110 +72,91 @@ class Sparsity(L.Callback):
         seed: root of the method's random draws; the same on every rank.
         module: name of the submodule whose parameters are meant, so that masks carry the network's own names;
             empty for the whole LightningModule.
-        total_steps: the budget in optimizer steps; asked from the trainer by default.
+        total_steps: the budget in optimizer steps; asked from the trainer by default. Several fits may share it.
         ledger: accounts for the training cost; none by default.
         masks: masks that training starts from, set before the method's own start; none by default.
-        execution: how the network is computed, a name of ``execution.backends`` or what builds a back end; None runs
-            the module as it is, or as the method asks.
+        execution: a name of ``execution.backends``, or what builds a back end; None leaves it to module and method.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
-        step: optimizer steps taken; steps that a scaler skips do not count.
+        step: optimizer steps taken in this fit; steps that a scaler skips do not count.
     """
-
-    def __init__(
-        self,
-        method: Method,
-        *,
-        prunable: Prunable | None = None,
-        seed: int = 0,
-        module: str = "",
-        total_steps: int | None = None,
-        ledger: Ledger | None = None,
-        masks: Mapping[str, Tensor] | None = None,
-        execution: Execution | None = None,
-    ) -> None:
-        self.method = method
-        self.prunable = prunable or Prunable()
-        self.seed = seed
-        self.module = module
-        self.total_steps = total_steps
-        self.ledger = ledger
-        self.masks = masks
-        self.execution = execution
-        self.step = 0
-        self.finished = False
-        self._net: SparseModel | None = None
-        self._executor: Executor
-        self._restored = False
-        self._samples = 0
-        self._pending: tuple[Passes, dict[str, float], Passes | None] | None = None
-        self._agreed = -1
-        self._hook: Any = None
-
-    # -- what others read -----------------------------------------------------------------------------------------
-
-    @property
-    def net(self) -> SparseModel:
-        """The sparse state; exists from ``setup`` on."""
-        if self._net is None:
-            raise RuntimeError("the sparse state does not exist yet: it is created when fit starts")
-        return self._net
-
-    @property
-    def clock(self) -> Clock:
-        """Steps taken, out of the budget."""
-        assert self.total_steps is not None
-        return Clock(self.step, self.total_steps)
 
     # -- before training ------------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Choose the parameters that may be sparse, and route the loss through the method."""
-        if stage != "fit":
-            return
-        sharded = type(trainer.strategy).__name__
-        if any(word in sharded for word in ("FSDP", "DeepSpeed", "ModelParallel")):
-            raise ValueError(f"{sharded} shards parameters, masks need whole ones: use strategy ddp or a single device")
-        params = self.prunable.select(pl_module.get_submodule(self.module))
+        """Choose the parameters that may be sparse, and route the loss, or evaluation, through the method."""
+        self._stage, self._resumed = stage, False
+        network = pl_module.get_submodule(self.module)
+        params = self.prunable.select(network)
         if self._net is None or any(params.get(name) is not p for name, p in self._net.params.items()):
-            net = SparseModel(params, seed=self.seed, module=pl_module.get_submodule(self.module))
+            net = SparseModel(params, seed=self.seed, module=network)
             self._executor = Executor(self.method, net, self.execution)
             create_learned(net, self.method)
-            self._net = net
-        if self._executor.routes:
-            route_steps(pl_module, self.module, lambda loss: self._executor.loss(loss, self.clock), self._executor.view)
-        announce_learned(pl_module, self.net, self.method)
+            self._net, self._begun = net, False
+            self._new_clock()
+        if self._executor.routes and (stage == "fit" or not self.finished):
+            route_steps(pl_module, self.module, self._loss, self._view, stage)
+        if stage == "fit":
+            refuse_sharding(trainer)
+            spare_empty_steps(pl_module)
+            announce_learned(pl_module, self.net, self.method)
+
+    def _loss(self, objective: Objective) -> Tensor:
+        return self._executor.loss(objective, self.clock) if self._begun else objective({})
+
+    def _view(self) -> dict[str, Tensor]:
+        return self._executor.view() if self._begun else {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the first masks, unless they were restored; start listening to the optimizer."""
-        if len(trainer.optimizers) != 1:
-            raise ValueError(
-                f"one optimizer is needed, {len(trainer.optimizers)} are configured: combine them into one"
-            )
+        """Choose the first masks, unless they are there; start the clock, and listen to the optimizers."""
         self.net.move_()
-        check_trained(trainer, self.net)
-        adopt_learned(trainer, self.net, self.method)
-        optimizer = trainer.optimizers[0]
-        if not self._restored:
-            self.total_steps = self.total_steps or budget_of(trainer)
+        holders = find_holders(trainer, self.net)
+        holders[0] = adopt_learned(trainer, holders[0], self.net, self.method)
+        if not self._resumed:
+            self._new_fit(trainer, pl_module)
+        self._stepping = Stepping(
+            holders, begin=self._begin_step, end=lambda optimizer: self._after_step(trainer, optimizer),
+            listens=lambda: self in getattr(trainer, "callbacks", ()),
+        )  # fmt: skip
+        self._agree(trainer)
+
+    def _new_fit(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin a fit without checkpoint: with a new clock, unless the given budget is not used up."""
+        if not (self._begun and self._given_steps is not None and self.step < self._given_steps):
+            self._new_clock()
+        self.finished = False
+        if trainer.ckpt_path is None and self.total_steps is None:
+            self._plan(trainer)
+        if not self._begun:
             if self.masks:
                 self.net.set_masks(self.masks)
             probe = build_probe(trainer, pl_module, self.module)
             self.method.start(self.net, probe)
+            self._begun = True
             self._charge_scoring(probe)
-        self._hook = optimizer.register_step_post_hook(lambda opt, *_: self._after_step(trainer, opt))
-        self._agree(trainer)
+
+    def _new_clock(self) -> None:
+        self.step, self.finished, self.total_steps = 0, False, self._given_steps
+        if self.ledger is not None:
+            self.ledger.reset()
+
+    def _plan(self, trainer: L.Trainer) -> None:
+        """Ask for the budget: the steps of this fit, after those that were taken without it."""
+        if not self._resumed:
+            self._before = steps_taken(trainer)
+        self.total_steps = budget_of(trainer, self._before)
 
     def _charge_scoring(self, probe: CountingProbe) -> None:
-        """Account for what the method asked of the probe: outside of every ratio, as papers do, but on record."""
+        """Charge the cost of scoring, outside of every ratio as in papers, but recorded."""
         if self.ledger is not None and probe.samples():
-            forward, backward = getattr(self.method, "start_passes", (1.0, 1.0))
+            forward, backward = self.method.start_passes
             self.ledger.charge_start(forward=forward, backward=backward, samples=probe.samples())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask for the budget after a resumption: asking earlier would make Lightning forget the loader's position."""
-        self.total_steps = self.total_steps or budget_of(trainer)
+        if self.total_steps is None:
+            self._plan(trainer)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -176,18 +167,20 @@ class Sparsity(L.Callback):
         self._samples += samples_in(batch) * trainer.world_size
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Let the method act on dense, averaged, unscaled gradients."""
-        if will_skip(trainer, optimizer):
-            return
-        average_gradients(trainer, self.net.learned.values())
+        """Run the method on dense, averaged, unscaled gradients."""
+        if not will_skip(trainer, optimizer) and self._stepping is not None:
+            average_gradients(trainer, self.net.learned.values())
+            self._stepping.announce(optimizer)
+
+    def _begin_step(self, optimizer: Optimizer) -> None:
         self._pending = self._executor.cost(self.clock)
         self.method.before_step(self.net, self.clock, optimizer)
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
-        """Advance the clock; called by the optimizer once its step is taken."""
+        """Advance the clock; called once the step is taken."""
         self.step += 1
         self.method.after_step(self.net, self.clock, optimizer)
-        if self.method.zeros == "stored" and type(optimizer).__name__ not in ELEMENTWISE:
+        if self.method.zeros == "stored" and not is_elementwise(optimizer):
             self.net.project_()
         if self.ledger is not None and self._pending is not None:
             passes, densities, executed = self._pending
@@ -202,7 +195,8 @@ class Sparsity(L.Callback):
         self._agreed = self.net.version
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare the weights of all ranks."""
+        """Log the sparsity, and compare the weights of all ranks."""
+        pl_module.log("sparsity", 1 - self.net.density, prog_bar=True, rank_zero_only=True)
         if trainer.world_size > 1:
             check_agreement(trainer, "weights", digest(dict(pl_module.named_parameters())), self.step)
 
@@ -216,36 +210,27 @@ class Sparsity(L.Callback):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Fix what is still random or soft."""
+        """Make masks and weights final, and warn if the target is missed."""
         self.finish()
+        if not self.target_reached:
+            miss = describe_miss(self.method, self.net, self.clock)
+            unspent = self._given_steps is not None and self.step < self._given_steps and not trainer.should_stop
+            if unspent:
+                rank_zero_info(f"{miss}; another fit of this callback spends the rest of total_steps")
+            else:
+                warnings.warn(miss, stacklevel=2)
 
     def finish(self) -> None:
         """Call ``method.finish`` once, however often training is resumed."""
-        if not self.finished:
+        if self._begun and not self.finished:
             self._executor.finish()
             self.finished = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Stop listening, and give the module its own steps back."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        """Remove the hooks, and restore the module's own steps."""
+        if self._stepping is not None:
+            self._stepping.stop()
+            self._stepping = None
         restore_steps(pl_module)
         if stage == "fit" and self.finished:
             self.net.project_()  # what was averaged over time has the union of all supports
-
-    # -- saving ---------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return clock, sparse state and ledger."""
-        ledger = None if self.ledger is None else self.ledger.state_dict()
-        state = {} if self._net is None else self._net.state_dict()
-        return {"step": self.step, "finished": self.finished, "net": state, "ledger": ledger}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; the method's ``start`` is then not called."""
-        self.step, self.finished = state_dict["step"], state_dict["finished"]
-        self.net.load_state_dict(state_dict["net"])
-        if self.ledger is not None and state_dict["ledger"] is not None:
-            self.ledger.load_state_dict(state_dict["ledger"])
-        self._restored = True

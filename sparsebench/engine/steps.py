@@ -1,4 +1,4 @@
-"""Run a module's own steps with other weights, without changing a weight in place."""
+"""Run a module's own steps with other weights without changing a weight in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.methods.base import Objective, Weights
 
 
 class Step(nn.Module):
-    """A module whose forward is a step of a LightningModule, so that ``functional_call`` can swap weights."""
+    """A module whose forward is a LightningModule's step, so that ``functional_call`` can swap weights."""
 
     def __init__(self, module: L.LightningModule, step: Callable[..., Any], prefix: str) -> None:
         super().__init__()
@@ -24,60 +24,105 @@ class Step(nn.Module):
         self._prefix = f"module.{prefix}." if prefix else "module."
 
     def forward(self, *args: Any) -> Any:
-        """Call the step."""
+        """Call the wrapped step."""
         return self._step(*args)
 
     def with_weights(self, weights: Mapping[str, Tensor], *args: Any) -> Any:
-        """Call the step with ``weights`` in the place of the parameters of those names."""
+        """Call the step with ``weights`` in place of the parameters with those names."""
         if not weights:
             return self._step(*args)
         swapped = {self._prefix + name: weight for name, weight in weights.items()}
         return torch.func.functional_call(self, swapped, args)
 
 
+EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
+"""Stage of the trainer -> the step that shows weights in it."""
+
+
 def route_steps(
-    module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights]
+    module: L.LightningModule, prefix: str, loss: Callable[[Objective], Tensor], view: Callable[[], Weights], stage: str
 ) -> None:
-    """Let training see a method's loss, and validation the weights that the method shows.
+    """Make training use a method's loss, and evaluation the weights that the method provides.
 
     Args:
         module: the module whose steps are meant.
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
         loss: objective -> loss.
-        view: weights that validation sees in the place of the parameters.
+        view: weights that evaluation sees in the place of the parameters.
+        stage: of the trainer.
     """
-    train = Step(module, module.training_step, prefix)
-    validate = Step(module, module.validation_step, prefix)
-
-    def training_step(*args: Any) -> Tensor:
-        return loss(lambda weights: loss_of(train.with_weights(weights, *args)))
-
-    def validation_step(*args: Any) -> Any:
-        return validate.with_weights(view(), *args)
-
-    vars(module).update(training_step=training_step, validation_step=validation_step)
+    name = EVALUATIONS[stage]
+    routed: dict[str, Callable[..., Any]] = {}
+    # a step that the module does not define stays undefined: Lightning asks whether it is there
+    if name == "predict_step" or getattr(type(module), name) is not getattr(L.LightningModule, name):
+        evaluate = Step(module, getattr(module, name), prefix)
+        routed[name] = lambda *args: evaluate.with_weights(view(), *args)
+    if stage == "fit":
+        train = Step(module, module.training_step, prefix)
+        routed["training_step"] = lambda *args: loss(lambda weights: loss_of(train.with_weights(weights, *args)))
+    vars(module).update(routed)
 
 
 def restore_steps(module: L.LightningModule) -> None:
-    """Give a module its own steps back."""
-    for step in ("training_step", "validation_step"):
+    """Give a module its own steps, and its own clipping, back."""
+    for step in ("training_step", "configure_gradient_clipping", *EVALUATIONS.values()):
         vars(module).pop(step, None)
 
 
-def budget_of(trainer: L.Trainer) -> int:
-    """Return the optimizer steps that a trainer will take.
+def spare_empty_steps(module: L.LightningModule) -> None:
+    """Make a module clip gradients only if there are any: an update in place of a step leaves none.
+
+    Clipping by value, of lists of tensors, fails on an empty list.
+    """
+    clip = module.configure_gradient_clipping
+
+    def configure_gradient_clipping(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        held = (parameter.grad for group in optimizer.param_groups for parameter in group["params"])
+        if any(gradient is not None for gradient in held):
+            clip(optimizer, *args, **kwargs)
+
+    vars(module).update(configure_gradient_clipping=configure_gradient_clipping)
+
+
+def refuse_sharding(trainer: L.Trainer) -> None:
+    """Refuse strategies that cut parameters into pieces."""
+    name = type(trainer.strategy).__name__
+    if any(word in name for word in ("FSDP", "DeepSpeed", "ModelParallel")):
+        raise ValueError(f"{name} shards parameters, masks need whole ones: use strategy ddp or a single device")
+
+
+def steps_taken(trainer: L.Trainer) -> int:
+    """Return the steps that the trainer has taken so far; of several optimizers, each counts for itself."""
+    return trainer.global_step // max(1, len(trainer.optimizers))
+
+
+def budget_of(trainer: L.Trainer, before: int = 0) -> int:
+    """Return the optimizer steps that a trainer will take, without those that it took before.
 
     Raises:
-        ValueError: they have no end.
+        ValueError: they have no end, are not known, or are fewer than one.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
-        raise ValueError("training has no end, schedules need one: set max_epochs or max_steps of the trainer")
-    return int(steps)
+        raise ValueError(
+            "training has no end, schedules need one: set max_epochs or max_steps of the trainer, "
+            "or Sparsity(total_steps=...)"
+        )
+    if steps < 0:
+        raise ValueError(
+            "the training data do not tell their length, so the number of steps is unknown, and schedules need it: "
+            "set max_steps of the trainer, or Sparsity(total_steps=...)"
+        )
+    if steps - before < 1:
+        raise ValueError(
+            f"a training of {int(steps) - before} steps leaves nothing to do: set max_epochs or max_steps of the "
+            f"trainer to more than the {before} steps taken, or Sparsity(total_steps=...)"
+        )
+    return int(steps) - before
 
 
 def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
-    """Tell whether a gradient scaler will skip this step: some gradient of the optimizer is not finite."""
+    """Return True if a gradient scaler will skip this step: a gradient of the optimizer is not finite."""
     if getattr(trainer.precision_plugin, "scaler", None) is None:
         return False
     held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
@@ -94,27 +139,15 @@ def samples_in(batch: Any) -> int:
 
 
 def loss_of(output: Any) -> Tensor:
-    """Return the loss in what a training step returns: a tensor, or a mapping with ``loss``."""
+    """Return the loss from a training step's result: a tensor, or a mapping with ``loss``."""
     return output["loss"] if isinstance(output, Mapping) else output
 
 
 @contextlib.contextmanager
 def silenced(module: L.LightningModule) -> Iterator[None]:
-    """Ignore ``self.log`` calls: outside of Lightning's loops they raise."""
+    """Ignore ``self.log`` calls, which raise outside of Lightning's loops."""
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         del module.log
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and each of its parts back as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -1,4 +1,4 @@
-"""How sparse weights are really computed: back ends behind one interface, chosen by name."""
+"""Back ends that compute sparse networks, behind one interface and chosen by name."""
 
 from sparsebench.execution.autotune import Fastest, Trial
 from sparsebench.execution.backends import build_backend

@@ -1,4 +1,4 @@
-"""Choose between two ways to compute the same thing by timing each, once."""
+"""Choose the faster of two ways to compute the same result by timing each of them once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Trial:
-    """Use two ways in turn on the first calls, then the faster one.
+    """Alternate between two ways of computing on the first calls, then keep the faster one.
 
     Nothing is computed for the sake of timing: every call is a real one. The first call of each way is left out.
 
@@ -34,7 +34,7 @@ class Trial:
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
 
     def run(self, call: Callable[[bool], T], *, device: torch.device) -> T:
-        """Call ``call(way)`` and time it while no way is chosen."""
+        """Call ``call(way)``, timed until a way is chosen."""
         if self.choice is not None:
             return call(self.choice)
         way = len(self._seconds[True]) <= len(self._seconds[False])
@@ -48,7 +48,7 @@ class Trial:
 
 
 class Fastest(SharedMasks):
-    """The faster of a small network and the same at full size, timed on the first steps.
+    """Run a small network, or the same network at full size if that was faster on the first steps.
 
     The choice is remembered in ``net.memory["execution"]``, so that a continued training does not time again.
 
@@ -63,7 +63,7 @@ class Fastest(SharedMasks):
         self.net, self.full, self.trial = net, full, Trial()
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        """Return the loss of the network with these masks, by the way that is tried or chosen."""
+        """Return the loss of the network with these masks, computed the way under trial or the chosen way."""
 
         def way(small: bool) -> Tensor:
             return (self.network if small else self.full).run(objective, masks, statistics=statistics)

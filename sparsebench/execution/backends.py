@@ -1,4 +1,4 @@
-"""The back ends by name: what ``Sparsity(method, execution=...)`` and the key ``execution`` may say."""
+"""Back ends by name, as used in ``Sparsity(method, execution=...)`` and the key ``execution``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 Execution = str | Callable[[SparseModel], Backend]
-"""Name of a back end, or what builds one for a sparse model: a subclass of ``WeightBackend``, or a function."""
+"""Name of a back end, or a subclass of ``WeightBackend`` or function that builds one for a sparse model."""
 
 ChannelExecution = Literal["compact", "masked", "auto"]
 
@@ -36,10 +36,10 @@ CHANNELS: Mapping[str, Callable[[SparseModel, ChannelNetwork], Backend]] = {
 
 
 def build_backend(execution: Execution, net: SparseModel, *, channels: bool, who: str) -> Backend:
-    """Build the back end of that name for a method with stored zeros.
+    """Build a back end by name or class for a method with stored zeros.
 
     Args:
-        execution: its name, or what builds it.
+        execution: its name, or the class or function that builds it.
         net: parameters and module.
         channels: whether the method keeps or drops whole output channels.
         who: name of the method, for refusals.

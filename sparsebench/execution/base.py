@@ -1,4 +1,4 @@
-"""The interface of execution: how a network with masks is really computed, whatever the method that chose the masks.
+"""The interface of execution: how a network with masks is computed, independent of the method that chose the masks.
 
 A back end gets an objective (weights -> loss) and masks, and returns the loss, computed in its own way: at full size
 with zeros, as the small network of live channels, by sparse products. Parameters, their gradients, optimizer state and
@@ -26,7 +26,7 @@ Shares = dict[str, float]
 
 
 class Live(Mapping[str, Tensor]):
-    """Masks, with room for what a back end finds out about them: found once, used by all that a step asks.
+    """Masks, with a cache for results that a back end derives from them and needs several times in a step.
 
     It is a mapping of masks itself, so it goes wherever masks go. Masks must not be changed in place afterwards.
 
@@ -34,7 +34,7 @@ class Live(Mapping[str, Tensor]):
         masks: by unit.
 
     Attributes:
-        found: whatever a back end wants to keep.
+        found: derived results, filled in by a back end.
     """
 
     def __init__(self, masks: Masks) -> None:
@@ -52,15 +52,15 @@ class Live(Mapping[str, Tensor]):
 
 
 class Backend(ABC):
-    """One way to compute a network with masks: what the engine, methods and the ledger ask of it.
+    """Base class of the ways to compute a network with masks, as used by engine, methods and ledger.
 
-    Masks may be given as they are or as ``live`` has returned them: then nothing is found out twice. A back end with
+    Masks may be plain or the result of ``live``, which avoids deriving anything twice. A back end with
     masks over single weights is written from ``WeightBackend``, and defines ``run`` only.
 
     Attributes:
         module: the network. Its parameters are never replaced.
         units: name of a mask -> its shape, or its number of channels.
-        stored_zeros: True when the module as it is, with zeros stored in its weights, is the same network. What a
+        stored_zeros: True when the module itself, with zeros stored in its weights, is the same network. What a
             method states about its cost then holds, and steps that need gradients of inactive weights run so.
         full_size: True when every product is dense, so that nothing is saved.
     """
@@ -71,7 +71,7 @@ class Backend(ABC):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """How each weight's layer last ran, by parameter name, where that differs between layers; empty elsewhere."""
+        """How each weight's layer last ran, by parameter name; empty if all layers run the same way."""
         return {}
 
     @property
@@ -93,12 +93,12 @@ class Backend(ABC):
         """
 
     def live(self, masks: Masks) -> Live:
-        """Return masks with what this back end finds out about them, once for all calls that follow."""
+        """Return the masks with the results that this back end derives from them, for use in all later calls."""
         return masks if isinstance(masks, Live) else Live(masks)
 
     @abstractmethod
     def unit_masks(self, weight_masks: Masks) -> Masks:
-        """Return masks of units from masks of weights, by parameter name; a weight without one is dense."""
+        """Convert masks of weights to masks of units, by parameter name; a weight without a mask is dense."""
 
     @abstractmethod
     def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
@@ -106,18 +106,18 @@ class Backend(ABC):
 
     @abstractmethod
     def view(self, masks: Masks) -> dict[str, Tensor]:
-        """Return what stands in for parameters and buffers when the network with these masks runs at full size.
+        """Return the tensors that replace parameters and buffers when the masked network runs at full size.
 
         Evaluation sees it, and it is stored at the end of training. Empty where the zeros are stored in the weights.
         """
 
     @abstractmethod
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of each weight that the network of these masks multiplies by, by parameter name.
+        """Return the share of each weight used in the products of the network with these masks, by parameter name.
 
         Args:
             masks: by unit.
-            executed: count what is really multiplied, zeros that fill up included.
+            executed: count the products really computed, padding zeros included.
         """
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ class Backend(ABC):
 
 
 class SharedMasks(Backend):
-    """A back end that runs the networks of another one in another way: same masks, same units, same numbers.
+    """Base class of back ends that run the networks of another back end: same masks, units and numbers.
 
     Args:
         network: the other one.
@@ -136,15 +136,15 @@ class SharedMasks(Backend):
         self.network, self.module, self.units = network, network.module, network.units
 
     def live(self, masks: Masks) -> Live:
-        """Return masks with what the other back end finds out about them."""
+        """Return the masks with the results that the other back end derives from them."""
         return self.network.live(masks)
 
     def unit_masks(self, weight_masks: Masks) -> Masks:
-        """Return masks of units from masks of weights."""
+        """Convert masks of weights to masks of units."""
         return self.network.unit_masks(weight_masks)
 
     def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
-        """Return the weights that stay."""
+        """Return the weights that stay, by parameter name."""
         return self.network.weight_masks(masks)
 
     def view(self, masks: Masks) -> dict[str, Tensor]:
@@ -152,13 +152,13 @@ class SharedMasks(Backend):
         return self.network.view(masks)
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of each weight that is needed; where ``executed`` at full size, all of it."""
+        """Return the share of each weight that is needed; 1 where ``executed`` and the network runs at full size."""
         if executed and self.full_size:
             return dict.fromkeys(self.network.shares(masks), 1.0)
         return self.network.shares(masks, executed=executed)
 
     def __str__(self) -> str:
-        """Describe the other back end, under this name."""
+        """Describe the other back end under this name."""
         return f"{type(self).__name__}, {self.network}"
 
 

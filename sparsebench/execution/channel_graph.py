@@ -1,4 +1,4 @@
-"""The channels of a network: which masks there are, which channels live under them, what depends on which."""
+"""The channel structure of a network: its masks, the live channels under them, and the dependencies between layers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ChannelGraph:
         multiple: widths of small layers are rounded up to a multiple of this where that adds no more than an eighth,
             else of its half, and so on: dead channels, multiplied by zero, fill up.
         sum_multiple: the same for residual sums, whose width varies from draw to draw.
-        residual: ``union``: every layer has a mask of its own, and a sum lives on the union of its summands; ``tied``:
+        residual: ``union``: every layer has a separate mask, and a sum lives on the union of its summands; ``tied``:
             layers that add to one stream share a mask; ``inner``: layers that enter a sum have no mask.
 
     Attributes:
-        units: name of a mask -> number of its channels; the name is that of the (first) layer.
+        units: name of a mask -> number of its channels; the (first) layer names the mask.
 
     Raises:
         ValueError: channels cannot be removed; names the layer and the reason.
@@ -64,9 +64,9 @@ class ChannelGraph:
 
     @classmethod
     def of(cls, module: nn.Module, parameters: Iterable[str], **options: Any) -> Self:
-        """Let the convolutions lose channels whose weights are among ``parameters``.
+        """Build the graph in which the convolutions among ``parameters`` can lose output channels.
 
-        In a network without convolutions, the hidden linear layers do. Options are those of the class.
+        In a network without convolutions, the hidden linear layers can. Options as for the class.
 
         Raises:
             ValueError: there is none, or channels cannot be removed.
@@ -80,14 +80,14 @@ class ChannelGraph:
             layers = [n for n in linear[:-1] if f"{n}.weight" in allowed]
         if not layers:
             raise ValueError(
-                "no layer may lose channels: let a convolution be sparse (prunable), or use method.level=weight"
+                "no layer may lose channels: make a convolution sparse (prunable), or use method.level=weight"
             )
         return cls(module, layers, **options)
 
     # -- structure ------------------------------------------------------------------------------------------------
 
     def graph(self) -> tuple[Steps, fx.GraphModule | None]:
-        """Return the steps of the network in its present mode, and the twin that adds channel subsets, if it adds any.
+        """Return the network's steps in its present mode, and a twin that adds channel subsets, if it needs one.
 
         The network is traced once for each mode.
         """
@@ -99,7 +99,7 @@ class ChannelGraph:
         return self._traced[mode]
 
     def _twin(self, found: LiveSets) -> fx.GraphModule:
-        """Share the layers of the module in a graph that adds channel subsets."""
+        """Build a graph module that shares the module's layers and adds channel subsets."""
         graph = trace(self.module)
         twin = fx.GraphModule(self.module, graph)
         for node in list(twin.graph.nodes):
@@ -115,7 +115,7 @@ class ChannelGraph:
         return twin
 
     def _partial(self) -> dict[str, Tensor]:
-        """Return masks with a dead channel in each layer: what cannot be sliced shows."""
+        """Return masks with one dead channel in each layer, to reveal layers that cannot be sliced."""
         widths = {name: _outputs(self.modules[name]) for name in self._leaders}
         return {name: torch.arange(width) > 0 for name, width in widths.items()}
 
@@ -126,7 +126,7 @@ class ChannelGraph:
             self._leaders = {name: first if leader in others else leader for name, leader in self._leaders.items()}
 
     def live(self, masks: Masks) -> ChannelLive:
-        """Return masks with the live channels at each place, found when first asked for."""
+        """Return masks whose live channels at each place are computed on first use."""
         return masks if isinstance(masks, ChannelLive) and masks.graph is self else ChannelLive(self, masks)
 
     def exact(self, masks: Masks) -> LiveSets:
@@ -136,12 +136,12 @@ class ChannelGraph:
     def rounded(self, masks: Masks) -> LiveSets:
         """Return the channels of the small network: the live ones, and the dead ones that round its widths up.
 
-        Kernels like round widths, and are made anew for each pair of widths that they have not seen.
+        Kernels are faster at round widths, and are built for each pair of widths on first use.
         """
         return self.live(masks).rounded
 
     def find(self, masks: Masks, *, rounded: bool) -> LiveSets:
-        """Carry masks along the graph; ``exact`` and ``rounded`` do so once for each set of masks."""
+        """Propagate masks along the graph; ``exact`` and ``rounded`` cache the result for each set of masks."""
         each = {name: masks[leader] for name, leader in self._leaders.items()}
         if not rounded:
             return live_sets(self.graph()[0], self.modules, each)
@@ -149,13 +149,13 @@ class ChannelGraph:
         return live_sets(self.graph()[0], self.modules, each, multiple=self.sum_multiple)
 
     def describe(self) -> str:
-        """List units with the layers that they cut, ties and sums, one per line."""
+        """List each unit with the layers that it cuts, then ties and sums, one per line."""
         found = live_sets(self.graph()[0], self.modules, self._partial())
         return "\n".join(describe(self._leaders, self.units, found))
 
 
 class ChannelLive(Live):
-    """Masks over channels, and which channels live under them at each place of one network.
+    """Masks over channels, with the channels that are live under them at each place of one network.
 
     Args:
         graph: of the network.
@@ -170,16 +170,16 @@ class ChannelLive(Live):
 
     @property
     def exact(self) -> LiveSets:
-        """The live channels."""
+        """The live channels at each place."""
         return self._find(rounded=False)
 
     @property
     def rounded(self) -> LiveSets:
-        """The live channels, and the dead ones that round widths up."""
+        """The live channels at each place, plus the dead ones that round widths up."""
         return self._find(rounded=(self.graph.multiple, self.graph.sum_multiple) != (1, 1))
 
     def share(self, live: Tensor | None) -> float:
-        """Return the share of live channels in one of the sets; one set serves the layers on both of its sides."""
+        """Return the share of live channels in one set; a set serves the layers on both of its sides."""
         if live is None:
             return 1.0
         if id(live) not in self._shares:  # the set is kept too, so that its id is not given to another
@@ -198,5 +198,5 @@ def _outputs(layer: Any) -> int:
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Tell whether the outputs of a layer are those of its inputs, one by one."""
+    """Return True if each output of a layer depends on one input channel only."""
     return getattr(layer, "groups", 1) > 1

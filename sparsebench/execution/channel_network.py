@@ -1,4 +1,4 @@
-"""Run a network with channel masks as the small dense network that it is, or masked at full size: equal numbers.
+"""Run a network with channel masks as a small dense network, or masked at full size, with equal numbers.
 
 Small: kept rows and columns of every weight are gathered, the same modules run on the smaller tensors, and autograd
 scatters the gradients into zero-filled full-size ones, so that optimizers, checkpoints and DDP see the parameters that
@@ -23,7 +23,7 @@ from sparsebench.functional.score import Objective
 
 
 class ChannelNetwork(ChannelGraph, Backend):
-    """The small dense network that masks over channels leave: kept rows and columns of every weight."""
+    """The small dense network that channel masks leave: the kept rows and columns of every weight."""
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True, small: bool = True) -> Tensor:
         """Return the loss of the network with these masks.
@@ -55,7 +55,7 @@ class ChannelNetwork(ChannelGraph, Backend):
             raise ValueError(f"{empty[0]} has no live channel: every layer needs one")
         if getattr(self.module, "_compiled_call_impl", None) is not None:
             raise ValueError(
-                "widths change from step to step, and each would be compiled anew: set trainer.compile=false"
+                "widths change from step to step, and each would be compiled separately: set trainer.compile=false"
             )
 
     def small(self, masks: Masks) -> StandIns:
@@ -65,14 +65,14 @@ class ChannelNetwork(ChannelGraph, Backend):
             layer = self.modules[name]
             stand_ins.layer(name, layer, self._index(out), self._index(None if is_depthwise(layer) else inputs))
             alive = exact.layers[name][0]
-            if alive is not None and name not in exact.scaled:  # else the norm behind it makes dead channels zero
+            if alive is not None and name not in exact.scaled:  # otherwise the norm after it makes dead channels zero
                 stand_ins.zero_dead(name, alive, wide=out)
         for name, out in wide.norms.items():
             stand_ins.norm(name, self.modules[name], exact.norms[name], wide=out)
         return stand_ins
 
     def masked(self, masks: Masks) -> StandIns:
-        """Multiply the tensors of the full-size network by zeros."""
+        """Multiply the tensors of the full-size network by their masks."""
         found, stand_ins = self.exact(masks), StandIns()
         for name, (live, _) in found.layers.items():
             if live is not None:
@@ -82,14 +82,14 @@ class ChannelNetwork(ChannelGraph, Backend):
             stand_ins.norm(name, self.modules[name], live)
         return stand_ins
 
-    # -- what methods and the ledger ask -----------------------------------------------------------------------------
+    # -- for methods and the ledger ---------------------------------------------------------------------------------
 
     def view(self, masks: Masks) -> dict[str, Tensor]:
         """Return the tensors of the full-size network with zeros, norms and their statistics included."""
         return self.masked(masks).tensors
 
     def unit_masks(self, weight_masks: Masks) -> dict[str, Tensor]:
-        """Return the channels that have an active weight; those of a layer without a mask all live."""
+        """Return the channels with an active weight; all channels of a layer without a mask."""
         found: dict[str, Tensor] = {}
         for name, width in self.units.items():
             mask = weight_masks.get(f"{name}.weight", torch.ones(width, 1, dtype=torch.bool))
@@ -97,7 +97,7 @@ class ChannelNetwork(ChannelGraph, Backend):
         return found
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of each weight that the network of these masks multiplies by, by parameter name.
+        """Return the share of each weight used in the products of the network with these masks, by parameter name.
 
         Args:
             masks: bool; probabilities give the expectation under independent draws (not with tied masks).
@@ -124,7 +124,7 @@ class ChannelNetwork(ChannelGraph, Backend):
         return kept
 
     def __str__(self) -> str:
-        """List the masks with the layers that each cuts, ties and residual sums."""
+        """List the masks with the layers that each cuts, the ties and the residual sums."""
         return f"{type(self).__name__} of {type(self.module).__name__}: {self.describe()}"
 
     def _index(self, live: Tensor | None) -> Tensor | None:
@@ -132,12 +132,12 @@ class ChannelNetwork(ChannelGraph, Backend):
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives."""
+        """Device of the network."""
         return next(self.module.parameters()).device
 
     @contextlib.contextmanager
     def _installed(self, wide: LiveSets | None) -> Generator[None]:
-        """Let the module run through its twin, whose sums know where channels go, and depthwise layers be narrow."""
+        """Temporarily run the rewritten graph, whose sums scatter channel subsets, and narrow depthwise layers."""
         with contextlib.ExitStack() as stack:
             if wide is not None:
                 for name, (out, _) in wide.layers.items():
@@ -159,14 +159,14 @@ class ChannelNetwork(ChannelGraph, Backend):
 
 
 def positions(live: Tensor | None, among: Tensor, device: torch.device) -> Tensor | None:
-    """Return where live channels lie among others; None = they are all of them."""
+    """Return the positions of live channels among others; None if all of them are live."""
     if live is None or torch.equal(live, among):
         return None
     return live[among].nonzero().reshape(-1).to(device)
 
 
 class MaskedChannels(SharedMasks):
-    """The network of masks over channels at full size, multiplied by zeros: the reference for the small one."""
+    """The network with channel masks at full size, multiplied by zeros: the reference for the small network."""
 
     network: ChannelNetwork
 

@@ -1,4 +1,4 @@
-"""Choose the fastest way to compute a layer by timing each, once per shape, density, type and processor."""
+"""Choose the fastest way to compute a layer, timed once per shape, density, type and processor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARGIN = 0.95
 
 
 class Choices:
-    """The fastest way for each layer; times are shared by the process and kept in the user's cache.
+    """The fastest way for each layer; times are shared within the process and stored in the user's cache.
 
     Attributes:
         seconds: description of a case -> way -> seconds of a forward and backward pass.
@@ -42,7 +42,7 @@ class Choices:
     def fastest(
         self, ways: Mapping[str, Candidate], x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, shape: Shape
     ) -> str:
-        """Return the name of the fastest way, timed when such a case is met for the first time.
+        """Return the name of the fastest way to compute a layer, timed on the first call with this case.
 
         Args:
             ways: candidates by name, the dense ``masked`` among them.
@@ -82,7 +82,7 @@ class Choices:
 
 
 def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:
-    """Return what decides about speed, in words that can be read in the cache: densities in steps of a fifth.
+    """Return the properties that decide about speed as readable text: densities in steps of a fifth.
 
     The seconds depend on the counts alone, so that two masks of one density share a choice.
     """
@@ -99,15 +99,15 @@ def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:
 
 @cache
 def _known() -> dict[str, dict[str, float]]:
-    """Return the times of this process, which begin with those of the user's cache."""
+    """Return the times known to this process, initially those in the user's cache."""
     try:
-        return json.loads(_file().read_text())
+        return json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
 def _keep(seconds: Mapping[str, Mapping[str, float]]) -> None:
-    """Write the times, if the cache can be written; a lost entry is only timed again."""
+    """Write the times to the cache if possible; a lost entry is only timed again."""
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=_file().parent, delete=False) as text:
@@ -119,8 +119,12 @@ def _keep(seconds: Mapping[str, Mapping[str, float]]) -> None:
 
 @cache
 def _file() -> Path:
-    """Return the file of the times: another one for another processor, version of PyTorch or of the kernels."""
+    """Return the path of the cached times, which depends on processor, PyTorch version and kernels."""
     info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    models = (
+        [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     parts = (models[0] if models else platform.machine(), torch.__version__, library_name(capability()))
     return cache_folder() / f"times-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.json"

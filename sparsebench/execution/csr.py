@@ -17,7 +17,7 @@ COLUMNS = 128
 
 
 def serves(shape: Shape) -> bool:
-    """Tell whether a convolution is one matrix product: 1x1, stride 1, no padding."""
+    """Return True if a convolution is a single matrix product: 1x1, stride 1, no padding."""
     return shape.kernel == (1, 1) and shape.stride == (1, 1) and shape.padding == (0, 0)
 
 
@@ -39,7 +39,7 @@ def multiply(inputs: Tensor, values: Tensor, bias: Tensor | None, support: Suppo
 
 
 class _Csr(torch.autograd.Function):
-    """Sparse matrix times dense columns; the gradient of the values is sampled on their positions."""
+    """Multiply a sparse matrix by dense columns; the gradient of the values is sampled on their positions."""
 
     @staticmethod
     def forward(ctx: Any, columns: Tensor, values: Tensor, support: Support) -> Tensor:

@@ -1,4 +1,4 @@
-"""Say in words which layers a mask over channels cuts: what ``print(network)`` shows."""
+"""Describe which layers each channel mask cuts, as ``print(network)`` shows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sparsebench.execution.liveness import LiveSets
 
 
 def describe(leaders: Mapping[str, str], units: Mapping[str, int], found: LiveSets) -> Iterator[str]:
-    """Yield a line for each unit, and one for each residual sum.
+    """Yield one line for each unit and one for each residual sum.
 
     Args:
         leaders: masked layer -> unit, the first of the layers that share its mask.
@@ -37,5 +37,5 @@ def describe(leaders: Mapping[str, str], units: Mapping[str, int], found: LiveSe
 
 
 def _readers(found: LiveSets, members: list[str], among: Mapping[str, object]) -> list[str]:
-    """Return what reads channels of these layers."""
+    """Return the layers that read channels of these layers."""
     return [name for name in among if found.sources.get(name, frozenset()) & set(members)]

@@ -1,4 +1,4 @@
-"""Differentiable pieces of tensors: kept rows and columns, and sums of tensors that hold different channels."""
+"""Differentiable gathering of rows and columns, and sums of tensors that hold different channels."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class _Block(torch.autograd.Function):
             return full.index_select(1, columns)  # pyright: ignore[reportArgumentType]
         if columns is None:
             return full.index_select(0, rows)
-        # two selections copy blocks of memory, which pays where a kernel's weights lie side by side
+        # two selections copy blocks of memory, which is faster if a kernel's weights are contiguous
         return (
             full.index_select(0, rows).index_select(1, columns)
             if full.is_contiguous()
@@ -53,7 +53,7 @@ def take(full: Tensor, rows: Tensor | None, columns: Tensor | None = None) -> Te
 
 
 class _Spread(torch.autograd.Function):
-    """Put channels at their places among zeros."""
+    """Scatter channels to their places among zeros."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, places: Tensor, size: int) -> Tensor:
@@ -73,7 +73,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _AddAt(torch.autograd.Function):
-    """Add channels to their places in a tensor that holds all of them, in one pass over it."""
+    """Add channels to their places in a tensor with all channels, in one pass over it."""
 
     @staticmethod
     def forward(ctx: Any, full: Tensor, part: Tensor, places: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class _AddAt(torch.autograd.Function):
 
 
 def spread(part: Tensor, places: Tensor | None, size: int) -> Tensor:
-    """Return a tensor of ``size`` channels with ``part`` at ``places`` and zeros elsewhere; None leaves it alone."""
+    """Return a tensor of ``size`` channels with ``part`` at ``places`` and zeros elsewhere; None changes nothing."""
     return part if places is None else _Spread.apply(part, places, size)  # pyright: ignore
 
 
@@ -107,7 +107,7 @@ def add_at(full: Tensor, part: Tensor, places: Tensor | None) -> Tensor:
 
 
 def _gather(full: Tensor, places: Tensor) -> Tensor:
-    """Return the channels at ``places``, laid out as the tensor is."""
+    """Return the channels at ``places``, in the memory layout of the tensor."""
     if _layout(full) == torch.contiguous_format:
         return full.index_select(1, places)
     rows = _rows(full)
@@ -116,25 +116,25 @@ def _gather(full: Tensor, places: Tensor) -> Tensor:
     return _image(rows.index_select(1, places), full)
 
 
-# Where the channels of a pixel lie side by side, an index over pixels is slow, and one over images gives planes, which
-# slow all that follows. Few channels are chosen faster by a product with a matrix of zeros and ones, and exactly.
+# If the channels of a pixel are contiguous, indexing pixels is slow, and indexing images yields contiguous planes,
+# which slow all later layers. A product with a 0/1 matrix selects few channels faster, and exactly.
 
 
 def _by_product(tensor: Tensor, channels: int) -> bool:
-    """Tell whether a product pays, and gives the very numbers: not where float32 may be rounded for speed."""
+    """Return True if a matrix product is faster than indexing and still exact, which rounded float32 is not."""
     if tensor.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
         return False
-    return channels <= (512 if tensor.element_size() == 2 else 64)  # measured on processors, with and without AMX
+    return channels <= (512 if tensor.element_size() == 2 else 64)  # measured on CPUs with and without AMX
 
 
 def _product(rows: Tensor, matrix: Tensor, to: Tensor | None = None) -> Tensor:
-    """Return ``rows @ matrix``, added to another tensor if there is one, in their own type whatever autocast says."""
+    """Return ``rows @ matrix`` in their own type, even under autocast, added to another tensor if given."""
     with torch.autocast(rows.device.type, enabled=False):
         return rows @ matrix if to is None else torch.addmm(to, rows, matrix)
 
 
 def _chosen(places: Tensor, size: int, like: Tensor) -> Tensor:
-    """Return the matrix [places, size] that puts channels at their places."""
+    """Return the 0/1 matrix [places, size] that scatters channels to their places."""
     return torch.zeros(len(places), size, dtype=like.dtype, device=like.device).scatter_(1, places[:, None], 1.0)
 
 
@@ -170,10 +170,10 @@ class Sum(nn.Module):
 
 
 class Drop(nn.Module):
-    """Stand in for a padding of zero channels, which a small network leaves out."""
+    """Replace a padding with zero channels, which a small network leaves out."""
 
     def forward(self, stream: Tensor, *_: Any, **__: Any) -> Tensor:
-        """Return the stream as it is."""
+        """Return the stream unchanged."""
         return stream
 
 

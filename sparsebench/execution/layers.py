@@ -1,4 +1,4 @@
-"""Run a network whose weights are masked through sparse products, layer by layer."""
+"""Run a network with masked weights through sparse products, layer by layer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SparseLayers:
 
     Attributes:
         refused: layer with a weight among the parameters that stays dense -> why.
-        choices: what ``auto`` has timed.
+        choices: the timings of ``auto``.
 
     Raises:
         ValueError: an unknown backend.
@@ -73,7 +73,7 @@ class SparseLayers:
 
     @contextlib.contextmanager
     def installed(self, masks: Mapping[str, Tensor], *, dense_gradient: bool = False) -> Generator[None]:
-        """Let the network multiply by active weights only while the context lasts.
+        """Multiply only by active weights while the context lasts.
 
         Args:
             masks: bool, by parameter name; layers without one stay dense.
@@ -99,7 +99,7 @@ class SparseLayers:
     def _candidates(
         self, layer: Layer, dense: Callable[[Tensor], Tensor], mask: Tensor, x: Tensor
     ) -> dict[str, Candidate]:
-        """Return the ways to compute a layer's output here, by name."""
+        """Return the possible ways to compute a layer's output here, by name."""
         ways: dict[str, Candidate] = {"masked": partial(_dense, layer)}
         precise = layer.weight.dtype in (torch.float32, torch.float64)
         if not precise or x.device.type != "cpu" or (x.ndim == 3 and isinstance(layer, nn.Conv2d)):

@@ -1,4 +1,4 @@
-"""Activations with the batch innermost, the layout that sparse products read and write: let norms and pools keep it."""
+"""Keep activations in the batch-innermost layout of sparse products through batch norm and pooling."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 
 
 def innermost(x: Tensor) -> bool:
-    """Tell whether images (batch, channels, rows, columns) are stored with the batch innermost."""
+    """Return True if images (batch, channels, rows, columns) are stored with the batch innermost."""
     return x.ndim == 4 and x.permute(1, 2, 3, 0).is_contiguous() and not x.is_contiguous()
 
 
 @contextlib.contextmanager
 def kept(network: nn.Module) -> Generator[None]:
-    """Let BatchNorm and pooling of a network work on batch-innermost images as they lie, while the context lasts.
+    """Make BatchNorm and pooling keep batch-innermost images in that layout while the context lasts.
 
     PyTorch's own kernels would copy them to another layout, and back at the next sparse layer. Numbers are the same.
     """
@@ -51,5 +51,5 @@ def _norm(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _pool(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Pool within channels: batch and channels may change places, which makes the layout channels-last."""
+    """Pool within channels: exchanging batch and channels makes the layout channels-last."""
     return forward(x.transpose(0, 1)).transpose(0, 1) if innermost(x) else forward(x)

@@ -1,9 +1,9 @@
-"""Which channels of each tensor can be other than zero, given channel masks on some layers.
+"""Find the channels of each tensor that can be non-zero, given channel masks on part of the layers.
 
 One rule makes slicing exact: **a dead channel is zero everywhere**. A mask over the outputs of a convolution or linear
 layer makes weight rows and bias zero; each batch norm multiplies scale and shift by the set of live channels of its
 input, so the mask acts after the norm and a dead channel does not turn into a constant. Sums live on the union of their
-sets. Whatever mixes channels, or does not map zero to zero, must see all channels; else the layer is refused by name.
+sets. Operations that mix channels, or do not map zero to zero, need all channels; otherwise the layer is refused.
 
 The network is traced once with ``torch.fx``; the rules below then carry sets of channels along the graph.
 """
@@ -39,7 +39,7 @@ ALL = LiveSet()
 
 @dataclass
 class LiveSets:
-    """Sets of live channels at each place that matters.
+    """Sets of live channels at each place where they are needed.
 
     Attributes:
         layers: layer name -> (outputs, inputs); None = all of them.
@@ -87,14 +87,14 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 def steps(graph: fx.Graph) -> Steps:
-    """Return the nodes of a graph in the order of execution, each with those that it reads."""
+    """Return the nodes of a graph in execution order, each with the nodes that it reads."""
     return [(node, node.all_input_nodes) for node in graph.nodes]
 
 
 def live_sets(
     steps: Steps, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], *, multiple: int = 1
 ) -> LiveSets:
-    """Carry masks along a graph.
+    """Propagate masks along a graph and return the live channels of each tensor.
 
     Args:
         steps: of the graph that ``trace`` returned.
@@ -113,7 +113,7 @@ def live_sets(
 
 
 class _Walk:
-    """The rules. Each takes a node and the live sets of its inputs, and returns the live set of its output."""
+    """Rules that map a node and the live sets of its inputs to the live set of its output."""
 
     def __init__(self, modules: Mapping[str, nn.Module], masks: Mapping[str, Tensor], multiple: int) -> None:
         self.modules, self.masks, self.multiple = modules, masks, multiple
@@ -168,7 +168,7 @@ class _Walk:
         depthwise = layer.groups == layer.in_channels == layer.out_channels
         if own is not None:
             kind = "a depthwise" if depthwise else "a grouped"
-            refuse(name, f"{kind} convolution is tied to its inputs and has no mask of its own: exclude it")
+            refuse(name, f"{kind} convolution is tied to its inputs and has no separate mask: exclude it")
         if given.live is not None and not depthwise:
             refuse(name, f"a convolution in {layer.groups} groups reads masked channels, which would leave them uneven")
         if given.live is not None:
@@ -220,5 +220,5 @@ class _Walk:
 def _reason(layer: nn.Module) -> str:
     kind = type(layer).__name__
     if isinstance(layer, nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d | nn.RMSNorm):
-        return f"{kind} mixes channels or shifts them by constants of its own, so a smaller network is another network"
+        return f"{kind} mixes channels or shifts them by constants, so a smaller network would compute something else"
     return f"{kind} has no rule: it may mix channels or turn zeros into other values"

@@ -1,4 +1,4 @@
-"""Rules for functions and methods of tensors: which channels of the result can be other than zero."""
+"""Rules for tensor functions and methods: the channels of the result that can be non-zero."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ZERO_STAYS_METHODS = ("relu", "relu_", "contiguous", "clone", "float", "to")
 
 @dataclass(frozen=True)
 class LiveSet:
-    """The channels in which a tensor can be other than zero.
+    """The channels in which a tensor can be non-zero.
 
     Attributes:
         live: bool [channels], or the probability of each channel to be live; None = all, nothing is known or needed.
@@ -34,7 +34,7 @@ class LiveSet:
 
 
 def union(one: Tensor | None, two: Tensor | None) -> Tensor | None:
-    """Return the channels that are live in one or the other; for probabilities, of independent events."""
+    """Return the channels that are live in either set; for probabilities, of independent events."""
     if one is None or two is None:
         return None
     return one | two if one.dtype == torch.bool else one + two - one * two
@@ -57,7 +57,7 @@ def round_up(live: Tensor, multiple: int) -> Tensor:
 
 
 def function(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
-    """Return the channels of what a function or method makes of masked channels.
+    """Return the live channels of the result of a function or method.
 
     Raises:
         ValueError: there is no rule.
@@ -126,12 +126,12 @@ _RULES: dict[Any, Callable[[fx.Node, list[LiveSet]], LiveSet]] = {
 
 
 def names(inputs: list[LiveSet]) -> str:
-    """Name the masked layers behind tensors."""
+    """Return the names of the masked layers behind tensors."""
     return ", ".join(sorted({name for given in inputs for name in given.sources})) or "masked layers"
 
 
 def refuse(name: str, reason: str) -> NoReturn:
-    """Say which layer stands in the way, why, and what to do."""
+    """Raise an error that names the layer, the reason and a remedy."""
     raise ValueError(
         f"channels cannot be removed around {name}: {reason}; leave the layers before it dense (prunable.exclude) or "
         f"mask single weights (method.level=weight)"

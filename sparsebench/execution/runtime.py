@@ -1,4 +1,4 @@
-"""What a sparse model has while the process lives: how it runs, and the networks that this step has run."""
+"""Per-process state of a sparse model that is never saved: its back end and the networks run in this step."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Runtime:
     _known_of: tuple[object, int] = (None, -1)
 
     def once(self, masks: Masks, version: int) -> Live:
-        """Return the live sets of unit masks, found once for each version of one mapping."""
+        """Return the live sets of unit masks, computed once per version of a mapping."""
         return self._found(masks, version, lambda: {name: mask.cpu() for name, mask in masks.items()})
 
     def stored(self, net: SparseModel) -> Live:
-        """Return the live sets of the model's own masks, found once for each change of them."""
+        """Return the live sets of the model's own masks, computed once per change of the masks."""
         return self._found(net.masks, net.version, lambda: self.backend.unit_masks(net.masks))
 
     def _found(self, source: object, version: int, masks: Callable[[], Masks]) -> Live:
@@ -46,22 +46,22 @@ class Runtime:
     # -- a method with stored zeros, run by a back end -----------------------------------------------------------------
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
-        """Return the loss of the network of the model's own masks."""
+        """Return the loss of the network under the model's own masks."""
         return self.backend.run(objective, self.stored(net))
 
     def passes(self, net: SparseModel, *, executed: bool = False) -> Passes:
-        """Return what a step of this network multiplies by: nominally, or as it is ``executed``."""
+        """Return the weights used in each pass of a step of this network: nominally, or as ``executed``."""
         shares = self.backend.shares(self.stored(net), executed=executed)
         return Passes((shares,), (shares,), (shares,))
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the tensors with which the network of the model's own masks runs at full size."""
+        """Return the tensors with which the model runs at full size under its own masks."""
         return self.backend.view(self.stored(net))
 
 
 @torch.no_grad()
 def store(module: nn.Module, tensors: Masks) -> None:
-    """Copy tensors into the parameters of those names; names of buffers are passed over."""
+    """Copy tensors into the parameters with the same names, ignoring names of buffers."""
     parameters = dict(module.named_parameters())
     for name, tensor in tensors.items():
         if name in parameters:
@@ -83,5 +83,5 @@ def module_of(net: SparseModel) -> nn.Module:
 
 
 def cpu(score: Tensor) -> Tensor:
-    """Return values on the CPU, where masks are drawn."""
+    """Return the values on the CPU, where masks are drawn."""
     return score.detach().cpu()

@@ -1,4 +1,4 @@
-"""Cut dead channels out of a network for good: a plain module with small weights."""
+"""Remove dead channels from a network permanently: the result is a plain module with small weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FixedSum(nn.Module):
 
 @torch.no_grad()
 def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
-    """Return the network without its dead channels, as a module of its own.
+    """Return a new module without the dead channels of the network.
 
     Layers keep their names and are plain small layers, so that the ``state_dict`` has the usual keys. Where no residual
     sum needs the places of channels, the module is of the class of the original; else it is a ``torch.fx.GraphModule``.
@@ -68,7 +68,7 @@ def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
 
 
 def nonzero_filters(network: ChannelNetwork) -> dict[str, Tensor]:
-    """Return the channels that a weight or a bias of their layer makes other than zero: bool, by unit."""
+    """Return the channels with a non-zero weight or bias in their layer: bool, by unit."""
     found: dict[str, Tensor] = {}
     for name, width in network.units.items():
         layer: Any = network.modules[name]
@@ -80,7 +80,7 @@ def nonzero_filters(network: ChannelNetwork) -> dict[str, Tensor]:
 
 
 def removable(network: ChannelNetwork) -> dict[str, Tensor]:
-    """Find the channels that are not zero in every activation: what ``shrink`` may leave, as masks.
+    """Return masks of the channels that must stay: those that are non-zero in at least one activation.
 
     A filter of zeros stays where a norm behind it turns it into a constant, which other layers read; each layer keeps
     one channel at least.
@@ -95,7 +95,7 @@ def removable(network: ChannelNetwork) -> dict[str, Tensor]:
 
 
 def _with_constants(network: ChannelNetwork, masks: Masks) -> dict[str, Tensor]:
-    """Add the channels that norms turn into constants; whole layers where channels have changed their places."""
+    """Add channels that norms turn into constants; whole layers if channels have changed their places."""
     found, grown = network.exact(masks), dict(masks)
     for name, live in found.norms.items():
         constant = _constants(network.modules[name]) & ~live
@@ -110,13 +110,13 @@ def _with_constants(network: ChannelNetwork, masks: Masks) -> dict[str, Tensor]:
 
 
 def _constants(norm: Any) -> Tensor:
-    """Return the channels in which a norm turns zeros into another value."""
+    """Return the channels in which a norm maps zero to another value."""
     added = [tensor.detach().cpu() != 0 for tensor in (norm.weight, norm.bias) if tensor is not None]
     return torch.stack(added).any(dim=0) if added else torch.ones(norm.num_features, dtype=torch.bool)
 
 
 def _cut(layer: Any, name: str, small: StandIns) -> None:
-    """Give a copied layer its small tensors and the widths that fit them."""
+    """Replace the tensors of a copied layer by its small ones, and set the matching widths."""
     for kind in ("weight", "bias"):
         tensor = small.tensors.get(f"{name}.{kind}")
         if tensor is not None:

@@ -1,4 +1,4 @@
-"""The back ends of stored zeros that skip them: products over active weights, layer by layer."""
+"""Back ends that skip stored zeros: products over active weights, layer by layer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sparsebench.sparse.model import SparseModel
 
 
 class SparseNetwork(WeightBackend):
-    """The network with products over active weights, on processors; the numbers differ by the order of sums only.
+    """The network with CPU products over active weights only; numbers differ by the order of sums at most.
 
     Args:
         net: parameters and module.
         kernel: ``direct``, ``csr`` or ``auto``; see ``SparseLayers``.
 
     Attributes:
-        layers: what replaces the layers while the network runs.
+        layers: the replacements of layers while the network runs.
     """
 
     def __init__(self, net: SparseModel, kernel: Kernel = "auto") -> None:
@@ -29,12 +29,12 @@ class SparseNetwork(WeightBackend):
         self.layers = SparseLayers(self.module, net.params, kernel)
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        """Return the loss of the network of these masks; weights outside of them must be zero."""
+        """Return the loss of the network with these masks; weights outside of them must be zero."""
         with self.layers.installed(masks):
             return objective({} if statistics else copied_statistics(self.module))
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of weights that stay; 1 where ``executed`` and the layer has run densely."""
+        """Return the share of weights that stay; 1 where ``executed`` and the layer ran densely."""
         chosen = self.chosen
         return {
             name: 1.0 if executed and chosen.get(name, "masked") == "masked" else density_of(mask)
@@ -47,7 +47,7 @@ class SparseNetwork(WeightBackend):
         return self.layers.chosen
 
     def __str__(self) -> str:
-        """Name the network, and how many of its layers run how."""
+        """Name the network, and the number of layers for each way of running."""
         chosen = list(self.chosen.values())
         ways = ", ".join(f"{chosen.count(way)} {way}" for way in dict.fromkeys(chosen)) or "not run yet"
         return f"{type(self).__name__} of {type(self.module).__name__}: {len(self.units)} masks, {ways}"

@@ -1,4 +1,4 @@
-"""Tensors that stand in for those of a network while it runs."""
+"""Tensors that replace parameters and buffers of a network while it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.execution.liveness import named
 
 @dataclass
 class StandIns:
-    """Tensors that stand in for parameters and buffers, and how statistics return from them.
+    """Tensors that replace parameters and buffers, and the way their statistics are written back.
 
     Attributes:
         tensors: by the name of the parameter or buffer.
@@ -34,7 +34,7 @@ class StandIns:
             self.tensors[f"{name}.bias"] = take(layer.bias, rows)
 
     def norm(self, name: str, norm: Any, live: Tensor, *, wide: Tensor | None = None) -> None:
-        """Gather scale, shift and running statistics.
+        """Gather scale, shift and running statistics of a norm.
 
         Args:
             name: of the norm.
@@ -51,14 +51,14 @@ class StandIns:
             if buffer is None:
                 continue
             stand_in = buffer.clone() if rows is None else buffer.index_select(0, rows.to(buffer.device))
-            if kind == "running_mean" and norm.weight is None:  # else scale and shift make a dead channel zero
+            if kind == "running_mean" and norm.weight is None:  # otherwise scale and shift make a dead channel zero
                 stand_in.masked_fill_(~part.to(buffer.device), 0.0)
             self.tensors[f"{name}.{kind}"] = stand_in
             self.returns.append((buffer, _indices(live, buffer.device), stand_in, _indices(part, buffer.device)))
         self.zero_dead(name, live, wide=wide)
 
     def zero_dead(self, name: str, live: Tensor, *, wide: Tensor | None = None) -> None:
-        """Multiply weight and bias of dead channels by zero, if there are any among those gathered."""
+        """Multiply weight and bias of dead channels by zero, if the gathered channels include any."""
         part = live if wide is None else live[wide]
         if bool(part.all()):
             return
@@ -70,13 +70,13 @@ class StandIns:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Write running statistics of live channels back."""
+        """Write running statistics back to the live channels."""
         for buffer, full, stood_in, part in self.returns:
             buffer.index_copy_(0, full, stood_in.index_select(0, part))
 
 
 def copied_statistics(module: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the statistics of all norms, to learn in the place of the real ones."""
+    """Return copies of the statistics of all norms, to be updated in place of the real ones."""
     return {
         f"{name}.{kind}": buffer.clone()
         for name, layer in named(module).items()

@@ -1,4 +1,4 @@
-"""Back ends of masks over single weights; at full size, the zeros stored in the weights or multiplied in."""
+"""Back ends for masks over single weights at full size; zeros are stored in the weights or multiplied in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.sparse.model import SparseModel
 
 
 class WeightBackend(Backend):
-    """A back end of masks over single weights, which methods keep as stored zeros: a subclass defines ``run``.
+    """Base class of back ends for masks over single weights, stored as zeros; subclasses define ``run``.
 
     A weight whose mask is missing is dense.
 
@@ -32,37 +32,37 @@ class WeightBackend(Backend):
         self.module, self.parameters, self.units = module_of(net), net.params, net.shapes
 
     def unit_masks(self, weight_masks: Masks) -> Masks:
-        """Return the masks: units are weights."""
+        """Return the masks unchanged: units are weights."""
         return weight_masks
 
     def weight_masks(self, masks: Masks) -> dict[str, Tensor]:
-        """Return the masks, on the devices of the weights."""
+        """Return the masks on the devices of the weights."""
         return {name: mask.to(self.parameters[name].device) for name, mask in masks.items()}
 
     def view(self, masks: Masks) -> dict[str, Tensor]:
-        """Return nothing: the zeros are stored in the weights."""
+        """Return an empty mapping: the zeros are stored in the weights."""
         del masks
         return {}
 
     def copied_statistics(self) -> dict[str, Tensor]:
-        """Return copies of the statistics of all norms: given to an objective, the real ones learn nothing."""
+        """Return copies of the statistics of all norms: an objective updates these, not the real ones."""
         return copied_statistics(self.module)
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of weights that stay, by parameter; all of them where ``executed`` at full size."""
+        """Return the share of weights that stay, by parameter; 1 where ``executed`` at full size."""
         if executed and self.full_size:
             return dict.fromkeys(masks, 1.0)
         return {name: float(mask.mean(dtype=torch.float64)) for name, mask in masks.items()}
 
 
 class StoredZeros(WeightBackend):
-    """The network as it is, with dense products: the reference for every back end of stored zeros.
+    """The unchanged network with dense products: the reference for every back end of stored zeros.
 
     Weights outside the masks must be zero, as methods with stored zeros keep them.
     """
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        """Return the loss of the network as it is."""
+        """Return the loss of the unchanged network."""
         del masks
         return objective({} if statistics else self.copied_statistics())
 
@@ -73,7 +73,7 @@ class StoredZeros(WeightBackend):
 
 
 class WeightNetwork(WeightBackend):
-    """The network with its weights multiplied by masks, hard or soft: zeros are computed, not stored."""
+    """The network with its weights multiplied by hard or soft masks: zeros are computed, not stored."""
 
     stored_zeros = False
 

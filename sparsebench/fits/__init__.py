@@ -1,4 +1,4 @@
-"""One training from state to state, memoised on disk: what recipes are made of."""
+"""A single training from state to state, stored on disk once made: the building block of recipes."""
 
 from sparsebench.fits.evaluate import evaluate, load
 from sparsebench.fits.journal import Journal

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsebench.runs.folder import RunFolder
+
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "weights")
 """Keys under which checkpoints keep the weights: Lightning and SparseML, PyTorch's tutorials, timm, our own stages."""
 _NAMED = 4
@@ -22,7 +24,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file cannot be read safely, or holds no tensors.
     """
-    file = path / "final.pt" if path.is_dir() else path
+    file = RunFolder(path).final if path.is_dir() else path
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -109,7 +111,7 @@ def masks_in(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: there are none, or they do not fit.
     """
-    tensors = read_tensors(path / "masks.pt" if path.is_dir() else path)
+    tensors = read_tensors(RunFolder(path).masks if path.is_dir() else path)
     plain = all(value.dtype == torch.bool for value in tensors.values())
     masks = tensors if plain else fold_masks(tensors)[1]
     prefix = _prefix(masks, set(parameters))
@@ -117,7 +119,7 @@ def masks_in(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     wrong = [name for name, mask in masks.items() if name not in parameters or mask.shape != parameters[name].shape]
     if wrong or not masks:
         what = f"{_some(wrong)} fit no weight that may be sparse" if wrong else "it holds no masks"
-        raise ValueError(f"masks_from={path}: {what}; give masks.pt of a run, or a checkpoint with NAME_mask")
+        raise ValueError(f"masks_from={path}: {what}; give a run, or a checkpoint with NAME_mask")
     return {name: masks.get(name, torch.ones_like(value, dtype=torch.bool)) for name, value in parameters.items()}
 
 

@@ -1,4 +1,4 @@
-"""Measure a state with a trainer: a network, or an ensemble of several, on test or validation data."""
+"""Evaluate a state, one network or an ensemble, with a trainer on test or validation data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(setup: Setup, *weights: Mapping[str, Tensor]) -> Classifier:
 
 
 def evaluate(setup: Setup, state: State, *, split: str = "test") -> dict[str, float]:
-    """Measure a state on ``test`` or ``validation`` data; keys are those that the classifier logs."""
+    """Measure a state on ``test`` or ``validation`` data; keys are the names logged by the classifier."""
     module, trainer = load(setup, state.weights, *state.members), setup.quiet_trainer()
     measure = trainer.test if split == "test" else trainer.validate
     (metrics,) = measure(module, datamodule=setup.data, verbose=False)

@@ -1,4 +1,4 @@
-"""One fit, from a state to a state: network, callbacks, trainer, and what is known afterwards."""
+"""One fit from state to state: build network, callbacks and trainer, train, and collect the facts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from sparsebench.cost.flops import layer_costs
@@ -25,12 +26,13 @@ from sparsebench.fits.length import epochs_of
 from sparsebench.fits.setup import Setup, base_rate
 from sparsebench.fits.state import State
 from sparsebench.methods import Method
+from sparsebench.runs.atomic import is_whole_archive
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What a fit is asked for; see ``Run.fit``."""
+    """The request for a fit; see ``Run.fit`` for its fields."""
 
     start: State | None = None
     seed: int | None = None
@@ -43,7 +45,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where a fit keeps its files, and what its lines of progress begin with.
+    """The place of a fit's files and the label of its progress lines.
 
     Args:
         folder: Lightning's default folder.
@@ -59,9 +61,9 @@ class Site:
 
 
 def train(setup: Setup, fit: Fit, site: Site) -> State:
-    """Train, from the last checkpoint where there is one.
+    """Train a fit, continuing from its last checkpoint if there is one.
 
-    The schedule has the whole budget for its length, whatever part of it is trained; the method's clock counts the
+    The schedule spans the whole budget, even if only a part of it is trained; the method's clock counts the
     steps of this fit.
     """
     total, epoch = setup.total_steps(**fit.budget), setup.epoch_steps(**fit.budget)
@@ -91,7 +93,7 @@ def train(setup: Setup, fit: Fit, site: Site) -> State:
 def _carry_out(
     setup: Setup, fit: Fit, site: Site, module: Classifier, callbacks: list[L.Callback], limits: Mapping[str, Any]
 ) -> L.Trainer:
-    """Train the module; the checkpoint comes after all callbacks that have a state to save."""
+    """Train the module; the checkpoint callback comes last, after all callbacks with a state to save."""
     checkpoint = site.checkpoint
     continuation = Continuation(checkpoint, seconds=setup.save_seconds, steps=setup.save_steps)
     callbacks += [continuation, *_progress(setup, site.label)]
@@ -100,12 +102,24 @@ def _carry_out(
         trainer = setup.trainer(callbacks=callbacks, logger=loggers, **settings)
         if setup.compile:
             module.net.compile()
-        trainer.fit(module, datamodule=setup.data, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(module, datamodule=setup.data, ckpt_path=checkpoint if _is_usable(checkpoint) else None)
     return trainer
 
 
+def _is_usable(checkpoint: Path) -> bool:
+    """Return True if there is a checkpoint to continue from; a damaged one is said, and put aside."""
+    if not checkpoint.exists():
+        return False
+    if is_whole_archive(checkpoint):
+        return True
+    if rank_zero_only.rank == 0:
+        print(f"sparsebench: {checkpoint} is damaged, as after a power cut: the fit begins anew", flush=True)
+        checkpoint.unlink(missing_ok=True)
+    return False
+
+
 def _network(setup: Setup, start: State | None) -> nn.Module:
-    """Build the network; random numbers of the fit depend on the setup's seed alone."""
+    """Build the network; the fit's random numbers depend on the setup's seed alone."""
     L.seed_everything(setup.seed, verbose=False)
     net = setup.network()
     if start is not None:
@@ -148,7 +162,7 @@ def _progress(setup: Setup, label: str) -> list[L.Callback]:
 
 
 def _schedule(module: Classifier, fit: Fit, first: float, last: float) -> Callable[[float], float] | None:
-    """Return the factor of the learning rate over this fit: a part of the whole schedule, or one rate throughout."""
+    """Return the learning-rate factor over this fit: a part of the whole schedule, or a constant."""
     if fit.rate is not None:
         factor = fit.rate / base_rate(module)
         return lambda progress: factor
@@ -166,6 +180,7 @@ def _facts(trainer: L.Trainer, sparsity: Sparsity, speed: SpeedMonitor) -> dict[
     metrics: Mapping[str, Any] = trainer.callback_metrics
     return {
         "steps": sparsity.step,
+        "target_reached": sparsity.target_reached,
         "val_accuracy": float(metrics["val_accuracy"]) if "val_accuracy" in metrics else None,
         "train_loss": float(metrics["train_loss"]) if "train_loss" in metrics else None,
         **ledger.figures,

@@ -1,16 +1,17 @@
-"""Journal: what the fits of a run have cost, and what was measured after each cycle."""
+"""Record of a run: the cost of its fits, and the measurements after each cycle."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sparsebench.fits.state import State, write_json
-
-CYCLES = "cycles.json"
+from sparsebench.fits.state import State
+from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.folder import RunFolder
 
 _SUMS = ("steps", "epochs", "train_flops", "train_flops_dense", "executed_flops", "start_flops", "seconds")
 _OF_THE_LAST_FIT = ("train_loss", "collapsed_layers", "dead_units")
@@ -19,7 +20,7 @@ _OF_THE_LAST_CYCLE = ("val_accuracy", "val_nll", "val_ece")
 
 @dataclass(frozen=True)
 class Cycle:
-    """What was measured at the end of a cycle.
+    """Measurements at the end of a cycle.
 
     Attributes:
         facts: about the measured network.
@@ -31,10 +32,10 @@ class Cycle:
 
 
 class Journal:
-    """Every fit and every cycle of a run, in order.
+    """Record of every fit and every cycle of a run, in order.
 
     Args:
-        folder: where ``cycles.json`` is kept up to date; None to write nothing.
+        folder: of the run, where the record of its cycles is kept up to date; None to write nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -51,37 +52,37 @@ class Journal:
 
     @property
     def cycles(self) -> Sequence[Cycle]:
-        """What was measured so far; read only."""
+        """The measurements so far; read only."""
         return tuple(self._cycles)
 
     def note_missing(self, name: str) -> None:
-        """Note that a fit was not there when this process came to it: it is trained here, or beside us."""
+        """Record that a fit did not exist when this process needed it, so that it is trained during this session."""
         self._trained_here.add(name)
 
     def note_fit(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Note a finished fit; the same fit again is not counted twice."""
+        """Record a finished fit; the same fit is counted once."""
         self._fits[name] = facts
 
     def note_cycle(self, state: State) -> None:
-        """Note the network of a cycle, and write the record of all cycles."""
+        """Record the network of a cycle, and write the file of all cycles."""
         self._cycles.append(Cycle(state.facts, len(self._fits)))
         self._last = state
         if self.folder is not None:
-            write_json(self.records(), self.folder / CYCLES)
+            write_atomically(RunFolder(self.folder).cycles, json.dumps(self.records(), indent=2) + "\n")
 
     def previous(self, prefix: str = "") -> State | None:
-        """Return the network of the last cycle, if it belongs to the recipe whose stages have this prefix."""
+        """Return the network of the last cycle if its recipe's stages have this prefix."""
         last = self._last
         return last if last is not None and last.facts["stage"].startswith(prefix) else None
 
     def seconds_trained(self) -> float | None:
-        """Return the seconds of training since this process came, in all processes; None where nothing was missing."""
+        """Return the seconds of training since this process started, in all processes; None if nothing was trained."""
         if not self._trained_here:
             return None
         return sum(self._fits[name].get("seconds", 0.0) for name in self._trained_here if name in self._fits)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what is known of each cycle: facts, its own cost, the cost so far, and the steps of its stages."""
+        """Return the record of each cycle: facts, its cost, the total so far, and the steps of its stages."""
         found: list[dict[str, Any]] = []
         looked, before = 0.0, 0
         fits = list(self._fits.items())
@@ -98,9 +99,9 @@ class Journal:
         return found
 
     def conclude(self, state: State, *, total_steps: int) -> State:
-        """Return the final state of a recipe: its facts are those of the recipe, all fits together.
+        """Return the final state of a recipe, with the facts of all fits together.
 
-        ``train_flops_dense``, to which the ratios refer, are those of one dense run of the budget of one fit.
+        ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit.
         ``explored`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
 
         Args:
@@ -118,6 +119,7 @@ class Journal:
             "train_flops_ratio": cost["train_flops"] / dense,
             "executed_flops_ratio": cost["executed_flops"] / dense,
             "fits": len(fits),
+            "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),
             "explored": max((fit["explored"] for fit in fits if "explored" in fit), default=1.0),
             "images_per_second": _mean_speed(trained),
@@ -131,7 +133,7 @@ class Journal:
 
 
 def _sums(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add up what several fits cost."""
+    """Add up the cost of several fits."""
     return {key: sum(fit.get(key, 0) for fit in fits) for key in _SUMS}
 
 

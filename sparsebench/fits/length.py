@@ -1,4 +1,4 @@
-"""How long training lasts: batches of an epoch, optimizer steps of an epoch and of a whole fit."""
+"""Length of training: batches per epoch, optimizer steps per epoch and per fit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def used_batches(count: int, limit: int | float) -> int:
 
 
 def steps_of_epoch(batches: int, accumulate: int) -> int:
-    """Return the optimizer steps of an epoch; the last one may accumulate fewer batches."""
+    """Return the optimizer steps of an epoch; the last step may accumulate fewer batches."""
     return math.ceil(batches / accumulate)
 
 
 def steps_of_fit(epoch: int, max_epochs: int | None, max_steps: int | None) -> int:
-    """Return the optimizer steps of a whole fit: the nearer of its two ends.
+    """Return the optimizer steps of a whole fit, limited by epochs or by steps.
 
     Args:
         epoch: optimizer steps of an epoch.
@@ -24,17 +24,17 @@ def steps_of_fit(epoch: int, max_epochs: int | None, max_steps: int | None) -> i
         max_steps: end in steps; None or a negative number for none.
 
     Raises:
-        ValueError: there is no end, or no step before it.
+        ValueError: training has no end, or no step before it.
     """
     ends = [epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
     ends += [max_steps] if max_steps is not None and max_steps >= 0 else []
     if not ends:
         raise ValueError("training has no end, schedules need one: set trainer.max_epochs or trainer.max_steps")
     if min(ends) < 1:
-        raise ValueError(f"{min(ends)} optimizer steps are no training: raise trainer.max_epochs or max_steps")
+        raise ValueError(f"{min(ends)} optimizer steps train nothing: raise trainer.max_epochs or max_steps")
     return min(ends)
 
 
 def epochs_of(steps: int, epoch: int) -> int | float:
-    """Return how many epochs so many steps are: an int where they are whole."""
+    """Return the number of epochs in ``steps`` steps: an int if they are whole."""
     return steps // epoch if steps % epoch == 0 else steps / epoch

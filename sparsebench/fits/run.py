@@ -1,4 +1,4 @@
-"""Run: what a recipe is a program over: ``fit``, ``fit_all`` and ``memo``."""
+"""The interface that recipes program against: ``fit``, ``fit_all`` and ``memo``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
     Args:
         setup: the parts of every fit, and numbers that follow from them.
         stages: where states lie, and who makes which.
-        journal: what fits have cost and what cycles have measured.
+        journal: costs of fits and measurements of cycles.
     """
 
     setup: Setup
@@ -35,11 +35,11 @@ class Run:
 
     @classmethod
     def at(cls, folder: Path, setup: Setup, *, shared: bool = False) -> Run:
-        """Return the run of a folder; ``shared`` when other processes work on it too."""
+        """Return the run of a folder; ``shared`` if other processes work on it too."""
         return cls(setup=setup, stages=Stages(folder, shared=shared), journal=Journal(folder))
 
     def replace(self, *, prefix: str | None = None, **parts: Any) -> Run:
-        """Return the run with other parts; its fits and cycles are noted in the same journal.
+        """Return the run with other parts; fits and cycles are recorded in the same journal.
 
         Args:
             prefix: stands before the names of all stages; as before by default.
@@ -55,11 +55,11 @@ class Run:
 
     @property
     def method(self) -> Method:
-        """What differs from dense training, unless a fit is given another method."""
+        """The sparse training method, unless a fit is given another."""
         return self.setup.method
 
     def initial(self) -> State:
-        """Return the network as it is built, untrained and dense."""
+        """Return the initial network, untrained and dense."""
         return self.setup.initial()
 
     def fit(
@@ -75,9 +75,9 @@ class Run:
         alone: bool = False,
         **budget: Any,
     ) -> State:
-        """Train from a state to a state, or return the one that is already there.
+        """Train from a state to a state, or return the stored result.
 
-        The last checkpoint of an interrupted fit is continued exactly. The optimizer starts anew.
+        The last checkpoint of an interrupted fit is continued exactly. The optimizer starts without state.
 
         Args:
             name: identifies the fit within the folder.
@@ -98,7 +98,7 @@ class Run:
         return state
 
     def fit_all(self, fits: Mapping[str, Mapping[str, Any]]) -> list[State]:
-        """Make fits that do not depend on each other, in any order, and return their states in the order given.
+        """Run independent fits in any order, and return their states in the order given.
 
         Other processes that run the same recipe over the same folder share the work: each takes a fit that is free.
 
@@ -113,7 +113,7 @@ class Run:
         return [self.fit(name, **arguments) for name, arguments in fits.items()]
 
     def memo(self, name: str, make: Callable[[], State]) -> State:
-        """Return the state saved under a name; make and save it if there is none, in one process only."""
+        """Return the state stored under a name; make and store it if missing, in one process only."""
         return self.stages.memo(name, make)
 
     def open_loggers(self) -> list[Any]:
@@ -124,7 +124,7 @@ class Run:
         return self._open
 
     def close_loggers(self, *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
-        """Close the run's loggers; a summary opens them first, so that a run of several fits logs its result too.
+        """Close the run's loggers; a summary opens them first, so that runs of several fits log their result too.
 
         Args:
             failed: the run failed.
@@ -149,7 +149,7 @@ class Run:
 
     @contextlib.contextmanager
     def _loggers(self, name: str) -> Iterator[list[Any]]:
-        """Open the loggers of one of several fits in a folder of its own, and close them with its outcome."""
+        """Open the loggers of one of several fits in a separate folder, and close them with its outcome."""
         folder = self.stages.logs(name)
         folder.mkdir(parents=True, exist_ok=True)
         stage = self.stages.full_name(name)

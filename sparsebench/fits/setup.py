@@ -1,4 +1,4 @@
-"""Setup: the parts that every fit of a run is made of, and the numbers that follow from them."""
+"""The parts shared by all fits of a run, and the numbers derived from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DECIDE_NUMBERS = frozenset({"network", "data", "classifier", "trainer", "prunab
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a trainer and the data say about the length and the place of a fit.
+    """Length and device of a fit, according to trainer and data.
 
     Attributes:
         epoch_steps: optimizer steps of an epoch.
@@ -45,29 +45,29 @@ class Numbers:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of a whole fit; raises ValueError where there is no end."""
+        """Optimizer steps of a whole fit; raises ValueError if training has no end."""
         return steps_of_fit(self.epoch_steps, self.max_epochs, self.max_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The parts of every fit of a run. Numbers are computed when first asked for, and then remembered.
+    """The parts shared by all fits of a run; derived numbers are computed once, on first use.
 
     Args:
         network: builds the network; called under ``seed``.
         data: the data module.
         classifier: (network, total_steps=...) -> LightningModule.
-        method: what differs from dense training.
+        method: the sparse training method.
         trainer: keyword arguments -> Trainer.
         prunable: which parameters may be sparse.
         execution: how networks of this method are computed (``engine.Sparsity``).
         first_masks: masks of a fit that starts from no state; the method chooses them by default.
         loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
-        progress: callbacks that show progress, made anew for each fit.
+        progress: callbacks that show progress, created for each fit.
         seed: initial weights, data order and masks.
         compile: compile the network in place.
         per_layer: log density and gradient flow of each layer.
-        on_collapse: what happens when a layer loses every weight: ``warn``, ``error`` or ``floor``.
+        on_collapse: reaction to a layer that loses every weight: ``warn``, ``error`` or ``floor``.
         save_seconds: least time between two checkpoints.
         save_steps: checkpoint after this many steps too.
     """
@@ -91,13 +91,13 @@ class Setup:
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def replace(self, **parts: Any) -> Setup:
-        """Return the setup with other parts; numbers are shared unless they follow from one of these."""
+        """Return the setup with other parts; numbers are shared unless they depend on a replaced part."""
         return replace(self, **parts, _known=self._known if _DECIDE_NUMBERS.isdisjoint(parts) else {})
 
     # -- length and place -----------------------------------------------------------------------------------------
 
     def numbers(self, **budget: Any) -> Numbers:
-        """Return the length of a fit and its device, asked once of a trainer that never trains.
+        """Return the length of a fit and its device, read once from a trainer that never trains.
 
         Args:
             budget: keywords for the trainer, such as ``max_epochs``.
@@ -105,7 +105,7 @@ class Setup:
         return self._once(f"numbers {sorted(budget.items())}", lambda: self._ask_trainer(budget))
 
     def total_steps(self, **budget: Any) -> int:
-        """Return the optimizer steps of a whole fit; raise ValueError where training has no end."""
+        """Return the optimizer steps of a whole fit; raise ValueError if training has no end."""
         return self.numbers(**budget).total_steps
 
     def epoch_steps(self, **budget: Any) -> int:
@@ -117,7 +117,7 @@ class Setup:
         return self.trainer(callbacks=[], logger=[], enable_progress_bar=False, **budget)
 
     def training_sets(self) -> tuple[Source | None, Source | None]:
-        """Return training and validation images; None where there are none to look at."""
+        """Return training and validation images; None for a set that does not exist."""
         return self.data.training_sets()
 
     def _ask_trainer(self, budget: Mapping[str, Any]) -> Numbers:
@@ -136,18 +136,18 @@ class Setup:
     # -- the untrained network ------------------------------------------------------------------------------------
 
     def initial(self) -> State:
-        """Return the network as it is built, untrained and dense."""
+        """Return the initial network, untrained and dense."""
         L.seed_everything(self.seed, verbose=False)
         return State({name: value.detach().clone() for name, value in self.network().state_dict().items()}, {})
 
     @property
     def blank(self) -> SparseModel:
-        """Names and shapes of the parameters that may be sparse, as a dense sparse model without values."""
+        """The prunable parameters, by name and shape, as a dense sparse model without values."""
         return self._once("untrained", self._inspect)[0]
 
     @property
     def parameters(self) -> frozenset[str]:
-        """Names of all parameters; those of shared ones too."""
+        """Names of all parameters, including every name of shared ones."""
         return self._once("untrained", self._inspect)[1]
 
     def rate(self, progress: float) -> float:
@@ -167,5 +167,5 @@ class Setup:
 
 
 def base_rate(module: Classifier) -> float:
-    """Return the learning rate that schedules are factors of."""
+    """Return the learning rate by which schedule factors are multiplied."""
     return float(module.build_optimizer([Parameter(torch.zeros(1))]).defaults["lr"])

@@ -1,4 +1,4 @@
-"""Stages: named states of a run, each made once by one process and then read from disk."""
+"""Named states of a run, each made once by one process and then read from disk."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from sparsebench.fits.state import State
+from sparsebench.runs.files import Stage
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.lock import holder, take
 from sparsebench.runs.lock import is_taken as is_busy
 
@@ -42,18 +44,18 @@ class Stages:
 
     def path(self, name: str) -> Path:
         """Return the file of a stage's state."""
-        return self._file(name, "pt")
+        return self._files(name).state
 
     def checkpoint(self, name: str) -> Path:
         """Return the file from which an interrupted fit continues."""
-        return self._file(name, "ckpt")
+        return self._files(name).checkpoint
 
     def logs(self, name: str) -> Path:
-        """Return the folder to which the loggers of a stage write."""
-        return self.folder / "stages" / self.full_name(name)
+        """Return the folder for the loggers of a stage."""
+        return self._files(name).logs
 
     def is_made(self, name: str) -> bool:
-        """Return True when the state is on disk."""
+        """Return True if the state is on disk."""
         return self.path(name).exists()
 
     def is_busy(self, name: str) -> bool:
@@ -61,40 +63,53 @@ class Stages:
         return is_busy(self._lock(name))
 
     def memo(self, name: str, make: Callable[[], State]) -> State:
-        """Return the state saved under a name; make and save it if there is none, in one process only.
+        """Return the state stored under a name; make and store it if missing, in one process only.
 
         Under several ranks, all of them make it, and the first saves it.
         """
-        if self.is_made(name):
-            return State.load(self.path(name))
+        if (known := self._read(name)) is not None:
+            return known
         if rank_zero_only.rank > 0:
             state = make()
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             with lock(self._lock(name), quiet=self.shared):
-                if self.is_made(name):
-                    return State.load(self.path(name))
+                if (known := self._read(name)) is not None:
+                    return known
                 state = make()
                 state.save(self.path(name))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         return state
 
+    def _read(self, name: str) -> State | None:
+        """Return the saved state; a damaged file is reported and computed again."""
+        path = self.path(name)
+        if not path.exists():
+            return None
+        try:
+            return State.load(path)
+        except ValueError as error:
+            if rank_zero_only.rank == 0:
+                print(f"sparsebench: {path} is damaged ({error}): this stage is made anew", flush=True)
+                path.unlink(missing_ok=True)
+            return None
+
     def drop_checkpoint(self, name: str) -> None:
-        """Remove the checkpoint of a fit that is finished."""
+        """Remove the checkpoint of a finished fit."""
         if rank_zero_only.rank == 0:
             self.checkpoint(name).unlink(missing_ok=True)
 
     def _lock(self, name: str) -> Path:
-        return self._file(name, "lock")
+        return self._files(name).lock
 
-    def _file(self, name: str, kind: str) -> Path:
-        return self.folder / f"{self.full_name(name)}.{kind}"
+    def _files(self, name: str) -> Stage:
+        return RunFolder(self.folder).stage(self.full_name(name))
 
 
 @contextlib.contextmanager
 def lock(path: Path, *, quiet: bool = False) -> Iterator[None]:
-    """Hold a lock file for the duration, and wait as long as another living process holds it.
+    """Hold a lock file for the duration, waiting while another living process holds it.
 
     Args:
         path: the file; removed at the end.

@@ -1,4 +1,4 @@
-"""Divide a number of weights over layers that deserve different shares and have bounded room."""
+"""Divide a number of weights over layers in proportion to their shares, each layer limited by its free places."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def allot(
     units: Mapping[str, int] | None = None,
     up: bool = False,
 ) -> dict[str, int]:
-    """Divide a number of weights over layers in proportion to what they deserve, within their free places.
+    """Divide a number of weights over layers in proportion to their shares, within their free places.
 
-    Each layer gets its quota rounded down, or up, at most ``fill`` of its free places. What is left over is spread
-    evenly, one round after the other, the largest remainders first; places beyond ``fill`` are used when nothing else
-    is left. What is too much, after rounding up, is taken from the largest parts, one unit after the other.
+    Each layer gets its quota rounded down, or up, at most ``fill`` of its free places. The remainder is spread
+    evenly, in rounds, the largest remainders first; places beyond ``fill`` are used only when nothing else
+    is left. Any excess after rounding up is taken from the largest parts, one unit at a time.
 
     Args:
         total: weights to divide.
         deserved: share of each layer, on any scale; equal shares where all are zero.
         free: places of each layer.
-        fill: largest share of the free places that is filled willingly.
-        units: weights that come together in each layer; 1 by default.
-        up: whether quotas are rounded up: a layer that deserves anything then gets a unit while there is one for each.
+        fill: largest share of the free places to fill before every layer has reached it.
+        units: size of the unit in which each layer's weights are given; 1 by default.
+        up: whether quotas are rounded up: every layer with a positive share then gets a unit, if there are enough.
 
     Returns:
         Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
@@ -55,7 +55,7 @@ def allot(
 
 
 def _whole(quota: float, unit: int, *, up: bool) -> int:
-    """Round a quota to whole units; floating-point dust is nobody's claim, but any real claim rounded up is a unit."""
+    """Round a quota to whole units, ignoring rounding errors; when rounding up, any positive quota gets a unit."""
     if not up:
         return math.floor(round(quota, 6)) // unit * unit
     return max(math.ceil(round(quota / unit, 9)), int(quota > 0)) * unit

@@ -45,9 +45,9 @@ def running_mean(mean: Mapping[str, Tensor], new: Mapping[str, Tensor], count: i
     Boolean tensors must agree and integer tensors keep their first value, as in :func:`mean`.
 
     Args:
-        mean: The mean so far. Its content is not looked at when ``count`` is 0.
-        new: The dictionary to take in.
-        count: How many dictionaries ``mean`` stands for.
+        mean: The mean so far; ignored when ``count`` is 0.
+        new: The dictionary to add.
+        count: Number of dictionaries averaged in ``mean``.
 
     Raises:
         ValueError: names, shapes or masks differ, or the count is negative.
@@ -68,7 +68,7 @@ def running_mean(mean: Mapping[str, Tensor], new: Mapping[str, Tensor], count: i
 
 
 def _widen(value: Tensor) -> Tensor:
-    """Copy a tensor, to float64 where it is floating."""
+    """Copy a tensor; floating-point tensors are converted to float64."""
     return value.detach().to(torch.float64, copy=True) if value.is_floating_point() else value.detach().clone()
 
 

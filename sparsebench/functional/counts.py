@@ -1,4 +1,4 @@
-"""From densities to whole numbers of weights, per layer or for all layers together, and masks that spend them."""
+"""Convert densities to whole numbers of weights, per layer or over all layers, and to masks of that size."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sparsebench.functional.select import keep_top_each, keep_top_global
 Shapes = Mapping[str, tuple[int, ...]]
 
 Budget = Mapping[str, int] | int
-"""Weights that stay: a number per layer, or one number for all layers together."""
+"""Number of weights to keep: per layer, or one number for all layers together."""
 
 
 def global_budget(shapes: Shapes, density: float) -> float:
-    """Return one density for all layers together: they compete for a global budget."""
+    """Return a single density for all layers together: they compete for one global budget."""
     del shapes
     return density
 
 
 def budget(shapes: Shapes, densities: Mapping[str, float] | float) -> Budget:
-    """Turn densities into exact counts: ``round(density * size)`` in total.
+    """Convert densities to exact counts: ``round(density * size)`` in total.
 
     Args:
         shapes: shape of each layer.
@@ -35,15 +35,15 @@ def budget(shapes: Shapes, densities: Mapping[str, float] | float) -> Budget:
 
 
 def counts(shapes: Shapes, densities: Mapping[str, float], *, minimum: int = 1) -> dict[str, int]:
-    """Turn densities into whole numbers of weights that sum to round(sum of density times size).
+    """Convert densities to whole numbers of weights that sum to round(sum of density times size).
 
-    Each layer gets its quota rounded down; what is left goes to the largest remainders, ties in the order of
+    Each layer gets its quota rounded down; the rest goes to the largest remainders, ties in the order of
     ``shapes``.
 
     Args:
         shapes: Name to shape of the weight.
         densities: Name to density in [0, 1], for the same names.
-        minimum: Least number of weights a layer may be left with; 0 allows empty layers.
+        minimum: Smallest number of weights that a layer may keep; 0 allows empty layers.
 
     Raises:
         ValueError: names differ, a density is out of range, or a layer would have fewer than ``minimum`` weights.
@@ -75,10 +75,10 @@ def counts(shapes: Shapes, densities: Mapping[str, float], *, minimum: int = 1) 
 
 
 def whole_steps(shapes: Shapes, densities: Mapping[str, float], steps: Mapping[str, int]) -> dict[str, int]:
-    """Round each layer down to whole steps, then raise the largest remainders while the total comes nearer.
+    """Round each layer down to whole steps, then raise the largest remainders while that brings the total nearer.
 
     Raises:
-        ValueError: a layer has less than half a step; from there on it gets one.
+        ValueError: a layer has less than half a step; half a step or more is rounded up to one.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     quotas = {name: densities[name] * sizes[name] / steps[name] for name in shapes}
@@ -99,11 +99,11 @@ def whole_steps(shapes: Shapes, densities: Mapping[str, float], steps: Mapping[s
 
 
 def portion(count: int, share: float, *, unit: int = 1, up: bool = False) -> int:
-    """Return a share of a count in whole units, rounded down, or up."""
-    exact = round(share * count / unit, 9)  # 0.3 * 10 is 3.0000000000000004 for floats: such dust must not count
+    """Return a fraction of a count in whole units, rounded down or up."""
+    exact = round(share * count / unit, 9)  # 0.3 * 10 is 3.0000000000000004 in floating point
     return unit * (math.ceil(exact) if up else math.floor(exact))
 
 
 def keep(scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
-    """Return bool masks of the largest scores that spend a budget exactly; ties go to the smaller index."""
+    """Return boolean masks of the largest scores that use a budget exactly; ties go to the smaller index."""
     return keep_top_global(scores, kept) if isinstance(kept, int) else keep_top_each(scores, kept)

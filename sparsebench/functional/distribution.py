@@ -1,4 +1,4 @@
-"""Layer-wise distributions: from shapes and an overall density to a density per layer, and from there to counts.
+"""Layer-wise distributions: from shapes and an overall density to a density per layer.
 
 Densities are real numbers; whole numbers of weights are made from them in one place, :func:`counts`.
 """
@@ -68,7 +68,7 @@ def erk(shapes: Shapes, density: float, *, dense: Collection[str] = (), power: f
 def table(
     shapes: Shapes, density: float | None, *, densities: Mapping[str, float] | None = None, path: str | None = None
 ) -> dict[str, float]:
-    """Take the densities from a table, scaled by one factor to the overall density and capped at 1.
+    """Read the density of each layer from a table, scaled by one factor to the overall density and capped at 1.
 
     Args:
         shapes: Name to shape of the weight.
@@ -96,7 +96,7 @@ def _raw(dims: tuple[int, ...], power: float) -> float:
 
 
 def _scaled(shapes: Shapes, density: float, raw: Mapping[str, float], dense: Collection[str]) -> dict[str, float]:
-    """Solve sum of min(1, factor raw) size = density total for the factor, the dense layers counting as 1."""
+    """Find the factor for which sum of min(1, factor raw) size equals the total; dense layers count as 1."""
     _check(shapes, density)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total, full = sum(sizes.values()), _matching(shapes, dense)
@@ -113,7 +113,7 @@ def _scaled(shapes: Shapes, density: float, raw: Mapping[str, float], dense: Col
         sparse = [name for name in shapes if name not in full]
         if not sparse:  # a density that is 1 up to rounding
             return dict.fromkeys(shapes, 1.0)
-        # fsum is exact whatever the order, so the result does not depend on the order of the layers.
+        # fsum is exact in any order, so the result does not depend on the order of the layers.
         budget = density * total - sum(sizes[name] for name in full)
         factor = budget / math.fsum(raw[name] * sizes[name] for name in sparse)
         largest = max(raw[name] for name in sparse)
@@ -139,7 +139,7 @@ def _check_density(density: float, where: str = "") -> None:
 
 
 def _matching(shapes: Shapes, patterns: Iterable[str]) -> set[str]:
-    """Find the layers that names or patterns mean; each must mean one."""
+    """Return the layers that names or patterns match; each of them must match one."""
     found: set[str] = set()
     for pattern in patterns:
         hits = {name for name in shapes if name == pattern} or {name for name in shapes if fnmatchcase(name, pattern)}
@@ -159,7 +159,7 @@ def _look_up(name: str, entries: Mapping[str, float]) -> float:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Read a table from disk."""
+    """Read a table of densities from disk."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":

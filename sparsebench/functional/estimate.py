@@ -1,4 +1,4 @@
-"""Gradients through sampled masks, and the sampling itself."""
+"""Sample Bernoulli masks and estimate gradients through them."""
 
 from typing import Literal, get_args
 
@@ -57,11 +57,26 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard.detach() + (soft - soft.detach())
 
 
+def long_tailed_step(values: Tensor) -> Tensor:
+    """Return 1 where values are above 0 and 0 elsewhere, with a gradient that reaches up to 1 away from the step.
+
+    The derivative that stands for that of the step is ``2 - 4 |x|`` for ``|x| <= 0.4``, ``0.4`` up to 1 and 0 beyond.
+
+    Args:
+        values: any shape; the result has its shape and type.
+
+    Source: Liu et al. 2020, equation 7 (from Xu and Cheung 2019).
+    """
+    away = values.detach().abs()
+    slope = torch.where(away <= 0.4, 2 - 4 * away, torch.where(away <= 1, 0.4, 0.0))
+    return straight_through((values > 0).to(values.dtype), values * slope)
+
+
 def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a boolean mask with independent entries, u < s with u uniform in [0, 1).
 
     The inequality is strict: probability 0 never draws a one and probability 1 always does. Numbers are drawn on the
-    generator's device in logical order, whatever the memory format, so a CPU generator gives one mask on all devices.
+    generator's device in logical order, in any memory format, so a CPU generator gives one mask on all devices.
     """
     uniform = torch.rand(probabilities.shape, generator=generator, device=generator.device, dtype=torch.float32)
     return uniform.to(probabilities.device) < probabilities.detach()

@@ -27,7 +27,7 @@ def soft_threshold(v: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def group_soft_threshold(v: Tensor, threshold: float, *, groups: Groups) -> Tensor:
-    """Shrink the norm of every group of entries, and set short groups to zero.
+    """Shrink the norm of every group of entries; groups shorter than the threshold become zero.
 
     The result is argmin_x  1/2 ||x - v||^2 + threshold sum_g sqrt(size of g) ||x_g||_2.
 
@@ -57,7 +57,7 @@ def group_soft_threshold(v: Tensor, threshold: float, *, groups: Groups) -> Tens
 
 
 def project_budget(values: Tensor, budget: float, equality: bool = False) -> Tensor:
-    """Project on the probabilities whose sum keeps within a budget.
+    """Project values on the probabilities whose sum is within a budget.
 
     The result is argmin_s  ||s - values||^2  subject to  0 <= s <= 1  and  sum s <= budget  (or = budget). It has the
     form clip(values - shift, 0, 1); the shift solves a piecewise linear equation, here exactly, by sorting, in float64.
@@ -79,7 +79,7 @@ def project_budget(values: Tensor, budget: float, equality: bool = False) -> Ten
     if not budget >= 0 or (equality and budget > count):
         raise ValueError(f"budget {budget} must be 0 or more, and with equality at most the number of values, {count}")
     if not bool(values.isfinite().all()):
-        raise ValueError("values to project must be finite; look for an overflow before the projection")
+        raise ValueError("values to project must be finite; check for an overflow before the projection")
     clipped = values.detach().clamp(0.0, 1.0)
     if count == 0 or (not equality and float(clipped.sum(dtype=torch.float64)) <= budget):
         return clipped
@@ -88,7 +88,7 @@ def project_budget(values: Tensor, budget: float, equality: bool = False) -> Ten
 
 
 def _shift(values: Tensor, budget: float) -> Tensor:
-    """Solve sum clip(values - v, 0, 1) = budget for v, exactly."""
+    """Solve sum clip(values - v, 0, 1) = budget exactly for v."""
     points, order = torch.sort(torch.cat([values - 1.0, values]))
     # Passing values - 1 an entry leaves its upper bound (slope -1); passing values it reaches the lower one (slope +1).
     slope = torch.where(order < values.numel(), -1.0, 1.0).to(values).cumsum(0)
@@ -101,7 +101,7 @@ def _shift(values: Tensor, budget: float) -> Tensor:
     free = (values > middle) & (values - 1.0 < middle)
     if not bool(free.any()):
         return start
-    # Within the segment the equation is linear; solving it afresh removes the rounding of the running sums.
+    # Within the segment the equation is linear; solving it again removes the rounding of the running sums.
     ones = (values - 1.0 >= middle).sum()
     return (values[free].sum() + ones - budget) / free.sum()
 

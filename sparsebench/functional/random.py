@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, step, name): no hidden stream, the same on every rank and after resuming."""
+"""Random numbers as a pure function of (seed, step, name): equal on every rank and after resuming."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import torch
 
 
 def generator(seed: int, *path: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    """Make a random generator whose state depends on the seed and the path only.
+    """Make a random generator whose state depends only on the seed and the path.
 
     Args:
         seed: The seed of the run.
-        *path: What the numbers are for, e.g. ``("grow", step, "conv1.weight")``; different paths give streams that are
+        *path: Purpose of the numbers, e.g. ``("grow", step, "conv1.weight")``; different paths give streams that are
             independent for all purposes. ``1`` and ``"1"`` are different elements.
         device: Where the generator draws. Streams differ between kinds of devices; draw on the CPU for equal masks
             everywhere.

@@ -1,4 +1,4 @@
-"""Masks in which no row whose norm is divided by is empty, at an unchanged number of ones."""
+"""Masks without empty rows, for layers that divide by the norm of each row, at an unchanged number of ones."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Keep the strongest weight of every row that would have the norm 0, in the place of a weaker one.
+    """Keep the strongest weight of every row that would become zero, in place of a weaker weight elsewhere.
 
     Args:
-        mask: bool; what is to be active.
-        alive: bool, same shape; what keeps its value. What is active and not alive starts at zero.
-        strength: magnitudes as they are, same shape.
+        mask: bool; the weights to be active.
+        alive: bool, same shape; the weights that keep their value. Active weights that are not alive start at zero.
+        strength: current magnitudes, same shape.
         norms: shape of the norms: 1 in the dimensions that a norm sums over.
 
     Returns:
-        The mask with as many ones, and what keeps its value.
+        The mask, with as many ones as before, and the weights that keep their value.
 
     Raises:
         ValueError: a row is zero already, or there are fewer weights than rows.
@@ -27,7 +27,7 @@ def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, .
     row = torch.arange(max(1, math.prod(norms)), device=mask.device).reshape(norms).expand(mask.shape).reshape(-1)
     new, kept, size = mask.reshape(-1).clone(), alive.reshape(-1).clone(), strength.reshape(-1)
     held = torch.bincount(row[new & kept & (size > 0)], minlength=int(row.max()) + 1)
-    sure = torch.zeros_like(new)  # the strongest of each row does not go
+    sure = torch.zeros_like(new)  # the strongest weight of each row, which must stay
     for number in _places(held > 0):
         mine = ((row == number) & new & kept).nonzero().reshape(-1)
         sure[mine[size[mine].argmax()]] = True
@@ -35,7 +35,7 @@ def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, .
         mine = (row == number).nonzero().reshape(-1)
         best = mine[size[mine].argmax()]
         cost = torch.where(kept, size, 0.0).masked_fill(sure | ~new, math.inf)
-        cost[mine[new[mine]]] = -1.0  # rather one of the same row, which starts at zero
+        cost[mine[new[mine]]] = -1.0  # prefer to give up a new weight of the same row
         weakest = cost.argmin()
         if not size[best] > 0 or bool(cost[weakest].isinf()):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Schedules: from a start and an end value, and the progress in [0, 1], to a number.
+"""Schedules: functions of a start value, an end value and the progress in [0, 1].
 
 Every function clamps the progress, and returns exactly ``start`` at 0 and exactly ``end`` at 1 (``constant`` apart).
 """
@@ -11,7 +11,7 @@ Schedule = Callable[[float, float, float], float]
 
 
 def constant(start: float, end: float, progress: float) -> float:
-    """Return ``start`` whatever the progress; ``end`` is accepted so that all schedules share one signature."""
+    """Return ``start`` at any progress; ``end`` is accepted so that all schedules share one signature."""
     del end, progress
     return start
 
@@ -68,5 +68,5 @@ def _clamp(progress: float) -> float:
 
 
 def _blend(start: float, end: float, share: float) -> float:
-    """Mix the ends, ``share`` of the start, without rounding at the ends."""
+    """Return ``share`` of the start plus the rest of the end, exact at both ends."""
     return start if share == 1.0 else end + (start - end) * share

@@ -1,12 +1,13 @@
 """Scores of weights: larger means keep (or grow); raw, unnormalised, in the shape of the weight.
 
 An objective is a function from a dictionary of weights to a scalar loss, e.g. by ``torch.func.functional_call``. The
-parameters themselves, and their ``grad``, are never touched. Precision, mode of the network and the batch are those of
+parameters themselves, and their ``grad``, are never touched. Precision, the network's mode and the batch are set by
 the objective: score without autocast.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +19,22 @@ Objective = Callable[[Weights], Tensor]
 Objectives = Objective | Sequence[Objective]
 
 
-def magnitude(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by |w|."""
+class Score(Protocol):
+    """Base class of scores used as values by methods; ``__call__`` ignores inputs that a score does not need."""
+
+    def __call__(self, *, objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a number for each weight; larger means keep."""
+        ...
+
+
+def linearized(slopes: Mapping[str, Tensor]) -> Objective:
+    """Return the linear objective with these gradients: scores of first order cannot tell it from the loss itself."""
+    return lambda weights: torch.stack([(slopes[name] * weight).sum() for name, weight in weights.items()]).sum()
+
+
+def magnitude(params: Mapping[str, Tensor], objective: Objectives = ()) -> dict[str, Tensor]:
+    """Score each weight by |w|, independent of the objective."""
+    del objective
     return {name: value.detach().abs() for name, value in params.items()}
 
 
@@ -49,7 +64,7 @@ def grasp(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tens
     """Score each weight by w (H g): half the first-order loss of squared gradient norm when the weight is removed.
 
     g and H are the gradient and Hessian of the mean of the objectives: first g over all of them, then one exact
-    Hessian-vector product for each, so that memory is that of the largest chunk.
+    Hessian-vector product for each, so that only the largest chunk must fit into memory.
 
     Args:
         objective: Weights to loss, twice differentiable; or several, such as one per chunk of the sample, each of which
@@ -96,14 +111,14 @@ def synflow(output: Objective, params: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def acquisition(gradient: Tensor, counts: Tensor, *, c: float, eps: float, time: float) -> Tensor:
-    """Score each weight by |g| + c ln(t) / (N + eps): exploitation plus a bonus for what was seldom active.
+    """Score each weight by |g| + c ln(t) / (N + eps): exploitation plus a bonus for rarely active weights.
 
     Args:
         gradient: Dense gradient g, unscaled; any floating type, ranked in at least float32.
         counts: N, the number of masks so far in which the weight was active; same shape.
         c: Weight of the bonus, 0 or more; 0 gives RigL's score bit for bit.
         eps: Above 0: keeps N = 0 legal. c / eps is the bonus of the never active.
-        time: t, 1 or more, in whatever unit the method counts.
+        time: t, 1 or more, in the method's unit of time.
 
     Raises:
         ValueError: a parameter out of range.
@@ -127,14 +142,14 @@ def _several(objective: Objectives) -> Sequence[Objective]:
 
 
 def _leaves(params: Mapping[str, Tensor]) -> Weights:
-    """Detach the parameters, so that scoring leaves no trace in them."""
+    """Detach the parameters, so that scoring does not change them or their gradients."""
     if not params:
         raise ValueError("no parameters to score: the dictionary of weights is empty")
     return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
 def _grad(objective: Objective, leaves: Weights, *, create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Differentiate; a weight that the objective does not use has gradient 0."""
+    """Differentiate; the gradient of an unused weight is 0."""
     with torch.enable_grad():
         loss = objective(dict(leaves))
         return torch.autograd.grad(

@@ -1,12 +1,11 @@
-"""Selections: from scores to boolean masks with exact counts.
+"""Convert scores to boolean masks with exact counts.
 
 Every function keeps exactly as many entries as it is told. Ties are broken by logical (row-major) index, the smaller
-index wins, whatever the memory format; the mask has the shape and the strides of the scores. NaN is an error,
+index wins, in any memory format; the mask has the shape and the strides of the scores. NaN is an error,
 infinities are legal scores. The order of a stable sort is reached without sorting: take everything above the threshold,
-then fill up from what equals it.
+then fill up with scores equal to it.
 """
 
-import math
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -46,12 +45,12 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     if not scores:
         return {} if k == 0 else _refuse(k, 0)
     for name, value in scores.items():
-        _reject_nan(value, f" of {name!r}")
+        reject_nan(value, f" of {name!r}")
     chosen = _top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
     masks: dict[str, Tensor] = {}
     start = 0
     for name, value in scores.items():
-        # Cloned: a view would keep, and save, the masks of all tensors with each.
+        # Cloned: each view would keep, and save, the masks of all tensors.
         masks[name] = _shaped(chosen[start : start + value.numel()].clone(), value)
         start += value.numel()
     return masks
@@ -70,7 +69,7 @@ def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> di
 
 
 def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
-    """Mark the k largest scores among the marked entries; others are gathered away, never scored down."""
+    """Mark the k largest scores among the marked entries; no score, however low, stands for "excluded"."""
     chosen = torch.zeros(among.numel(), dtype=torch.bool, device=among.device)
     places = among.reshape(-1).nonzero().reshape(-1)
     chosen[places[keep_top(scores.reshape(-1)[places], k)]] = True
@@ -78,26 +77,47 @@ def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
 
 
 def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -> dict[str, Tensor]:
-    """Rank the units of all layers by score per weight, and take from the top what the budget pays for."""
+    """Rank the units of all layers by score per weight, and keep the best that fit into the budget."""
     means = {name: value / sizes[name] for name, value in sums.items()}
     order = torch.cat([value.reshape(-1) for value in means.values()]).sort(descending=True, stable=True).indices
     prices = torch.cat([torch.full((v.numel(),), sizes[n], device=order.device) for n, v in means.items()])
     return keep_top_global(means, int((prices[order].cumsum(0) <= budget).sum()))
 
 
+def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | None = None) -> Tensor:
+    """Mark ``count`` more entries, of largest score among those that are off.
+
+    Args:
+        mask: Boolean; entries that are on stay on.
+        scores: Same shape; looked at where the mask is off.
+        count: How many to add.
+        avoid: Boolean, same shape; entries that are added only where no other is left.
+
+    Raises:
+        ValueError: more than are off, or a score is NaN.
+    """
+    # Candidates are gathered, never scored to zero: -inf and zero are valid scores.
+    off = ~mask if avoid is None else ~mask & ~avoid
+    if avoid is not None and count > (open_now := int(off.sum())):
+        mask, count, off = mask | off, count - open_now, ~mask & ~off
+    return mask | keep_top_among(scores, off, count)
+
+
 def drop_and_grow(
     mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
 ) -> Tensor:
-    """Drop the ``count`` active entries of smallest drop score, then grow as many of largest grow score.
+    """Drop the ``count`` active entries with the smallest drop score, then grow as many by largest grow score.
 
-    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows.
+    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows. The two halves,
+    ``keep_top_among`` and ``grow_top_among``, are what the patterns run, on single weights or on whole units; methods
+    that move weights between layers look at all layers between them.
 
     Args:
         mask: Boolean, any shape.
-        drop_score: Same shape; looked at where the mask is on.
-        grow_score: Same shape; looked at where nothing is kept.
+        drop_score: Same shape; read where the mask is on.
+        grow_score: Same shape; read where no entry was kept.
         count: How many to exchange.
-        allow_regrow: Whether the just-dropped may grow again. If not, only what was off before may.
+        allow_regrow: Whether dropped entries may grow again at once. If not, only entries that were off before may.
 
     Returns:
         New boolean mask with as many ones as the old one.
@@ -110,18 +130,12 @@ def drop_and_grow(
     if mask.dtype != torch.bool or not mask.shape == drop_score.shape == grow_score.shape:
         shapes = f"{tuple(mask.shape)}, {tuple(drop_score.shape)} and {tuple(grow_score.shape)}"
         raise ValueError(f"a boolean mask and scores of its shape are needed, not {mask.dtype} and {shapes}")
-    old = mask.reshape(-1)
-    active = old.nonzero().reshape(-1)
-    growable = old.numel() - active.numel() + (count if allow_regrow else 0)
-    if not 0 <= count <= min(active.numel(), growable):
-        limit = min(active.numel(), growable)
-        raise ValueError(f"cannot exchange {count} of {active.numel()} active entries; at most {limit} can be")
-    kept = torch.zeros_like(old)
-    kept[active[_top(_flat(drop_score)[active], active.numel() - count)]] = True
-    # Candidates are gathered, never scored to zero: -inf, or zero, is a score like any other.
-    candidates = (~(kept if allow_regrow else old)).nonzero().reshape(-1)
-    kept[candidates[_top(_flat(grow_score)[candidates], count)]] = True
-    return _shaped(kept, mask)
+    active = int(mask.sum())
+    limit = active if allow_regrow else min(active, mask.numel() - active)
+    if not 0 <= count <= limit:
+        raise ValueError(f"cannot exchange {count} of {active} active entries; at most {limit} can be")
+    kept = keep_top_among(drop_score, mask, active - count)
+    return _shaped(grow_top_among(kept, grow_score, count, None if allow_regrow else mask & ~kept), mask)
 
 
 def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> Tensor:
@@ -138,76 +152,8 @@ def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> T
     return mask
 
 
-def n_of_m(scores: Tensor, n: int, m: int, *, dim: int = 1) -> Tensor:
-    """Keep the ``n`` largest of every ``m`` consecutive scores along a dimension.
-
-    Args:
-        scores: Of a linear layer, (out, in), or of a convolution, (out, in, *kernel).
-        n: How many of each group to keep, 0 to m.
-        m: Size of a group.
-        dim: Where the groups lie; 1 groups the input channels, for each kernel position on its own.
-
-    Raises:
-        ValueError: m does not divide the dimension, n is out of range, or a score is NaN.
-    """
-    if not 0 <= n <= m or m < 1:
-        raise ValueError(f"{n} of {m} cannot be kept: n must be from 0 to m, and m at least 1")
-    size = scores.shape[dim]
-    if size % m:
-        nearest = min((d for d in range(1, size + 1) if size % d == 0), key=lambda d: (abs(d - m), d))
-        raise ValueError(
-            f"groups of {m} do not divide dimension {dim} of shape {tuple(scores.shape)}; "
-            f"use groups of {nearest}, or keep this layer dense"
-        )
-    _reject_nan(scores)
-    last = scores.detach().movedim(dim, -1)
-    groups = last.reshape(*last.shape[:-1], size // m, m)
-    order = torch.sort(groups, dim=-1, descending=True, stable=True).indices
-    chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :n], True)
-    return _shaped(chosen.flatten(-2).movedim(-1, dim), scores)
-
-
-def blocks(scores: Tensor, k: int, block: tuple[int, int]) -> Tensor:
-    """Keep the ``k`` blocks of largest summed score, whole.
-
-    Args:
-        scores: At least two dimensions; read as the matrix (out, everything else in row-major order), which for a
-            convolution is (out, in * kernel height * kernel width).
-        k: Number of blocks, not of weights.
-        block: Rows and columns of a block; they must divide the matrix.
-
-    Raises:
-        ValueError: the blocks do not tile the matrix, k is out of range, or a score is NaN.
-    """
-    matrix = scores.detach().reshape(scores.shape[0], -1)
-    (rows, columns), (high, wide) = matrix.shape, block
-    if high < 1 or wide < 1 or rows % high or columns % wide:
-        fit = (math.gcd(rows, high), math.gcd(columns, wide))
-        raise ValueError(f"blocks of {high} x {wide} do not tile a matrix of {rows} x {columns}; blocks of {fit} do")
-    tiles = matrix.reshape(rows // high, high, columns // wide, wide)
-    chosen = keep_top(tiles.sum(dim=(1, 3), dtype=_sum_type(scores)), k)
-    return _shaped(chosen[:, None, :, None].expand(tiles.shape).reshape(matrix.shape), scores)
-
-
-def channels(scores: Tensor, k: int, *, dim: int = 0) -> Tensor:
-    """Keep the ``k`` channels of largest summed score, whole.
-
-    Args:
-        scores: Any shape.
-        k: Number of channels, not of weights.
-        dim: Which dimension counts the channels; 0 the outputs, 1 the inputs.
-
-    Raises:
-        ValueError: k is out of range, or a score is NaN.
-    """
-    rows = scores.detach().movedim(dim, 0)
-    sums = rows.reshape(rows.shape[0], -1).sum(dim=1, dtype=_sum_type(scores))
-    chosen = keep_top(sums, k).reshape([-1] + [1] * (scores.dim() - 1))
-    return _shaped(chosen.expand(rows.shape).movedim(0, dim), scores)
-
-
 def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give every empty layer its strongest weight, and take the weakest active one of the other layers for each.
+    """Give every empty layer its strongest weight, in exchange for the weakest active weight of the other layers.
 
     Args:
         masks: bool masks by layer.
@@ -238,7 +184,7 @@ def _strongest(strength: Tensor) -> int:
 
 
 def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Return layer and index of the weakest active weight among layers that can spare one."""
+    """Return layer and index of the weakest active weight among the layers with more than one."""
     best: tuple[float, str, int] | None = None
     for name, mask in masks.items():
         if int(mask.sum()) > 1:
@@ -251,15 +197,15 @@ def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tu
 
 
 def _flat(scores: Tensor, *, check: bool = True) -> Tensor:
-    """Lay the scores out in logical order."""
+    """Flatten the scores in logical order."""
     if check:
-        _reject_nan(scores)
+        reject_nan(scores)
     flat = scores.detach().reshape(-1)
     return flat.to(torch.uint8) if flat.dtype == torch.bool else flat
 
 
 def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
-    """Bring a mask in logical order to the shape and the strides of a tensor."""
+    """Reshape a flat mask to the shape and the strides of a tensor."""
     mask = chosen.reshape(like.shape)
     if mask.stride() == like.stride():
         return mask
@@ -267,7 +213,7 @@ def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
 
 
 def _top(flat: Tensor, k: int) -> Tensor:
-    """Mark the k largest of a vector without NaN, ties by index."""
+    """Mark the k largest entries of a vector without NaN; ties go to the smaller index."""
     size = flat.numel()
     if not 0 <= k <= size:
         _refuse(k, size)
@@ -284,21 +230,18 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
     size = flat.numel()
     if flat.device.type == "cpu":
         return torch.kthvalue(flat, size - k + 1).values
-    # On accelerators kthvalue is slow; topk selects by radix. The shorter end is taken.
+    # On accelerators kthvalue is slow; topk selects by radix. The shorter side is selected.
     if 2 * k <= size:
         return torch.topk(flat, k, sorted=False).values.min()
     return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
 
 
-def _reject_nan(scores: Tensor, where: str = "") -> None:
-    # The maximum carries NaN on and needs no memory.
+def reject_nan(scores: Tensor, where: str = "") -> None:
+    """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
+    # The maximum propagates NaN and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
-        raise ValueError(f"a score{where} is NaN; look for a diverged loss or an overflow before ranking")
+        raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")
 
 
 def _refuse(k: int, size: int) -> NoReturn:
     raise ValueError(f"cannot keep {k} of {size} entries; k must be from 0 to {size}")
-
-
-def _sum_type(scores: Tensor) -> torch.dtype:
-    return torch.promote_types(scores.dtype, torch.float32)

@@ -1,16 +1,19 @@
-"""What differs from dense training: one family per file."""
+"""All training methods, one family per file."""
 
 from sparsebench.methods.ac_dc import ACDC
 from sparsebench.methods.at_init import SNIP, GraSP, MagnitudeInit, Random, SynFlow
 from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
+from sparsebench.methods.chts import CHTs
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
 from sparsebench.methods.executor import Executor
 from sparsebench.methods.given import Given
 from sparsebench.methods.gradual import GMP, OneShot
 from sparsebench.methods.granet import GraNet
+from sparsebench.methods.gse import GSE
+from sparsebench.methods.loop import Loop
 from sparsebench.methods.mest import MEST, SoftMEST
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
@@ -18,6 +21,7 @@ from sparsebench.methods.reparameterised import SRSTE, STR
 from sparsebench.methods.srigl import SRigL
 from sparsebench.methods.static import Dense, Static
 from sparsebench.methods.top_kast import TopKAST
+from sparsebench.methods.trainable_thresholds import TrainableThresholds
 from sparsebench.methods.vr_pge import VRPGE
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "DSR",
     "DSTEE",
     "GMP",
+    "GSE",
     "MEST",
     "SET",
     "SNFS",
@@ -34,6 +39,7 @@ __all__ = [
     "STR",
     "VRPGE",
     "Bregman",
+    "CHTs",
     "Clock",
     "DeepR",
     "Dense",
@@ -41,6 +47,7 @@ __all__ = [
     "Given",
     "GraNet",
     "GraSP",
+    "Loop",
     "MagnitudeInit",
     "Masked",
     "Method",
@@ -57,4 +64,5 @@ __all__ = [
     "Static",
     "SynFlow",
     "TopKAST",
+    "TrainableThresholds",
 ]

@@ -1,4 +1,4 @@
-"""Warnings about settings that are legal and rarely meant."""
+"""Warnings about settings that are legal but rarely intended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sparsebench.methods.base import Clock
 
 
 def advise_on_updates(clock: Clock, every: float, until: float, *, replaces: bool) -> None:
-    """Warn before the first step where masks never change, or where updates leave few steps to the optimizer.
+    """Warn before training if masks never change, or if updates leave few steps to the optimizer.
 
     Args:
         clock: the time.

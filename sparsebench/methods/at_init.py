@@ -1,4 +1,4 @@
-"""Pruning at initialisation: score the untrained weights, keep the best, and train what is left.
+"""Pruning at initialisation: score the untrained weights, keep the best, and train only these.
 
 Each method is another score. All rank the weights of all layers together, as their papers do, unless a distribution
 says how many stay in each layer.
@@ -20,14 +20,14 @@ from sparsebench.functional.distribution import erk
 from sparsebench.functional.schedule import exponential
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
-from sparsebench.methods.scoring import ScoreMode, at_least_one, check_sample, objectives_of
+from sparsebench.methods.probe import ScoreMode, at_least_one, check_sample
 from sparsebench.methods.static import draw_scores
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrunedAtStart(Masked):
-    """Keep the weights of largest score before the first step, and these for good.
+    """Keep the weights with the largest scores before the first step, permanently.
 
     Scores are raw: a constant factor does not change a ranking. Scoring runs in full precision, on the weights that are
     then trained, and on the same samples on every rank.
@@ -42,8 +42,6 @@ class PrunedAtStart(Masked):
     """
 
     budget_holds: ClassVar[str] = "always"
-    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
-    """Forward and backward passes that the scoring spends on a sample each time it evaluates an objective."""
 
     distribution: Distribution = global_budget
     floor: int = 0
@@ -56,7 +54,16 @@ class PrunedAtStart(Masked):
             raise ValueError(f"floor {self.floor} is impossible: choose how many weights a layer keeps, 0 or more")
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Choose the masks."""
+        """Choose the masks before the first step.
+
+        Raises:
+            ValueError: there is no probe to ask.
+        """
+        if probe is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ValueError(
+                f"{type(self).__name__} may score data before the first step and was given no probe: train it with "
+                f"Sparsity(...), or in a loop of your own with methods.Loop(..., sample=[(inputs, labels), ...])"
+            )
         masks = self.choose(net, probe)
         if self.shuffle:
             counts = whole_numbers({name: mask.count_nonzero() for name, mask in masks.items()})
@@ -66,18 +73,18 @@ class PrunedAtStart(Masked):
         net.set_masks(masks)
 
     def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Return masks of the largest scores that spend the budget exactly."""
+        """Return masks of the largest scores that use the budget exactly."""
         kept = self.budget(net)
         return self.pattern.keep(protect(self.scores(net, probe), self.floor, kept), kept)
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Return a score for each weight; the larger stay."""
+        """Return a score for each weight; the largest stay."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Random(PrunedAtStart):
-    """Keep weights at random: what every other score has to beat.
+    """Keep random weights: the baseline that every other score has to beat.
 
     With a budget per layer this is ``Static``; with a global one the counts of the layers are random too.
     """
@@ -102,7 +109,7 @@ class MagnitudeInit(PrunedAtStart):
     paper: ClassVar[str] = "synflow"
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Score by |w|."""
+        """Score each weight by |w|."""
         del probe
         return score.magnitude(net.params)
 
@@ -133,8 +140,8 @@ class SNIP(PrunedAtStart):
         check_sample(self.batches, self.per_class, self.score_mode)
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Score by |w g|."""
-        objectives = objectives_of(probe, self.batches, self.per_class, self.score_mode)
+        """Score each weight by |w g|."""
+        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class)
         return score.snip(objectives, net.params)
 
 
@@ -169,15 +176,17 @@ class GraSP(PrunedAtStart):
             raise ValueError(f"temperature {self.temperature:g} is impossible: choose a number above 0, such as 200")
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Score by w (H g)."""
+        """Score each weight by w (H g)."""
         per_class = self.per_class if self.batches is None else None
-        objectives = objectives_of(probe, self.batches or 0, per_class, self.score_mode, self.temperature)
+        objectives = probe.ask(
+            self.batches or 0, temperature=self.temperature, mode=self.score_mode, per_class=per_class
+        )
         return score.grasp(objectives, net.params)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynFlow(PrunedAtStart):
-    """Keep the flow of a network of positive weights alive, without looking at data (Tanaka et al. 2020, algorithm 1).
+    """Preserve the flow through a network of positive weights, without data (Tanaka et al. 2020, algorithm 1).
 
     R is the sum of outputs for an input of ones, all weights replaced by their magnitude; the score of a weight is
     |w dR/dw|. Of ``rounds`` rounds the i-th scores what the one before has left, and keeps a share of
@@ -197,7 +206,7 @@ class SynFlow(PrunedAtStart):
         at_least_one("rounds", self.rounds)
 
     def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Prune round by round."""
+        """Prune in rounds, scoring the remaining weights each time."""
         final, sizes = self.budget(net), {name: p.numel() for name, p in net.params.items()}
         weights = {name: p.detach().abs().double() for name, p in net.params.items()}
         masks: dict[str, Tensor] = {}
@@ -213,14 +222,14 @@ class SynFlow(PrunedAtStart):
 
 @torch.no_grad()
 def redraw_(net: SparseModel) -> None:
-    """Permute the initial weights within each layer: a new draw from the layer's own law, whatever that is."""
+    """Permute the initial weights within each layer: a new draw from the layer's distribution."""
     for name, weight in net.params.items():
         order = torch.randperm(weight.numel(), generator=net.generator("reinit", name)).to(weight.device)
         weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
 
 
 def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
-    """Return exponentially falling densities on the way from all weights to ``final``, which is ``density`` of them.
+    """Return exponentially falling densities from all weights to ``final``, which is ``density`` of them.
 
     They are those of whole counts, rounded up as in the published code; the last is that of ``final`` itself.
     """

@@ -1,14 +1,13 @@
-"""Method: what differs from dense training."""
+"""Method: the interface of all training methods, dense training being the default."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from sparsebench.cost.passes import DENSE, SPARSE, Passes
@@ -18,7 +17,10 @@ from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import erk
 from sparsebench.functional.score import Objective as Objective
 from sparsebench.functional.score import Weights as Weights
+from sparsebench.methods.arguments import SettingsSignature, check_arguments
 from sparsebench.methods.clock import Clock as Clock
+from sparsebench.methods.draws import draw_scores as draw_scores
+from sparsebench.methods.probe import Probe as Probe
 from sparsebench.patterns import Pattern, Unstructured
 from sparsebench.sparse.model import SparseModel
 
@@ -29,25 +31,9 @@ ANYWHERE = Unstructured()
 """The pattern of zeros by default: none."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a method may ask of network and data before the first step, in full precision.
-
-    Attributes:
-        objectives: number of batches -> as many objectives, the same on every rank, in evaluation mode. Methods that
-            need more ask for it by keyword (``methods.scoring.Scoring``): ``temperature``, ``mode``, ``per_class``.
-        output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
-        parameters: every parameter of the network by name, those that may not be sparse included.
-    """
-
-    objectives: Callable[[int], Sequence[Objective]]
-    output: Objective
-    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter], kw_only=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Dense training. A subclass says what it does otherwise, and holds hyper-parameters only."""
+    """Dense training, and the base of all methods; subclasses hold hyper-parameters only."""
 
     paper: ClassVar[str] = ""
     """Key of its paper among those of ``results/published.yaml``; empty for what has none."""
@@ -66,17 +52,53 @@ class Method:
     ``growth`` (newly grown weights and their moments start at zero) and ``export`` (a plain state dict).
     """
 
+    start_passes: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    """Forward and backward passes that ``start`` spends on a sample each time it evaluates an objective."""
+
+    __signature__: ClassVar[Any] = SettingsSignature()
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Raise an error for settings that the method does not have, with advice on the right ones."""
+        check_arguments(cls, given, options)
+        return super().__new__(cls)
+
+    @property
+    def moves_budget(self) -> bool:
+        """Whether weights move between layers during training, at a constant total."""
+        return False
+
+    def budget(self, net: SparseModel) -> Budget | None:
+        """Return the number of weights to keep, per layer or overall; None if it results from training."""
+        del net
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the number of weights at the end (at most, if ``exceptions`` has ``budget``); None if unknown."""
+        del net
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the method's current targets under the names by which they are logged.
+
+        ``sparsity_target``: the final sparsity, unless it follows from training; ``drop_fraction``: the share of the
+        active weights that an update would drop, 0 after the last update.
+        """
+        del clock
+        return {}
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks as large as the first ones, for plans, which have no data."""
+        return {name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()}
+
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return initial values of scores or thresholds that are trained along with the weights."""
+        """Return initial values of scores or thresholds to be trained with the weights."""
         del net
         return {}
 
     def learned_options(self) -> dict[str, Any]:
-        """Return the optimizer options of what is learned, such as ``lr`` and ``weight_decay``."""
+        """Return the optimizer options of learned parameters, such as ``lr`` and ``weight_decay``."""
         return {"weight_decay": 0.0}
 
     def learned_optimizer(self, group: dict[str, Any]) -> Optimizer | None:
-        """Return an optimizer of its own for what is learned; None trains it with the weights' optimizer.
+        """Return a separate optimizer for learned parameters, or None to use the weights' optimizer.
 
         Args:
             group: the parameters with ``learned_options``.
@@ -87,7 +109,7 @@ class Method:
         """Choose the first masks; not called on resumption."""
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the weights that the forward pass sees in the place of the parameters; none by default.
+        """Return the weights used in the forward pass in place of the parameters; none by default.
 
         A method with computed zeros defines it once: training, evaluation and export all go through it.
         """
@@ -99,28 +121,28 @@ class Method:
         return objective(self.view(net))
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Act on gradients that are complete, unscaled, averaged over ranks, unclipped and still dense."""
+        """Process gradients that are complete, unscaled, averaged over ranks, unclipped and still dense."""
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Act once the weights have moved; ``clock.step`` counts the step just taken."""
+        """Update masks or weights after the step; ``clock.step`` counts the step just taken."""
 
     @torch.no_grad()
     def finish(self, net: SparseModel) -> None:
-        """Fix what is still random or soft, after the last step: by default store the weights that ``view`` shows."""
+        """Make masks and weights final after the last step; by default, store the weights of ``view``."""
         for name, weight in self.view(net).items():
             net.params[name].copy_(weight)
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """State which weights the passes of the step at ``clock`` need."""
+        """Return the weights needed by each pass of the step at ``clock``."""
         del net, clock
         return DENSE
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
-        """State which weights these passes really multiply by; None where the network runs at full size."""
+        """Return the weights that the passes really multiply by; None if the network runs at full size."""
         del net, clock
 
     def backend(self, net: SparseModel, execution: Execution) -> Backend:
-        """Build what runs the network where ``Sparsity(method, execution=...)`` asks for it.
+        """Build the back end of the network requested by ``Sparsity(method, execution=...)``.
 
         Raises:
             ValueError: there is no such back end, or none for this method.
@@ -138,7 +160,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Method):
-    """A network with stored zeros and a budget.
+    """Base class of methods with stored zeros and a budget.
 
     Args:
         density: share of the weights that stay, over all that may be sparse.
@@ -159,8 +181,21 @@ class Masked(Method):
                 f"choose a sparsity of at least 0 and below 1"
             )
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the sparsity at the end of training."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget of all layers together, if the method reaches it exactly."""
+        spent = None if self.budget_holds == "never" else self.budget(net)
+        return sum(spent.values()) if isinstance(spent, Mapping) else spent
+
+    def draw_masks(self, net: SparseModel) -> dict[str, Tensor]:
+        """Return random masks that use the whole budget."""
+        return self.pattern.keep(draw_scores(net, "start"), self.budget(net))
+
     def budget(self, net: SparseModel, density: float | None = None) -> Budget:
-        """Return how many weights stay in each layer, or in all layers together for a global distribution.
+        """Return the number of weights kept in each layer, or overall for a global distribution.
 
         Raises:
             ValueError: the pattern contradicts the method's own density; others (on the way there) are approached.
@@ -173,7 +208,7 @@ class Masked(Method):
 
     @property
     def whole_outputs(self) -> bool:
-        """True when the pattern is whole output channels."""
+        """True when the pattern consists of whole output channels."""
         return self.pattern.whole_outputs
 
     def _refuse_transposed(self, net: SparseModel, densities: Mapping[str, float] | float) -> None:
@@ -187,7 +222,7 @@ class Masked(Method):
             )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Refuse a budget that cannot be spent before anything is trained; begin with every weight active."""
+        """Raise an error for an impossible budget before training; begin with every weight active."""
         del probe
         self.budget(net)
         net.set_masks({name: torch.ones_like(p, dtype=torch.bool) for name, p in net.params.items()})
@@ -204,7 +239,7 @@ class Masked(Method):
 
 
 def skip_step(optimizer: Optimizer) -> None:
-    """Turn the optimizer step under way into one that does nothing: no update, no momentum, no decay.
+    """Turn the current optimizer step into one that changes nothing: no update, no momentum, no decay.
 
     Optimizers pass over parameters without a gradient; scalers and clipping accept them.
     """

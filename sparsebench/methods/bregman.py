@@ -1,4 +1,4 @@
-"""Training by Bregman iterations: start sparse, and let the optimizer's regulariser decide which weights live.
+"""Training by Bregman iterations: a sparse start, then the optimizer's regulariser selects the active weights.
 
 The update formulas are optimizers (``sparsebench.optim``); a method starts the network, steers lambda, keeps masks as a
 mirror of the support, and says what a step costs. The weights are a function of the duals, so nothing here edits them
@@ -78,8 +78,14 @@ class Bregman(LambdaControlled):
 
     @property
     def first_density(self) -> float:
-        """Where a ramp begins: at the density of the start."""
+        """Density at the start of a ramp, equal to the initial density."""
         return 1.0 if self.init_density is None else self.init_density
+
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the number of weights under the quantile rule; otherwise the support results from training."""
+        if self.control != "quantile" or self.density is None or self.units not in (None, "l1"):
+            return None
+        return round(self.density * sum(p.numel() for p in net.params.values()))
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -102,33 +108,33 @@ class Bregman(LambdaControlled):
     # -- a step ---------------------------------------------------------------------------------------------------
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Let a controller change lambda. Gradients stay dense: zero weights have duals that move."""
+        """Update lambda if controlled. Gradients stay dense: the duals of zero weights move."""
         self.check_optimizer(optimizer)
         self.steer(net, clock, optimizer)
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Meet the target, if there is one, and look at the support now and then, and at the end."""
+        """Enforce the target, if any, and measure the support at intervals and at the end."""
         changed = self.meet(net, clock, optimizer)
         if changed or clock.step % self.measure_every == 0 or clock.step == clock.total:
             self.mirror(net)
 
     @torch.no_grad()
     def mirror(self, net: SparseModel) -> None:
-        """Make the masks the support of the weights; neither weights nor duals are touched."""
+        """Set the masks to the support of the weights, changing neither weights nor duals."""
         units = self.units or "l1"
         net.set_masks({name: find_support(p.detach(), units) for name, p in net.params.items()}, clear=False)
 
     def finish(self, net: SparseModel) -> None:
-        """Zeros are in the weights already: let the masks tell them exactly."""
+        """Set the masks to the exact support of the weights."""
         self.mirror(net)
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Only the weight gradient is dense."""
+        """Return sparse passes except for a dense weight gradient."""
         del net, clock
         return SPARSE_DENSE_WEIGHT
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse an optimizer that this method does not describe.
+        """Raise an error for an optimizer that does not fit this method.
 
         Raises:
             ValueError: which optimizer is needed.
@@ -160,13 +166,13 @@ class MultilevelBregman(Bregman):
     criterion: Criterion = "fixed"
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Let a controller change lambda, only just before a fine step: a coarse phase does not own all duals."""
+        """Update lambda if controlled, only before a fine step: a coarse phase does not move all duals."""
         self.check_optimizer(optimizer)
         if self.is_fine(net, clock):
             self.steer(net, clock, optimizer, period=self.coarse_steps + 1)
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """After a fine step, meet the target and read off the next level; at the end, the final support."""
+        """After a fine step, enforce the target and set the next level; at the end, set the final support."""
         was_fine = self.is_fine(net, Clock(clock.step - 1, clock.total))
         if was_fine or clock.step == clock.total:
             self.meet(net, clock, optimizer, period=self.coarse_steps + 1)
@@ -176,7 +182,7 @@ class MultilevelBregman(Bregman):
             net.memory["cycle"] = {"next_is_fine": torch.tensor(fine)}
 
     def is_fine(self, net: SparseModel, clock: Clock) -> bool:
-        """Tell whether the step at ``clock`` moves all duals: by the clock, or as the optimizer has announced."""
+        """Return True if the step at ``clock`` moves all duals, by the clock or as the optimizer announced."""
         if self.coarse_steps == 0:
             return True
         if self.criterion == "fixed":
@@ -189,7 +195,7 @@ class MultilevelBregman(Bregman):
         return SPARSE_DENSE_WEIGHT if self.is_fine(net, clock) else SPARSE
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse an optimizer without levels, or with other ones.
+        """Raise an error for an optimizer with other levels, or without levels.
 
         Raises:
             ValueError: which optimizer is needed.
@@ -207,7 +213,7 @@ class MultilevelBregman(Bregman):
 
 @dataclass(frozen=True, kw_only=True)
 class Proximal(Bregman):
-    """Train with ProxSGD from the same start: the baseline without a dual, which shrinks the weights at every step."""
+    """Train with ProxSGD from the same start: the baseline without duals, which shrinks the weights at every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,19 +221,19 @@ class Proximal(Bregman):
             raise ValueError("control=quantile ranks duals, which prox_sgd has not: choose constant or a controller")
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse any other optimizer."""
+        """Raise an error for any other optimizer."""
         if not isinstance(optimizer, ProxSGD):
             refuse(self, optimizer, "ProxSGD (optimizer=prox_sgd)")
         check_units(optimizer, self.units)
 
 
 def refuse(method: object, optimizer: Optimizer, needed: str) -> None:
-    """Raise the error of an optimizer that does not belong to the method."""
+    """Raise the error for an optimizer that does not belong to the method."""
     raise ValueError(f"{type(method).__name__} cannot train with {type(optimizer).__name__}: it needs {needed}")
 
 
 def check_units(optimizer: Optimizer, units: str | None) -> None:
-    """Check that the optimizer regularises what the method takes for a unit.
+    """Check that the optimizer regularises the same units as the method.
 
     Raises:
         ValueError: the two differ.

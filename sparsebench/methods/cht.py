@@ -23,7 +23,7 @@ class CHT(SET):
     A layer is a bipartite network of inputs and outputs; a convolution is read as (out, in * kernel height * kernel
     width). The score of a missing link is that of its paths of length three; links that no path predicts come last, at
     random, and so are ties broken. Source: Zhang et al. (ICLR 2024); formulas as in their successor paper (arXiv
-    2501.19107, appendix C). Soft sampling, correlated initialisation and the removal of idle neurons are left out.
+    2501.19107, appendix C). ``CHTs`` samples softly and removes idle neurons; correlated initialisation is left out.
 
     Args:
         rule: ``ch3_l3p``: a sum over paths, the paper's; ``ch2_l3n``: over nodes, its successor's, of lower cost.
@@ -61,14 +61,20 @@ class CHT(SET):
         """Return the mask of a layer, grown by the links that the remaining ones predict."""
         if bool(net.memory["stopped"][name]):
             return kept
-        score = RULES[self.rule](kept.reshape(len(kept), -1)).reshape(kept.shape)
-        # a draw too small to change the order of what is predicted
-        promise = score + 1e-9 * self.grow_score(net, name, clock, gradients).double()
-        new = self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        count = size - int(kept.sum())
+        promise = self.promise(net, name, clock, kept, count)
+        new = self.pattern.grow(kept, promise, count, avoid=self.avoided(net, name, kept))
         removed = net.masks[name] & ~kept
         if self.early_stop is not None:
             net.memory["stopped"][name] = (new & removed).sum() > self.early_stop * removed.sum()
         return new
+
+    def promise(self, net: SparseModel, name: str, clock: Clock, kept: Tensor, count: int) -> Tensor:
+        """Return the score of each missing link of a layer in which ``count`` links are to grow."""
+        del count
+        score = RULES[self.rule](kept.reshape(len(kept), -1)).reshape(kept.shape)
+        # a draw too small to change the order of what is predicted
+        return score + 1e-9 * self.grow_score(net, name, clock, {}).double()
 
 
 def link_prediction_by_paths(links: Tensor) -> Tensor:

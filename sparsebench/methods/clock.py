@@ -1,4 +1,4 @@
-"""Clock: when, in a budget of optimizer steps."""
+"""Clock: the current step within a budget of optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
+        """Share of the budget already used, in [0, 1]."""
         return min(1.0, self.step / self.total)
 
     @property
     def after(self) -> Clock:
-        """The clock once the step under way is taken."""
+        """The clock after the current step."""
         return Clock(self.step + 1, self.total)
 
     def steps(self, span: float) -> int:
-        """Translate a span to steps: a fraction of the budget below 1, a number of steps from 1 on."""
+        """Convert a span to steps: below 1 a fraction of the budget, from 1 on a number of steps."""
         return max(1, round(span * self.total)) if span < 1 else round(span)
 
     def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:
-        """Tell whether a periodic action falls on this step.
+        """Return True if a periodic action is due at this step.
 
         Actions fall on ``start``, ``start + every``, ... up to ``stop`` inclusive, never on step 0.
 

@@ -19,7 +19,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class DeepR(SET):
-    """Let connections walk at random; replace those whose weight changes its sign (Bellec et al. 2018, algorithm 1).
+    """Move connections at random and replace those whose weight changes sign (Bellec et al. 2018, algorithm 1).
 
     Each step pulls the active weights to zero and shakes them, as ``walk`` says. A connection dies when its weight
     crosses zero; as many grow at random in the same layer, at zero, elsewhere while there is room. A unit of several
@@ -66,13 +66,13 @@ class DeepR(SET):
             )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Draw random masks; connections begin with the sign of their weight."""
+        """Draw random masks; each connection takes the sign of its weight."""
         super().start(net, probe)
         net.memory["sign"] = {name: _sign(net.params[name]) for name in net.masks}
 
     @torch.no_grad()
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Add pull and noise to the gradients where the walk passes through them, then mask the gradients."""
+        """Add drift and noise to the gradients if the walk uses them, then mask the gradients."""
         if self.walk == "mostafa_wang" and self._walks(clock.after):
             deviation = math.sqrt(2 * self.eta * self._temperature(clock.after))
             for name, mask in self._sparse(net):
@@ -83,7 +83,7 @@ class DeepR(SET):
         super().before_step(net, clock, optimizer)
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Walk, then replace the dead."""
+        """Move the weights, then replace dead connections."""
         if self.walk != "mostafa_wang" and self._walks(clock):
             self.walk_(net, clock, optimizer)
         super().after_step(net, clock, optimizer)
@@ -116,7 +116,7 @@ class DeepR(SET):
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Give every connection its sign, and replace the dead if there are any."""
+        """Keep every connection's sign, and replace dead connections if there are any."""
         for name, sign in net.memory["sign"].items():
             new = _sign(net.params[name])
             if self.fixed_signs:
@@ -124,11 +124,16 @@ class DeepR(SET):
                 new = torch.where(draw < 0.5, -1, 1).to(sign)
             net.memory["sign"][name] = torch.where(net.masks[name], torch.where(sign == 0, new, sign), 0)
         signs = net.memory["sign"]
-        if any(bool((signs[name] * net.params[name] < 0).any()) for name, _ in self._sparse(net)):
+        crossed = [(signs[name] * net.params[name] < 0).any() for name, _ in self._sparse(net)]
+        if crossed and bool(torch.stack(crossed).any()):  # one look at the device for all layers
             super().rewire(net, clock, optimizer)
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return None: connections die when their weights cross zero."""
+        del clock
+
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the connections that are alive, and forget the signs of the others."""
+        """Return the living connections, and forget the signs of the others."""
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
             sign = net.memory["sign"][name]

@@ -69,7 +69,7 @@ class SET(Static):
     # -- when -----------------------------------------------------------------------------------------------------
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Rewire instead of the step, or take the dense gradient for the update after it; then mask gradients."""
+        """Rewire instead of stepping, or store the dense gradient for a later update; then mask gradients."""
         advise_on_updates(clock, self.every, self.until, replaces=self.replaces_step)
         if self.needs_gradient and self._collects(clock):
             self._collect(net)
@@ -79,12 +79,12 @@ class SET(Static):
         net.mask_gradients_()
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Rewire after the step."""
+        """Rewire after the step if the method does so."""
         if not self.replaces_step and self._due(clock):
             self.rewire(net, clock, optimizer)
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Sparse, but for the dense weight gradient of the steps that growth looks at."""
+        """Return sparse passes, with a dense weight gradient in steps whose gradient growth needs."""
         return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
 
     def _due(self, clock: Clock) -> bool:
@@ -101,11 +101,21 @@ class SET(Static):
             part = gradient / self.score_batches
             memory[name] = memory[name] + part if name in memory else part
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return the share of active weights that an update now would drop; None if no share decides."""
+        return self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the final sparsity, and the share that an update would drop."""
+        share = self.drops(clock)
+        aims = {} if share is None else {"drop_fraction": share if clock.progress < self.until else 0.0}
+        return {**super().targets(clock), **aims}
+
     # -- how ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Drop, then grow each layer to its size; what is in neither mask, and what is newly grown, becomes zero."""
+        """Drop, then grow each layer to its size; weights outside the mask, and newly grown ones, become zero."""
         gradients = net.memory.pop("gradient", {})
         kept = self.drop(net, clock, gradients)
         sizes = self.sizes(net, clock, kept)
@@ -113,8 +123,8 @@ class SET(Static):
         net.set_masks(new, optimizer, keep=None if self.regrown_keeps_value else kept)
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what stays: all but the weakest ``share * active`` connections of every layer."""
-        share = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
+        """Return masks of all but the weakest ``share * active`` connections of every layer."""
+        share = self.drops(clock) or 0.0
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
             stay = net.counts[name] - self.dropped(net, name, share)
@@ -123,19 +133,19 @@ class SET(Static):
         return kept
 
     def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:
-        """Return the active weights of each layer after growth: by default as many as before."""
+        """Return the number of active weights of each layer after growth: by default unchanged."""
         del clock, kept
         return net.counts
 
     def grow(
         self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor], kept: Tensor, size: int
     ) -> Tensor:
-        """Return the mask of a layer, grown from what was kept to its size."""
+        """Return the mask of a layer, grown from the kept weights to its size."""
         promise = self.grow_score(net, name, clock, gradients)
         return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
 
     def avoided(self, net: SparseModel, name: str, kept: Tensor) -> Tensor | None:
-        """Return the positions that grow only where nothing else is left."""
+        """Return the positions that grow only if no others are left."""
         return net.masks[name] & ~kept if self.exclude_dropped else None
 
     def drop_score(self, net: SparseModel, name: str, gradients: Mapping[str, Tensor]) -> Tensor:
@@ -150,7 +160,7 @@ class SET(Static):
         return draw.to(net.params[name].device)
 
     def dropped(self, net: SparseModel, name: str, share: float) -> int:
-        """Return how many weights a layer drops: whole units of the pattern, all replaceable."""
+        """Return the number of weights a layer drops: whole units of the pattern, all replaceable."""
         unit, active = self.pattern.unit(net.shapes[name]), net.counts[name]
         count = portion(active, share, unit=unit, up=self.drop_count == "ceil")
         return min(count, net.params[name].numel() - active) if self.exclude_dropped else count
@@ -158,7 +168,7 @@ class SET(Static):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomUnfired(SET):
-    """Grow at random among weights that never were active, then others, in rare updates (ITOP, Liu et al. 2021)."""
+    """Grow at random among weights that were never active, then others, in rare updates (ITOP, Liu et al. 2021)."""
 
     paper: ClassVar[str] = "itop"
 
@@ -169,7 +179,7 @@ class RandomUnfired(SET):
     drop_count: Literal["floor", "ceil"] = "ceil"
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
-        """Return a draw in [0, 1), and one more for a weight that never was active."""
+        """Return a draw in [0, 1), plus one for weights that were never active."""
         return super().grow_score(net, name, clock, gradients) + (~net.memory["fired"][name]).float()
 
 
@@ -189,7 +199,7 @@ class RigL(SET):
 
 @dataclass(frozen=True, kw_only=True)
 class DSTEE(RigL):
-    """Grow by gradient magnitude plus a bonus for weights that were rarely active (Huang et al. 2023).
+    """Grow by gradient magnitude plus a bonus for rarely active weights (Huang et al. 2023).
 
     Growth score of weight i at time t: ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
     configurations in which i was active. ``c = 0`` is RigL, bit for bit, under equal options.
@@ -230,7 +240,7 @@ class DSTEE(RigL):
         net.memory["active"] = {name: mask.to(torch.int32) * first for name, mask in net.masks.items()}
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Rewire after the step; count the masks of this step where counters follow steps."""
+        """Rewire after the step; count the masks of this step if counters follow steps."""
         if self.counter_update == "step":
             self._tally(net)
         super().after_step(net, clock, optimizer)

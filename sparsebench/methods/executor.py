@@ -1,4 +1,4 @@
-"""A method on a network, run by a back end or as the module is: what a training loop asks for loss, view and cost."""
+"""A method combined with the back end that runs its network: loss, view and cost for a training loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsebench.sparse.model import SparseModel
 
 
 class Executor:
-    """Answer for a method whose network a back end runs; all other methods answer for themselves.
+    """Answer for a method whose network is run by a back end; other methods answer for themselves.
 
     A method that runs its networks itself, with masks that it draws, gets the back end in ``net.runtime``.
 
@@ -37,17 +37,17 @@ class Executor:
 
     @property
     def routes(self) -> bool:
-        """True when losses and views are other than those of the module as it is."""
+        """True when losses and views differ from the plain module's."""
         return self._own or self.net.runtime is not None
 
     @property
     def counts(self) -> bool:
-        """True when the cost of a step is that of the back end's network, not what the method states."""
+        """True when a step costs as much as the back end's network, not as much as the method states."""
         return self._runtime is not None and not self._runtime.backend.stored_zeros
 
     @property
     def _runtime(self) -> Runtime | None:
-        """What answers in the method's place, once there are masks."""
+        """The runtime that answers for the method once masks exist."""
         return None if self._own or not self.net.masks else self.net.runtime
 
     def loss(self, objective: Objective, clock: Clock) -> Tensor:
@@ -57,17 +57,17 @@ class Executor:
         return self._runtime.loss(self.net, objective)
 
     def view(self) -> dict[str, Tensor]:
-        """Return the weights that evaluation sees in the place of the parameters."""
+        """Return the weights that evaluation uses in place of the parameters."""
         return self.method.view(self.net) if self._runtime is None else self._runtime.view(self.net)
 
     def passes(self, clock: Clock) -> Passes:
-        """State which weights the step at ``clock`` needs; of channels, rows and columns."""
+        """Return the weights needed in the step at ``clock``; of channels, rows and columns."""
         if self._runtime is None or not self.counts:
             return self.method.passes(self.net, clock)
         return self._runtime.passes(self.net)
 
     def executed(self, clock: Clock) -> Passes | None:
-        """State which weights this step really multiplies by; None where the network runs at full size."""
+        """Return the weights really used in products of this step; None if the network runs at full size."""
         if self._runtime is None:
             return self.method.executed(self.net, clock)
         if self._runtime.backend.full_size or self._dense(clock):
@@ -75,7 +75,7 @@ class Executor:
         return self._runtime.passes(self.net, executed=True)
 
     def cost(self, clock: Clock) -> tuple[Passes, dict[str, float], Passes | None]:
-        """Return what the ledger needs of the step at ``clock``: passes, densities, and what is executed of them.
+        """Return the inputs of the ledger for the step at ``clock``: passes, densities and executed passes.
 
         Raises:
             ValueError: see ``check``.
@@ -84,7 +84,7 @@ class Executor:
         return self.passes(clock), self.net.densities, self.executed(clock)
 
     def check(self, clock: Clock) -> None:
-        """Refuse a method that will look at gradients which its back end does not have; asked once.
+        """Raise an error for a method that needs gradients its back end does not have; checked once.
 
         Raises:
             ValueError: the method needs dense gradients at this step or a later one.
@@ -105,7 +105,7 @@ class Executor:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Let the method fix what is random or soft; store zeros for all that belongs to what is dead."""
+        """Make random or soft parts of the method final; store zeros for everything that belongs to dead units."""
         self.method.finish(self.net)
         if self._runtime is not None:
             store(module_of(self.net), self._runtime.view(self.net))

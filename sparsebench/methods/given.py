@@ -1,4 +1,4 @@
-"""Training within masks that come from outside: what a recipe over several fits needs of a method."""
+"""Training with fixed masks supplied from outside, as recipes of several fits need it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Masked):
-    """Keep the masks that a fit starts from, whatever their density.
+    """Keep the masks that a fit starts from, at any density.
 
     Density, distribution and pattern say what the recipe prunes to; the fit itself never asks for them.
     """
@@ -19,8 +19,12 @@ class Given(Masked):
     paper: ClassVar[str] = "swamp"
     budget_holds: ClassVar[str] = "always"
 
+    def promised(self, net: SparseModel) -> None:
+        """Return None: the density depends on the given masks."""
+        del net
+
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Keep the masks.
+        """Keep the given masks.
 
         Raises:
             ValueError: there are none.

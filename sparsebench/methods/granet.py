@@ -1,4 +1,4 @@
-"""GraNet: gradual pruning in which every pruning is followed by regeneration (Liu et al. 2021)."""
+"""GraNet: gradual pruning with regeneration after every pruning (Liu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class GraNet(RigL):
-    """Prune by magnitude along a cubic curve, and at each update rewire what is left as RigL does.
+    """Prune by magnitude along a cubic curve, and rewire the remaining weights at each update as in RigL.
 
     The budget is ``distribution``'s: one global ranking by default, as in the paper. Weights regenerate within their
     layer. Rewiring goes on after pruning has ended.
@@ -62,7 +62,7 @@ class GraNet(RigL):
             )
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Draw random masks of the first density: all ones where it is 1."""
+        """Draw random masks of the initial density: all ones if it is 1."""
         del probe
         self.budget(net)  # refuses what cannot be reached
         first = self.pattern.budget(net.shapes, self.start_distribution(net.shapes, self.density_start))
@@ -73,14 +73,14 @@ class GraNet(RigL):
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Prune while there is something to prune, then drop and regenerate in each layer."""
+        """Prune while the curve falls, then drop and regenerate in each layer."""
         first, last = (round(at * clock.total) for at in (self.prune_from, self.prune_until))
         if first <= clock.step <= max(1, last):
             self.prune(net, clock, optimizer)
         super().rewire(net, clock, optimizer)
 
     def prune(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Keep the largest magnitudes that the curve allows at this moment."""
+        """Keep as many of the largest magnitudes as the curve allows now."""
         final = self.distribution(net.shapes, self.density)
         first = self.start_distribution(net.shapes, self.density_start) if isinstance(final, Mapping) else None
         progress = clock.between(self.prune_from, self.prune_until)

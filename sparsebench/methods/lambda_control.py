@@ -29,7 +29,7 @@ CALMING = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class LambdaControlled(Method):
-    """A method whose sparsity comes from a regulariser; by default lambda stays and sparsity is what results.
+    """Base class of methods whose sparsity results from a regulariser; by default lambda is constant.
 
     Args:
         control: ``constant``; ``additive``: lambda goes up by ``increment`` where the network is too dense, else down;
@@ -82,13 +82,18 @@ class LambdaControlled(Method):
         """Where a ramp begins."""
         return 1.0
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the sparsity that control aims at, if any."""
+        aims = {} if self.density is None else {"sparsity_target": 1 - self.density}
+        return {**super().targets(clock), **aims}
+
     def target(self, clock: Clock) -> float:
         """Return the density wanted at this time."""
         assert self.density is not None
         return cubic(self.first_density, self.density, clock.between(0.0, self.ramp))
 
     def steer(self, net: SparseModel, clock: Clock, optimizer: Optimizer, *, period: int = 1) -> None:
-        """Let a controller act, just before a step that moves all duals; such steps come once per ``period``."""
+        """Run the controller just before a step that moves all duals, which happens once per ``period``."""
         if self.control not in ("additive", "multiplicative") or not self._is_due(clock, period):
             return
         gap = measure_density(net) - self.target(clock)
@@ -101,7 +106,7 @@ class LambdaControlled(Method):
         change_lambda(optimizer, lam, self.on_lambda_change)
 
     def meet(self, net: SparseModel, clock: Clock, optimizer: Optimizer, *, period: int = 1) -> bool:
-        """Let the quantile rule act, just after a step that moved all duals; tell whether it did.
+        """Apply the quantile rule just after a step that moved all duals; return whether it was applied.
 
         Exact is the number of non-zero units (entries for l1); it acts after the very last step in any case.
         """
@@ -117,7 +122,7 @@ class LambdaControlled(Method):
         return True
 
     def _is_due(self, clock: Clock, period: int) -> bool:
-        """Tell whether a multiple of ``control_every`` lies within the last ``period`` steps."""
+        """Return True if a multiple of ``control_every`` lies within the last ``period`` steps."""
         every = clock.steps(self.control_every)
         return clock.step // every > max(0, clock.step - period) // every
 
@@ -135,7 +140,7 @@ class LambdaControlled(Method):
 
 @torch.no_grad()
 def measure_density(net: SparseModel) -> float:
-    """Return the share of non-zero weights over all that may be sparse, as they are now."""
+    """Return the current share of non-zero weights over all weights that may be sparse."""
     found: dict[str, Tensor] = {name: p.count_nonzero() for name, p in net.params.items()}
     return sum(whole_numbers(found).values()) / sum(p.numel() for p in net.params.values())
 

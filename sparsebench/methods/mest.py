@@ -1,4 +1,4 @@
-"""MEST: mutate more at first, less later, within a bound on memory (Yuan et al. 2021)."""
+"""MEST: more mutation at first, less later, within a memory bound (Yuan et al. 2021)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MEST(SET):
         net.set_masks(self.pattern.keep(magnitudes(net), self.budget(net)))
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Every pass is sparse: importance looks at the gradients of active weights only."""
+        """Return sparse passes only: importance needs just the gradients of active weights."""
         del net, clock
         return SPARSE
 
@@ -84,6 +84,10 @@ class MEST(SET):
 
     def _stage(self, clock: Clock) -> int:
         return sum(clock.step >= max(1, round(at * clock.total)) for at in self.stages)
+
+    def drops(self, clock: Clock) -> float | None:
+        """Return None: the two densities of the stage decide."""
+        del clock
 
     def drop_score(self, net: SparseModel, name: str, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the importance of each connection."""

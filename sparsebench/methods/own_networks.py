@@ -1,4 +1,4 @@
-"""Methods that run networks themselves, with masks of their own in each step."""
+"""Methods that run networks themselves, with new masks in each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OwnNetworks(Method):
     """A method whose loss runs one network or several, each with masks that the method makes."""
 
     def backend(self, net: SparseModel, execution: Execution = "masked") -> Backend:
-        """Build what runs the network with drawn masks."""
+        """Build the back end that runs the network with drawn masks."""
         if callable(execution):
             return execution(net)
         if execution != "masked":
@@ -29,11 +29,11 @@ class OwnNetworks(Method):
         return net.runtime
 
     def network(self, net: SparseModel) -> Backend:
-        """Return what runs the network with masks; built once."""
+        """Return the back end of the network with masks, built once."""
         return self.runtime(net).backend
 
     def next_draw(self, net: SparseModel) -> tuple[int, int]:
-        """Return the numbers of the step and of the micro-batch in it: the path of its draws."""
+        """Return the numbers of the step and of its micro-batch: the path of the next draw."""
         runtime = self.runtime(net)
         runtime.micro += 1
         return int(net.memory["time"]["step"]) if "time" in net.memory else 0, runtime.micro - 1

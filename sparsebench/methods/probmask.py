@@ -1,4 +1,4 @@
-"""ProbMask: learn which weights live through relaxed masks (Zhou et al. 2021)."""
+"""ProbMask: learn which weights to keep through relaxed masks (Zhou et al. 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class ProbMask(DrawnMasks):
-    """Learn which weights live by the chain rule through relaxed masks (Zhou et al. 2021).
+    """Learn which weights to keep by the chain rule through relaxed masks (Zhou et al. 2021).
 
     A relaxed mask is ``sigmoid(T (logit s + logistic noise))``. T, an inverse temperature, rises from 1 to
     ``1 / sharpest`` over training, so that masks harden. Every pass is dense.
@@ -48,6 +48,10 @@ class ProbMask(DrawnMasks):
                 f"samples={self.samples}, sharpest={self.sharpest:g}, final_mask={self.final_mask}: "
                 f"samples >= 1, sharpest in (0, 1] and any final_mask but best_of_n are needed"
             )
+
+    def promised(self, net: SparseModel) -> int:
+        """Return K, the number of weights of the final mask."""
+        return self.count(net.learned)
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
         """Return the mean loss over draws of relaxed masks."""

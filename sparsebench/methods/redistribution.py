@@ -1,4 +1,4 @@
-"""Dynamic sparse training in which connections also move between layers, at a constant total: SNFS and DSR."""
+"""Dynamic sparse training that also moves connections between layers at a constant total: SNFS and DSR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparsebench.sparse.model import SparseModel, whole_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Redistributed(SET):
-    """Grow as much in all layers together as was dropped in all; a subclass says which layer deserves how much.
+    """Grow as many weights overall as were dropped; subclasses define the share of each layer.
 
     Args:
         redistribute: False keeps the number of weights of each layer.
@@ -34,6 +34,11 @@ class Redistributed(SET):
     """Whether a layer's part of what grows is rounded up, so that whoever deserves anything gets something."""
 
     redistribute: bool = True
+
+    @property
+    def moves_budget(self) -> bool:
+        """Whether weights move from one layer to another."""
+        return self.redistribute
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks.
@@ -49,11 +54,11 @@ class Redistributed(SET):
         super().start(net, probe)
 
     def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
-        """Return the share of each layer in what grows; any scale."""
+        """Return each layer's share of the grown weights, on any scale."""
         raise NotImplementedError
 
     def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:
-        """Return the active weights of each layer after growth: what was kept, and its part of what was dropped."""
+        """Return the active weights of each layer after growth: the kept ones plus its share of the dropped ones."""
         del clock
         if not self.redistribute:
             return net.counts
@@ -106,12 +111,12 @@ class SNFS(Redistributed):
             raise ValueError(f"momentum {self.momentum:g} is impossible: choose a factor in [0, 1)")
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Draw random masks, and begin the average at zero."""
+        """Draw random masks, and initialise the average with zero."""
         super().start(net, probe)
         net.memory["momentum"] = {name: torch.zeros_like(p, requires_grad=False) for name, p in net.params.items()}
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Average the dense gradient, with the decay where it is wanted, then mask it."""
+        """Average the dense gradient, with weight decay if enabled, then mask it."""
         decays = _options(optimizer, "weight_decay") if self.average_decay else {}
         for name, gradient in net.gradients().items():
             average, weight = net.memory["momentum"][name], net.params[name]
@@ -122,7 +127,7 @@ class SNFS(Redistributed):
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Move connections; give those that are new their velocity where it is wanted."""
+        """Move connections; restore the velocity of new ones if enabled."""
         before = dict(net.masks)
         super().rewire(net, clock, optimizer)
         if not self.keep_velocity or optimizer is None:
@@ -139,12 +144,12 @@ class SNFS(Redistributed):
             velocity.copy_(torch.where(mask & ~before[name], dense.to(velocity), velocity))
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Sparse, but for a dense weight gradient in every step."""
+        """Return sparse passes with a dense weight gradient in every step."""
         del net, clock
         return SPARSE_DENSE_WEIGHT
 
     def dropped(self, net: SparseModel, name: str, share: float) -> int:
-        """Return how many weights a layer drops; a nearly dense layer that deserves more keeps most of them."""
+        """Return the number of weights a layer drops; a nearly dense layer with a larger share keeps most of them."""
         sparsity = 1 - net.densities[name]
         if self.redistribute and sparsity < 0.2:
             deserved = self.deserved(net, net.counts)
@@ -153,7 +158,7 @@ class SNFS(Redistributed):
         return super().dropped(net, name, share)
 
     def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
-        """Return the mean magnitude of the momentum over the active weights, before anything is dropped.
+        """Return the mean magnitude of the momentum over the active weights, before dropping.
 
         A layer without any is judged by all its places: no active weight would speak for it, and it would stay empty.
         """
@@ -213,8 +218,12 @@ class DSR(Redistributed):
         period = clock.steps(self.every) * 2**doublings
         return clock.step < clock.total and clock.due(period, stop=self.until)
 
+    def drops(self, clock: Clock) -> float | None:
+        """Return None: the threshold decides."""
+        del clock
+
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what reaches the threshold, and adapt the threshold."""
+        """Return masks of the weights above the threshold, and adapt the threshold."""
         threshold = float(net.memory["threshold"]["all"])
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
@@ -242,6 +251,6 @@ def _options(optimizer: Optimizer, key: str) -> dict[int, float]:
 
 
 def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read scalars from the device, all in one transfer."""
+    """Read scalars from the device in a single transfer."""
     values = cast(list[float], torch.stack(list(scalars.values())).tolist())  # pyright: ignore[reportUnknownMemberType]
     return dict(zip(scalars, values, strict=True))

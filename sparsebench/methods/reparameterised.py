@@ -1,4 +1,4 @@
-"""Sparse by the form of the weights: the network sees a function of dense weights that is zero for many of them.
+"""Sparsity by reparametrisation: the network uses a function of dense weights that is often zero.
 
 STR (soft threshold reparameterisation) subtracts a learned threshold; SR-STE (sparse-refined straight-through
 estimator) keeps the largest and passes the gradient straight through to all.
@@ -20,6 +20,7 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.prox import soft_threshold
 from sparsebench.functional.score import magnitude
+from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Distribution, Masked, Probe
 from sparsebench.sparse.model import SparseModel
 
@@ -64,14 +65,18 @@ class STR(Masked):
                 f"every={self.every:g}, topk_at={self.topk_at}: every must be > 0, and topk_at in (0, 1] or null"
             )
 
+    def promised(self, net: SparseModel) -> int | None:
+        """Return the budget, or None if the thresholds decide."""
+        return None if self.topk_at is None else super().promised(net)
+
     # -- what is learned --------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the first a of each layer."""
+        """Return the initial parameter of each layer's threshold."""
         return {name: torch.tensor(self.initial) for name in net.params}
 
     def learned_options(self) -> dict[str, Any]:
-        """Return decay and learning rate of a, where they differ from the optimizer's own."""
+        """Return weight decay and learning rate of the thresholds if they differ from the optimizer's."""
         options = {"weight_decay": self.threshold_decay, "lr": self.threshold_lr}
         return {key: value for key, value in options.items() if value is not None}
 
@@ -80,7 +85,7 @@ class STR(Masked):
         return {name: torch.sigmoid(a) for name, a in net.learned.items()}
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Show the shrunken weights, and plain masked ones once the masks are fixed."""
+        """Return the shrunken weights, or plain masked ones once the masks are fixed."""
         if self._fixed(net):
             return net.masked()
         return {name: soft_threshold(net.params[name], threshold) for name, threshold in self.thresholds(net).items()}
@@ -88,7 +93,8 @@ class STR(Masked):
     # -- when -------------------------------------------------------------------------------------------------------
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Refuse a budget that cannot be spent; measure the first support."""
+        """Raise an error for an impossible budget; measure the first support."""
+        require_learned(self, net)
         super().start(net, probe)
         self.measure(net)
 
@@ -98,7 +104,7 @@ class STR(Masked):
             super().before_step(net, clock, optimizer)
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Fix the masks at ``topk_at``; before, measure the support on schedule."""
+        """Fix the masks at ``topk_at``; before that, measure the support on schedule."""
         if self._fixed(net):
             return
         if self.topk_at is not None and clock.step >= max(1, round(self.topk_at * clock.total)):
@@ -107,7 +113,7 @@ class STR(Masked):
             self.measure(net)
 
     def finish(self, net: SparseModel) -> None:
-        """Fix the masks, where training ended before ``topk_at``; store the weights that the network sees."""
+        """Fix the masks if training ended before ``topk_at``; store the weights that the network uses."""
         if not self._fixed(net):
             self.fix(net)
         super().finish(net)
@@ -116,16 +122,16 @@ class STR(Masked):
 
     @torch.no_grad()
     def margins(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return how far each magnitude lies above the threshold; positive where the network sees a weight."""
+        """Return the distance of each magnitude above the threshold; positive for weights that the network uses."""
         return {name: net.params[name].abs() - threshold for name, threshold in self.thresholds(net).items()}
 
     def measure(self, net: SparseModel) -> None:
-        """Let the masks tell which weights the network sees; nothing else changes."""
+        """Set the masks to the weights that the network uses, without changing anything else."""
         net.set_masks({name: margin > 0 for name, margin in self.margins(net).items()}, clear=False)
 
     @torch.no_grad()
     def fix(self, net: SparseModel, optimizer: Optimizer | None = None) -> None:
-        """Turn the weights that the network sees into its weights, and keep as many as the budget says."""
+        """Replace the weights by those that the network uses, and keep as many as the budget allows."""
         margins = self.margins(net)
         masks = (
             {n: m > 0 for n, m in margins.items()}
@@ -176,11 +182,11 @@ class SRSTE(Masked):
         self.choose(net)
 
     def choose(self, net: SparseModel) -> None:
-        """Choose the masks of the present weights."""
+        """Choose the masks of the present weights by magnitude."""
         net.set_masks(self.pattern.keep(magnitude(net.params), self.budget(net)), clear=False)
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Show the weights within the masks, with the gradient going to all."""
+        """Return the weights within the masks, with the gradient passed to all weights."""
         return {name: straight_through(weight, net.params[name]) for name, weight in net.masked().items()}
 
     @torch.no_grad()

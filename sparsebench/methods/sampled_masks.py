@@ -1,4 +1,4 @@
-"""Masks that are drawn: every channel, or weight, lives with a probability that is learned (Zhou et al. 2021).
+"""Masks sampled from learned probabilities of channels or weights (Zhou et al. 2021).
 
 ``s`` holds the probabilities, K = density * n bounds their sum: s is projected on ``{0 <= s <= 1, sum s <= K}`` after
 each step. How s learns: ``vr_pge.py``, ``probmask.py``. Here: how masks are drawn, and which mask is final.
@@ -20,6 +20,7 @@ from sparsebench.functional.estimate import bernoulli
 from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
 from sparsebench.functional.select import keep_top_each, keep_top_global
+from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.own_networks import OwnNetworks
 from sparsebench.runs.messages import check_choice
@@ -34,7 +35,7 @@ OPTIMIZERS = {"adam": Adam, "sgd": SGD}
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnMasks(OwnNetworks):
-    """What VR-PGE and ProbMask share: scores with an optimizer of their own, a budget, and a final mask.
+    """Common base of VR-PGE and ProbMask: scores with a separate optimizer, a budget, and a final mask.
 
     Args:
         density: K / n, the share of channels or weights that live, in expectation.
@@ -90,8 +91,12 @@ class DrawnMasks(OwnNetworks):
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ValueError(f"score_lr={self.score_lr:g}, clip_norm={self.clip_norm}: score_lr >= 0, clip_norm > 0")
 
+    def targets(self, clock: Clock) -> dict[str, float]:
+        """Return the expected share of channels or weights that training leaves out."""
+        return {**super().targets(clock), "sparsity_target": 1 - self.density}
+
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return the first probabilities of each unit: a layer's channels, or its weights.
+        """Return the initial probabilities of each unit: a layer's channels, or its weights.
 
         Raises:
             ValueError: channels of this network cannot be removed, or the budget is too small.
@@ -107,7 +112,7 @@ class DrawnMasks(OwnNetworks):
         return OPTIMIZERS[self.score_optimizer]([group], lr=self.score_lr)
 
     def count(self, scores: Mapping[str, Tensor]) -> int:
-        """Return K, a whole number that leaves one live entry in each layer.
+        """Return K, a whole number that allows at least one active entry per layer.
 
         Raises:
             ValueError: there are more layers than that.
@@ -131,7 +136,7 @@ class DrawnMasks(OwnNetworks):
         return masks
 
     def repair(self, net: SparseModel, masks: Masks) -> Masks:
-        """Switch the most probable entry on where a draw has left a layer empty."""
+        """Activate the most probable entry of each layer that a draw left empty."""
         for name, mask in masks.items():
             if not bool(mask.any()):
                 masks = {**masks, name: keep_top_each({name: cpu(net.learned[name])}, {name: 1})[name]}
@@ -140,19 +145,20 @@ class DrawnMasks(OwnNetworks):
     # -- when -------------------------------------------------------------------------------------------------------
 
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Fix the mask, if it is fixed from the first step on."""
+        """Fix the mask if it is fixed from the first step on."""
         del probe
+        require_learned(self, net)
         if self.fix_at == 0:
             self.fix(net, self.choose(net), None)
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Clip the gradients."""
+        """Clip the gradients of weights and scores."""
         if self.clip_norm is not None and not self.fixed(net):
             every = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(every if self.clip == "joint" else net.learned.values(), self.clip_norm)
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Project the scores on the budget; fix the mask at its time."""
+        """Project the scores on the budget, and fix the mask when due."""
         if self.fixed(net):
             return
         net.memory["time"] = {"step": torch.tensor(clock.step), "progress": torch.tensor(clock.progress).double()}
@@ -168,7 +174,7 @@ class DrawnMasks(OwnNetworks):
 
     @torch.no_grad()
     def project(self, net: SparseModel, clock: Clock) -> None:
-        """Project all scores together on the budget of the moment."""
+        """Project all scores together on the current budget."""
         total = sum(score.numel() for score in net.learned.values())
         share, time = self.count(net.learned) / total, clock.between(self.falls_from, self.falls_until)
         budget = total * SCHEDULES[self.schedule](share if self.schedule == "constant" else 1.0, share, time)
@@ -182,7 +188,7 @@ class DrawnMasks(OwnNetworks):
     # -- the final mask -----------------------------------------------------------------------------------------------
 
     def phase(self, net: SparseModel) -> Phase:
-        """Return where training stands; checkpoints hold it as what is remembered.
+        """Return the phase of training, which checkpoints restore from the stored memory.
 
         ``drawing``: each step draws masks. At ``fix_at``, ``best_of_n`` goes on to ``comparing``: the next batch is run
         with several draws; and to ``compared``: the best of them is known, and is fixed with this step. ``fixed``.
@@ -192,11 +198,11 @@ class DrawnMasks(OwnNetworks):
         return "compared" if "best" in net.memory else "comparing" if "wanted" in net.memory else "drawing"
 
     def fixed(self, net: SparseModel) -> bool:
-        """Tell whether the final mask is fixed."""
+        """Return True once the final mask is fixed."""
         return self.phase(net) == "fixed"
 
     def choose(self, net: SparseModel) -> Masks:
-        """Choose the final mask, with one live entry at least in each layer."""
+        """Choose the final mask, with at least one active entry in each layer."""
         scores = {name: cpu(score) for name, score in net.learned.items()}
         if self.final_mask == "uniform":
             counts = {name: max(1, round(self.density * score.numel())) for name, score in scores.items()}
@@ -208,7 +214,7 @@ class DrawnMasks(OwnNetworks):
         return self.top(scores)
 
     def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
-        """Keep the K largest of all scores, or so many, the largest of each layer among them.
+        """Keep the K largest scores overall, including the largest of each layer.
 
         What has probability 0 stays out, but for one in an empty layer: where scores have sunk below the budget, fewer
         than K are kept. No draw would choose the others, and a tie would fill up the first layers.
@@ -219,25 +225,25 @@ class DrawnMasks(OwnNetworks):
         return keep_top_global(sure, min(most, self.count(scores) if kept is None else kept))
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
-        """Fix the masks: from now on weights outside are zero, and stay so."""
+        """Fix the masks: from now on weights outside are zero and stay zero."""
         net.memory["kept"] = dict(masks)
         kept = self.network(net).weight_masks(masks)
         net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)
 
     def shown(self, net: SparseModel) -> Masks:
-        """Return the masks that evaluation sees: the final ones, or the likeliest at the budget of the moment."""
+        """Return the masks for evaluation: the final ones, or the likeliest within the current budget."""
         if self.fixed(net):
             return self.runtime(net).once(net.memory["kept"], net.version)
         scores = {name: cpu(score) for name, score in net.learned.items()}
         return self.top(scores, max(self.count(scores), round(sum(float(s.sum()) for s in scores.values()))))
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Show the network of these masks, at full size."""
+        """Return the full-size weights under the masks for evaluation."""
         return self.network(net).view(self.shown(net))
 
     @torch.no_grad()
     def finish(self, net: SparseModel) -> None:
-        """Fix the masks, if they are not yet; store zeros for all that belongs to what is dead, norms included."""
+        """Fix the masks if necessary, and store zeros for everything that belongs to dead units, norms included."""
         if not self.fixed(net):
             self.fix(net, self.top(net.learned) if self.final_mask == "best_of_n" else self.choose(net), None)
         net.project_()

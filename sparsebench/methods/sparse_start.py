@@ -1,4 +1,4 @@
-"""A sparse start: whole units drawn with exact counts, and biases that let a signal through."""
+"""Sparse initialisation: whole units drawn with exact counts, and positive biases that keep signals flowing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsebench.sparse.model import SparseModel
 def draw_units(
     net: SparseModel, densities: Mapping[str, float] | float, units: str | None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Draw masks of whole units, without replacement and with exact counts; no layer is left empty.
+    """Draw masks of whole units, without replacement and with exact counts; each layer keeps at least one.
 
     Args:
         net: draws depend on its seed and the names of the layers alone.
@@ -40,7 +40,7 @@ def draw_units(
 
 
 def unit_shape(shape: tuple[int, ...], units: str | None) -> tuple[int, ...]:
-    """Return how the units of a weight are counted: (out,) for rows and filters, (out, in) for kernels."""
+    """Return the shape in which a weight's units are counted: (out,) for rows and filters, (out, in) for kernels."""
     check_regularizer(units, (torch.empty(shape, device="meta"),))
     return {"rows": shape[:1], "filters": shape[:1], "kernels": shape[:2]}.get(units or "l1", shape)
 

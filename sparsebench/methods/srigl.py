@@ -1,4 +1,4 @@
-"""SRigL: RigL with a constant fan-in, and neurons that are given up (Lasby et al. 2024)."""
+"""SRigL: RigL with a constant fan-in and ablation of neurons (Lasby et al. 2024)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SRigL(RigL):
         net.memory["alive"] = {n: torch.ones(len(m), dtype=torch.bool, device=m.device) for n, m in net.masks.items()}
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the strongest weights of the neurons that stay, none with more than the new fan-in."""
+        """Return the strongest weights of the remaining neurons, none with more than the new fan-in."""
         kept = super().drop(net, clock, gradients)
         for name, mask in kept.items():
             budget = self._spent(net, name)
@@ -76,7 +76,7 @@ class SRigL(RigL):
         return kept
 
     def sizes(self, net: SparseModel, clock: Clock, kept: Mapping[str, Tensor]) -> Mapping[str, int]:
-        """Return the active neurons times the largest fan-in that the budget pays for."""
+        """Return the number of active neurons times the largest fan-in within the budget."""
         neurons = {name: int(net.memory["alive"][name].sum()) for name in kept}
         return {name: self._spent(net, name) // neurons[name] * neurons[name] for name in kept}
 
@@ -97,7 +97,7 @@ class SRigL(RigL):
         return budget[name]
 
     def _alive(self, net: SparseModel, name: str, kept: Tensor, slope: Tensor, budget: int) -> Tensor:
-        """Return the neurons with enough salient weights: at least as many as can hold the budget."""
+        """Return the neurons with enough salient weights, at least as many as needed for the budget."""
         rows = self.pattern.units(kept)
         if self.gamma == 0 or (name == list(net.params)[-1] and not self.ablate_last):
             return torch.ones_like(net.memory["alive"][name])

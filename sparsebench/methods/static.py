@@ -1,13 +1,12 @@
-"""Dense training, and training with masks that are chosen once."""
+"""Dense training, and training with masks chosen once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from sparsebench.methods.base import Masked, Method, Probe
+from sparsebench.methods.draws import draw_scores as draw_scores
 from sparsebench.sparse.model import SparseModel
 
 
@@ -33,12 +32,3 @@ class Static(Masked):
         """Draw masks with exactly the budget of each layer."""
         del probe
         net.set_masks(self.pattern.keep(draw_scores(net, "start"), self.budget(net)))
-
-
-def draw_scores(net: SparseModel, *path: int | str) -> dict[str, torch.Tensor]:
-    """Draw a uniform score for every weight: the k largest are a uniform choice of k."""
-    scores: dict[str, torch.Tensor] = {}
-    for name, parameter in net.params.items():
-        draw = torch.rand(parameter.shape, generator=net.generator(*path, name))
-        scores[name] = draw.to(parameter.device)
-    return scores

@@ -1,4 +1,4 @@
-"""Always sparse, in the forward and the backward pass: Top-KAST."""
+"""Top-KAST: sparse forward and backward passes throughout training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsebench.functional.distribution import uniform
 from sparsebench.functional.estimate import straight_through
 from sparsebench.functional.score import magnitude
 from sparsebench.methods.base import Clock, Distribution, Masked, Probe
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class TopKAST(Masked):
         self.choose(net)
 
     def choose(self, net: SparseModel) -> None:
-        """Choose A and B anew, by magnitude."""
+        """Choose A and B by the present magnitudes."""
         magnitudes = magnitude(net.params)
         inner = self.pattern.keep(magnitudes, self.budget(net))
         outer = self.pattern.keep(magnitudes, self.budget(net, self.outer_density))
@@ -76,14 +76,14 @@ class TopKAST(Masked):
         net.set_masks(inner, clear=False)
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Show the weights of A, with the gradient going to B."""
+        """Return the weights of A, with the gradient passed to B."""
         outer = net.memory["backward"]
         inner = net.masked()
         return {n: straight_through(inner[n], torch.where(outer[n], p, 0.0)) for n, p in net.params.items()}
 
     @torch.no_grad()
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Add the gradient of the penalty; remember the weights outside B, which the step must not move."""
+        """Add the gradient of the penalty; store the weights outside B, which the step must not move."""
         del clock, optimizer
         for name, parameter in net.params.items():
             if parameter.grad is not None:
@@ -92,7 +92,7 @@ class TopKAST(Masked):
 
     @torch.no_grad()
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Undo what decay and momentum did outside B; choose A and B on schedule."""
+        """Undo the effect of decay and momentum outside B; choose A and B on schedule."""
         del optimizer
         for name, before in net.memory.pop("before").items():
             parameter = net.params[name]
@@ -108,5 +108,5 @@ class TopKAST(Masked):
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
         """Forward and input gradient multiply by A; the weight gradient is needed in B."""
         del clock
-        counts = whole_numbers({name: mask.count_nonzero() for name, mask in net.memory["backward"].items()})
+        counts = net.remembered("backward")
         return Passes(weight=({name: count / net.params[name].numel() for name, count in counts.items()},))

@@ -1,4 +1,4 @@
-"""Learn which channels, or weights, live (Zhou et al. 2021).
+"""VR-PGE: learn which channels or weights to keep (Zhou et al. 2021).
 
 VR-PGE learns the probabilities from the losses of two sampled networks, without a gradient through the masks, so the
 sampled networks may be as small as their masks say. ProbMask relaxes the masks and differentiates through them.
@@ -28,7 +28,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class VRPGE(DrawnMasks):
-    """Learn which channels live from two sampled networks and the difference of their losses (Zhou et al. 2021).
+    """Learn which channels to keep from two sampled networks and the difference of their losses (Zhou et al. 2021).
 
     Two masks m0, m1 are drawn for the same batch. The weights learn from the first network by the chain rule; the
     scores get ``(L0 - L1) (m0 - m1) / (2 h) * h^exponent`` with ``h = s (1 - s)``. Neither needs what a mask leaves
@@ -71,7 +71,7 @@ class VRPGE(DrawnMasks):
             raise ValueError(f"exponent={self.exponent:g} must be in [0, 1]: 0 is unbiased, 0.5 the published choice")
 
     def backend(self, net: SparseModel, execution: Execution | None = None) -> Backend:
-        """Build the network whose channels, or weights, have masks; run as the method is set, unless told otherwise."""
+        """Build the network with masks over channels or weights; run as the method is set, unless told otherwise."""
         execution = self.execution if execution is None else execution
         if callable(execution):
             return execution(net)
@@ -84,7 +84,7 @@ class VRPGE(DrawnMasks):
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Clip the gradients; let the scores' optimizer begin when K begins to fall.
+        """Clip the gradients; start the scores' optimizer when K begins to fall.
 
         Until then every probability is 1 and every estimate 0. An adaptive optimizer that counts these steps makes its
         first real ones several times too long, and a few noisy pairs decide.
@@ -173,7 +173,7 @@ class VRPGE(DrawnMasks):
         return self._passes(*map(network.shares, ran))
 
     def executed(self, net: SparseModel, clock: Clock) -> Passes | None:
-        """Say what the small networks multiply; None where the network runs at full size."""
+        """Return the products of the small networks; None if the network runs at full size."""
         network, ran = self.network(net), self.runtime(net).ran
         if network.full_size:
             return None

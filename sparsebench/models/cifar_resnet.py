@@ -10,7 +10,7 @@ from sparsebench.models.resnet import BasicBlock, Shortcut, project_always, proj
 
 
 class PadShortcut(nn.Module):
-    """Take every ``stride``-th pixel and append channels of zeros: no parameters, no multiplications (option A)."""
+    """Take every ``stride``-th pixel and append zero channels: no parameters, no multiplications (option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class PadShortcut(nn.Module):
 
 
 def pad(inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """Return the parameter-free shortcut where the shape changes, and nothing elsewhere."""
+    """Return the parameter-free shortcut if the shape changes, otherwise None."""
     return None if stride == 1 and inputs == outputs else PadShortcut(inputs, outputs, stride)
 
 

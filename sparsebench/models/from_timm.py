@@ -1,9 +1,10 @@
-"""Any model of timm, which is imported only when one is asked for: it costs seconds."""
+"""Models of timm, which is imported only on request, because importing it takes seconds."""
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+from sparsebench.runs.messages import did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,8 +43,7 @@ def build_timm(
 
 
 def _unknown(name: str, timm: "ModuleType") -> str:
-    near = difflib.get_close_matches(name, timm.list_models(), n=3)
-    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    hint = did_you_mean(name, timm.list_models(), at_most=3)
     return (
         f"timm {timm.__version__} has no model {name!r}{hint}: allowed are the names of timm.list_models() and the "
         f"prefixes {' and '.join(SOURCES)} before a model description elsewhere"

@@ -1,4 +1,4 @@
-"""What the networks share: bias-free convolutions and their initialisation."""
+"""Building blocks shared by the networks: bias-free convolutions and initialisation."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from sparsebench.runs.messages import check_choice
 
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
-    """Return a 3x3 convolution with padding 1 and no bias: the batch norm beside it brings its own."""
+    """Return a 3x3 convolution with padding 1 and no bias: the batch norm after it has one."""
     return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
@@ -47,7 +47,7 @@ def draw_linear_(network: nn.Module, law: str) -> None:
     """Draw the weights of linear layers, and of convolutions except under ``kaiming``, from a named law.
 
     ``kaiming`` draws linear weights from N(0, 2 / fan_in) with biases at zero and leaves convolutions as they are;
-    ``torch`` keeps what torch draws for both, U(+-1 / sqrt(fan_in)), biases too; ``glorot`` and ``he`` are normal laws
+    ``torch`` keeps torch's draws for both, U(+-1 / sqrt(fan_in)), biases too; ``glorot`` and ``he`` are normal laws
     of variance 2 / (fan_in + fan_out) and 2 / fan_in, ``normal`` and ``truncated`` have the deviation 0.1, the latter
     cut at two deviations; their biases are zero.
 
@@ -76,7 +76,7 @@ def draw_linear_(network: nn.Module, law: str) -> None:
 
 
 def check_image(network: str, shape: tuple[int, int, int], *, least: int) -> None:
-    """Raise ``ValueError`` if a side of the image is shorter than ``least`` pixels, so that nothing would be left."""
+    """Raise ``ValueError`` if a side of the image is shorter than ``least`` pixels."""
     if min(shape[1:]) < least:
         raise ValueError(
             f"{network} needs images of at least {least} x {least} pixels, got {shape[1]} x {shape[2]}: "

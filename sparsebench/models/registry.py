@@ -1,6 +1,5 @@
-"""The networks by name."""
+"""Registry of the networks that are built by name."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +12,10 @@ from sparsebench.models.resnet import ResNet
 from sparsebench.models.small import MLP, DigitsCNN, LeNet5, LeNet300
 from sparsebench.models.vgg import VGG
 from sparsebench.models.wide_resnet import WideResNet
+from sparsebench.runs.messages import did_you_mean
 
 TIMM = "timm:"
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name -> class, what the name fixes
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name -> class, arguments fixed by the name
     "cnn_fashion": (LeNet5, {"first": 64, "second": 64, "hidden": 128}),
     "digits_cnn": (DigitsCNN, {}),
     "lenet300": (LeNet300, {}),
@@ -36,7 +36,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, int]]] = {  # name
 
 
 def names() -> list[str]:
-    """Return the names that :func:`build` knows, apart from those of timm."""
+    """Return the names that :func:`build` knows, apart from timm's."""
     return list(NETWORKS)
 
 
@@ -56,7 +56,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int] = (3, 32, 32),
         return build_timm(name.removeprefix(TIMM), classes=classes, shape=shape, **options)
     if name not in NETWORKS:
         raise ValueError(
-            f"model {name!r} is unknown{_nearest(name, names())}: allowed are {', '.join(names())}, "
+            f"model {name!r} is unknown{did_you_mean(name, names())}: allowed are {', '.join(names())}, "
             f"and {TIMM}NAME for any model of timm"
         )
     if classes < 1:
@@ -75,11 +75,6 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"model {name} has no option {option!r}{_nearest(option, allowed)}: allowed are "
+                f"model {name} has no option {option!r}{did_you_mean(option, allowed)}: allowed are "
                 f"{', '.join(allowed) or 'none'}"
             )
-
-
-def _nearest(given: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(given, allowed, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

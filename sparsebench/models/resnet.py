@@ -1,8 +1,8 @@
 """ResNet-18 and ResNet-50 (He et al. 2016) with the ImageNet or the CIFAR stem.
 
-Parameter names are those of torchvision, so that weights travel in both directions. Two choices differ from its code
-and not from its function: every ReLU is a module of its own, so that a monitor sees each activation, and none works in
-place, so that what a hook saw after a batch norm stays true.
+Parameter names equal torchvision's, so that weights can be exchanged. Two choices differ from its code
+but not from its function: every ReLU is a separate module, so that a monitor sees each activation, and none works in
+place, so that the output that a hook saw after a batch norm stays unchanged.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Shortcut = Callable[[int, int, int], nn.Module | None]  # channels in, channels 
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """Return a 1x1 convolution with batch norm where the shape changes, and nothing elsewhere (option B)."""
+    """Return a 1x1 convolution with batch norm if the shape changes, otherwise None (option B)."""
     return None if stride == 1 and inputs == outputs else project_always(inputs, outputs, stride)
 
 

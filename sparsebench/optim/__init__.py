@@ -7,6 +7,7 @@ from .linbreg import LinBreg, MLLinBreg
 from .multilevel import Multilevel
 from .prox_sgd import ProxSGD
 from .regularizer import quantile_lambda
+from .wrappers import ham, sparse_opt
 
 __all__ = [
     "AdaBreg",
@@ -18,6 +19,8 @@ __all__ = [
     "Together",
     "decay_groups",
     "fuse",
+    "ham",
     "quantile_lambda",
     "regularized_groups",
+    "sparse_opt",
 ]

@@ -1,4 +1,4 @@
-"""AdaBreg: Bregman iterations whose dual moves by the bias-corrected moments of Adam."""
+"""AdaBreg: Bregman iterations whose dual variable is updated by the bias-corrected moments of Adam."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
@@ -11,18 +11,18 @@ from .multilevel import Criterion, Multilevel, Phase
 
 
 class AdaBreg(DualOptimizer):
-    """Take Adam steps on the dual and read the weights off by the proximal map of the regulariser.
+    """Take Adam steps on the dual variable; weights are its image under the regulariser's proximal map.
 
         m <- b1 m + (1 - b1) g;  s <- b2 s + (1 - b2) g^2
         v <- v - lr (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
         theta <- prox_{delta J}(delta v)
 
-    A dual moves by about ``lr`` per step whatever the size of its gradient, so tiny persistent gradients fill layers
+    A dual moves by about ``lr`` per step for gradients of any size, so tiny persistent gradients fill layers
     up; for over-sized classifiers raise ``eps`` to about 1e-4. With ``regularizer=None`` this is Adam with step
     ``delta * lr``. The step count t is one per tensor.
 
     Args:
-        params: Parameters, or groups with keys of their own; biases and norms belong into one with regularizer None.
+        params: Parameters, or groups with different settings; biases and norms belong into one with regularizer None.
         lr: Step in the dual.
         regularizer: ``None``, ``"l1"``, ``"rows"``, ``"kernels"`` or ``"filters"``, as for ``LinBreg``.
         lam: Strength of the regulariser; ``lambda_scale`` in a group multiplies it there.
@@ -102,8 +102,8 @@ class AdaBreg(DualOptimizer):
 class MLAdaBreg(Multilevel, AdaBreg):
     """Run AdaBreg in cycles of ``coarse_steps`` steps on active weights and one step on all.
 
-    Arguments are those of ``AdaBreg``, then those of the cycle (``Multilevel``). The step count of the bias correction
-    goes on in coarse phases, also for the entries whose moments are frozen: an approximation.
+    Takes the arguments of ``AdaBreg`` and of the cycle (``Multilevel``). The step count of the bias correction
+    advances in coarse phases too, even for entries whose moments are frozen: an approximation.
 
     Source: Lunk, Scott, Bungert 2026 (arXiv 2602.03535), with the dual step of AdaBreg (project choice).
     """

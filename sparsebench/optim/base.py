@@ -1,4 +1,4 @@
-"""Optimizers with a regulariser per parameter group, and those among them that move a dual variable.
+"""Base classes of optimizers with a regulariser per parameter group, with and without a dual variable.
 
 The invariant of all dual optimizers: v - theta / delta is a sub-gradient of J at theta, that is theta = prox_{delta J}
 (delta v). The weights are a function of the dual, so any edit of the weights alone is undone by the next step; call
@@ -7,7 +7,6 @@ The invariant of all dual optimizers: v - theta / delta is a sub-gradient of J a
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args, overload
@@ -15,6 +14,8 @@ from typing import Any, Literal, cast, get_args, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from sparsebench.runs.messages import did_you_mean
 
 from .regularizer import (
     check_regularizer,
@@ -30,20 +31,20 @@ from .regularizer import (
 Group = dict[str, Any]
 Policy = Literal["keep", "reset", "shift"]
 
-# What torch and schedulers write into groups; any other unknown key that resembles one of ours is a slip of the pen.
+# Keys that torch and schedulers write into groups; any other unknown key that resembles one of ours is a typo.
 FOREIGN_KEYS = {"params", "param_names", "name", "initial_lr", "lr_scale", "differentiable"}
 
 
 class RegularizedOptimizer(Optimizer):
-    """Check parameter groups and run closures; a subclass says in ``_update`` how a group moves.
+    """Check parameter groups and run closures; subclasses implement the update of a group in ``_update``.
 
     Keys of a group: ``lr``, ``regularizer``, ``lam``, ``lambda_scale`` (factor on ``lam`` in this group), ``delta``,
-    ``weight_decay``, and those of the subclass. All are plain numbers and strings, so that ``torch.load`` with
+    ``weight_decay``, and keys of the subclass. All are plain numbers and strings, so that ``torch.load`` with
     ``weights_only=True`` reads a state dict.
     """
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a parameter group; raise ``ValueError`` where one of its values is out of range."""
+        """Add a parameter group; raise ``ValueError`` if one of its values is out of range."""
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[-1])
@@ -56,7 +57,7 @@ class RegularizedOptimizer(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Run the closure, if there is one, with gradients enabled, take one step, and return the closure's loss."""
+        """Run the closure, if given, with gradients enabled, take one step, and return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -76,11 +77,9 @@ class RegularizedOptimizer(Optimizer):
 
     def _check_group(self, group: Group) -> None:
         for key in group.keys() - self.defaults.keys() - FOREIGN_KEYS:
-            near = difflib.get_close_matches(key, self.defaults, n=2, cutoff=0.65)
-            if near:
-                raise ValueError(
-                    f"parameter group key {key!r} is unknown; did you mean {' or '.join(map(repr, near))}?"
-                )
+            hint = did_you_mean(key, self.defaults, at_most=2, cutoff=0.65)
+            if hint:
+                raise ValueError(f"parameter group key {key!r} is unknown{hint}")
         check_regularizer(group["regularizer"], group["params"])
         if group["lam"] is None:
             if group["regularizer"] is not None:
@@ -92,26 +91,26 @@ class RegularizedOptimizer(Optimizer):
 
 
 class DualOptimizer(RegularizedOptimizer):
-    """Hold a dual variable v per tensor; a subclass says in ``_descend`` how gradients move it.
+    """Hold a dual variable v per tensor; subclasses implement how gradients move it in ``_descend``.
 
     The dual is made at the first step of a tensor from the weights it has then, v = theta / delta + p, so initialise
     and sparsify the weights before. Weight decay enters through the gradient, g + weight_decay * theta.
     """
 
     def reset_dual(self) -> None:
-        """Make every dual anew from the present weights, after these were edited or loaded."""
+        """Recompute every dual variable from the present weights, after these were edited or loaded."""
         with torch.no_grad():
             for group, parameter in self._pairs():
                 if "dual" in self.state[parameter]:
                     self.state[parameter]["dual"].copy_(find_initial_dual(parameter, group))
 
     def set_lambda(self, lam: float, policy: Policy = "keep") -> None:
-        """Change lambda in every regularised group, and bring duals or weights back to the invariant.
+        """Change lambda in every regularised group, and restore the invariant between duals and weights.
 
         Args:
             lam: The new strength, 0 or more; ``lambda_scale`` of a group still multiplies it.
             policy: ``keep``: duals stay, weights jump (by -delta * change * sign for l1). ``reset``: weights stay,
-                duals are made anew and inactive ones lose their progress. ``shift``: weights stay, active duals move by
+                duals are recomputed, inactive ones lose their progress. ``shift``: weights stay, active duals move by
                 the change of their sub-gradient, inactive ones are cut to the new range.
 
         Raises:
@@ -128,11 +127,11 @@ class DualOptimizer(RegularizedOptimizer):
                     self._follow_lambda(group, find_lambda(group) - before, policy)
 
     def duals(self) -> dict[Tensor, Tensor]:
-        """Return the dual of every tensor that has one: parameter -> tensor of the same shape."""
+        """Return the dual variable of every tensor that has one: parameter -> tensor of the same shape."""
         return {p: self.state[p]["dual"] for _, p in self._pairs() if "dual" in self.state.get(p, {})}
 
     def measure_duals(self) -> list[Tensor]:
-        """Measure every regularised unit by the smallest lambda that keeps it at zero; feed to ``quantile_lambda``.
+        """Return for every regularised unit the smallest lambda that makes it zero; feed to ``quantile_lambda``.
 
         An entry of l1 measures |v|, a group norm(v) / sqrt(size), both divided by ``lambda_scale``.
         """
@@ -189,7 +188,7 @@ class DualOptimizer(RegularizedOptimizer):
         size = measure_units(dual, group["regularizer"])
         if group["regularizer"] == "l1" and group["lambda_scale"] == 1.0:
             return size
-        # lambda comes back through a product and a root: a few roundings up keep the unit that sets it at zero.
+        # lambda passes through a product and a root: rounding it up slightly keeps the unit that defines it at zero.
         return size / group["lambda_scale"] * (1.0 + 4.0 * torch.finfo(size.dtype).eps)
 
     def _pairs(self) -> Iterator[tuple[Group, Tensor]]:
@@ -197,7 +196,7 @@ class DualOptimizer(RegularizedOptimizer):
 
 
 def couple_gradients(group: Group, parameters: list[Tensor]) -> list[Tensor]:
-    """Return the gradients, plus weight decay times the weights."""
+    """Return the gradients plus weight decay times the weights."""
     gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
     if any(gradient.is_sparse for gradient in gradients):
         raise ValueError("gradients must be dense tensors; make the embedding with sparse=False")
@@ -207,7 +206,7 @@ def couple_gradients(group: Group, parameters: list[Tensor]) -> list[Tensor]:
 
 
 def refuse_empty_start(groups: Sequence[Group]) -> None:
-    """Raise ``ValueError`` if all regularised tensors are zero: gradients vanish there, and none could leave zero."""
+    """Raise ``ValueError`` if all regularised tensors are zero: gradients vanish there, so none could grow."""
     tensors = [parameter for group in groups if find_lambda(group) > 0 for parameter in group["params"]]
     if tensors and not any(bool((tensor != 0).any()) for tensor in tensors):
         raise ValueError(
@@ -217,7 +216,7 @@ def refuse_empty_start(groups: Sequence[Group]) -> None:
 
 
 def check_number(group: Group, key: str, *, positive: bool = False, below: float = math.inf) -> None:
-    """Make a value of a group a plain float, or raise ``ValueError`` where it is out of range."""
+    """Convert a value of a group to a plain float, or raise ``ValueError`` if it is out of range."""
     value = group[key]
     bound = "above 0" if positive else "0 or more"
     limit = "finite" if below == math.inf else f"below {below:g}"

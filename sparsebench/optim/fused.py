@@ -1,10 +1,10 @@
-"""Torch's own optimizers in their fused form, on processors."""
+"""Use the fused versions of torch's own optimizers on CPUs."""
 
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
 def fuse(optimizer: Optimizer) -> Optimizer:
-    """Let SGD, Adam and AdamW read and write each weight once in a step, where a processor trains.
+    """Make SGD, Adam and AdamW read and write each weight once per step when training on a CPU.
 
     Their plain form walks over every weight once for each operation of the rule, which costs 2 to 8 % of a dense step
     (docs/decisions/0010). Nothing changes for weights on other devices, for other optimizers, and where the options

@@ -43,7 +43,9 @@ def decay_groups(module: nn.Module, weight_decay: float, *, decay_norm_and_bias:
         if parameter.requires_grad:
             (exempt if id(parameter) in exempt_ids else decayed).append(parameter)
     if not decayed and not exempt:
-        raise ValueError(f"{type(module).__name__} has no trainable parameter; unfreeze some before making groups")
+        raise ValueError(
+            f"{type(module).__name__} has no trainable parameter; unfreeze at least one before making groups"
+        )
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
@@ -56,7 +58,7 @@ def regularized_groups(
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters into regularised ones and others, each with and without weight decay.
+    """Split the trainable parameters into regularised and other ones, each with and without weight decay.
 
     The optimizer's own ``regularizer`` and ``lam`` then hold for the named parameters only; all others get the
     regularizer None, and are trained by the same rule without it.
@@ -69,16 +71,16 @@ def regularized_groups(
         decay_norm_and_bias: As for ``decay_groups``.
 
     Raises:
-        ValueError: a name is no parameter, or a named tensor has too few dimensions for the regulariser.
+        ValueError: a name is not a parameter, or a named tensor has too few dimensions for the regulariser.
     """
     named = dict(module.named_parameters())
     for name in names:
         if name not in named:
-            raise ValueError(f"{name!r} is no parameter of {type(module).__name__}; name some of named_parameters()")
+            raise ValueError(f"{name!r} is not a parameter of {type(module).__name__}; use names of named_parameters()")
         if named[name].dim() < (least := LEAST_RANK.get(regularizer or "l1", 0)):
             raise ValueError(
                 f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
-                f"{tuple(named[name].shape)}; choose another regularizer, or exclude {name!r} from what may be sparse"
+                f"{tuple(named[name].shape)}; choose another regularizer, or leave {name!r} dense"
             )
     chosen = {id(named[name]) for name in names}
     regularized: list[dict[str, Any]] = []
@@ -92,11 +94,11 @@ def regularized_groups(
 
 
 class Together(Optimizer):
-    """Step several optimizers as one, for example the weights' and that of scores trained beside them.
+    """Step several optimizers as one, for example one for weights and one for scores trained with them.
 
     Parameter groups and state are shared, not copied: schedulers, gradient scalers and checkpoints see one ordinary
-    optimizer. The closure runs once, then the optimizers step in the order given. Hand the optimizers over for good:
-    their own ``state_dict`` is not to be used any more.
+    optimizer. The closure runs once, then the optimizers step in the order given. Do not use the optimizers on their
+    own afterwards: their ``state_dict`` is no longer valid.
 
     Args:
         optimizers: At least one; their parameters must not overlap.
@@ -116,9 +118,11 @@ class Together(Optimizer):
             optimizer.state = self.state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse: it is not known which optimizer should have the group."""
+        """Raise an error: it is unknown which optimizer should receive the group."""
         if self.optimizers:
-            raise ValueError("Together cannot tell whose group this is; add it to one optimizer before joining them")
+            raise ValueError(
+                "Together cannot know which optimizer gets the group; add it to one optimizer before joining them"
+            )
         super().add_param_group(param_group)
 
     @overload
@@ -126,7 +130,7 @@ class Together(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Run the closure once, if there is one, let every optimizer take a step, and return the closure's loss."""
+        """Run the closure once, if given, step every optimizer, and return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -143,6 +147,6 @@ class Together(Optimizer):
         start = 0
         for optimizer in self.optimizers:
             stop = start + len(optimizer.param_groups)
-            # Through the optimizer's own __setstate__, where it repairs what loading changed.
+            # The optimizer's own __setstate__ may repair values that loading changed.
             optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups[start:stop]})
             start = stop

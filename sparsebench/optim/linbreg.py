@@ -1,4 +1,4 @@
-"""LinBreg: stochastic linearised Bregman iterations, with an optional momentum in the dual."""
+"""LinBreg: stochastic linearised Bregman iterations, with optional momentum in the dual variable."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
@@ -11,7 +11,7 @@ from .multilevel import Criterion, Multilevel, Phase
 
 
 class LinBreg(DualOptimizer):
-    """Take gradient steps on the dual and read the weights off by the proximal map of the regulariser.
+    """Take gradient steps on the dual variable; weights are its image under the regulariser's proximal map.
 
         v <- v - lr g                                        momentum 0
         m <- momentum m + (1 - momentum) lr g;  v <- v - m   momentum > 0
@@ -21,7 +21,7 @@ class LinBreg(DualOptimizer):
     step. With ``regularizer=None`` this is SGD with step ``delta * lr``.
 
     Args:
-        params: Parameters, or groups with keys of their own; biases and norms belong into one with regularizer None.
+        params: Parameters, or groups with different settings; biases and norms belong into one with regularizer None.
         lr: Step in the dual.
         regularizer: ``None``, ``"l1"`` (entries), ``"rows"`` (of a linear weight), ``"kernels"`` (one per output and
             input channel; the entries of a linear weight) or ``"filters"``; groups are weighted by the root of their
@@ -89,8 +89,8 @@ class LinBreg(DualOptimizer):
 class MLLinBreg(Multilevel, LinBreg):
     """Run LinBreg in cycles of ``coarse_steps`` steps on active weights and one step on all.
 
-    Arguments are those of ``LinBreg``, then those of the cycle (``Multilevel``). Duals of inactive weights are fed once
-    per cycle, so lambda is to be smaller than for LinBreg, or the density of the start near the wanted one.
+    Takes the arguments of ``LinBreg`` and of the cycle (``Multilevel``). Duals of inactive weights are updated once
+    per cycle, so lambda must be smaller than for LinBreg, or the initial density near the target.
 
     Source: Lunk, Scott, Bungert 2026 (arXiv 2602.03535), ML LinBreg.
     """

@@ -19,7 +19,7 @@ SHARED = ("coarse_steps", "start_with", "criterion", "kappa", "eta")
 
 
 class Multilevel(DualOptimizer):
-    """Give a dual optimizer coarse phases; mix in before it.
+    """Add coarse phases to a dual optimizer; mix in before it.
 
     The cycle is shared by all groups and kept in each as equal, plain values, so it is saved and loaded with them:
     ``position`` counts the steps of the present cycle (below ``coarse_steps``: the next step is coarse), ``phase``
@@ -38,17 +38,17 @@ class Multilevel(DualOptimizer):
 
     @property
     def phase(self) -> Phase:
-        """The phase of the step taken last; before the first step, that of the first."""
+        """The phase of the last step; before the first step, the phase of the first."""
         return self.param_groups[0]["phase"]
 
     @property
     def next_phase(self) -> Phase:
-        """The phase of the upcoming step: in a coarse one all three passes are sparse, in a fine one wgrad is dense."""
+        """The phase of the next step: all three passes are sparse if coarse, the weight gradient is dense if fine."""
         cycle = self.param_groups[0]
         return "coarse" if cycle["position"] < cycle["coarse_steps"] else "fine"
 
     def active_masks(self) -> dict[Tensor, Tensor]:
-        """Return which entries make up the sparse network: regularised parameter -> bool, same shape.
+        """Return the entries that form the sparse network: regularised parameter -> bool, same shape.
 
         Inside a coarse phase these are the entries that may move (some may be zero just now); otherwise the non-zero
         units of the present weights, which the next coarse phase would fix.
@@ -57,7 +57,7 @@ class Multilevel(DualOptimizer):
             return {p: self._active_mask(group, p) for group, p in self._pairs() if group["regularizer"] is not None}
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a parameter group, which joins the cycle where it stands."""
+        """Add a parameter group, which joins the current cycle."""
         super().add_param_group(param_group)
         cycle, added = self.param_groups[0], self.param_groups[-1]
         if added is cycle:
@@ -74,12 +74,12 @@ class Multilevel(DualOptimizer):
         added.update(position=cycle["position"], phase=cycle["phase"])
 
     def reset_dual(self) -> None:
-        """Make every dual anew from the present weights; a coarse phase goes on with the units non-zero now."""
+        """Recompute the duals from the present weights; a coarse phase continues with the units non-zero now."""
         super().reset_dual()
         self._forget_masks()
 
     def set_lambda(self, lam: float, policy: Policy = "keep") -> None:
-        """Change lambda as ``DualOptimizer.set_lambda`` does, best when ``next_phase`` is fine.
+        """Change lambda as ``DualOptimizer.set_lambda`` does, preferably when ``next_phase`` is fine.
 
         Inside a coarse phase, units that become non-zero join the active ones.
         """
@@ -136,7 +136,7 @@ class Multilevel(DualOptimizer):
             return
         masks = [self.state[parameter]["active"] for parameter in parameters]
         masked = [torch.where(mask, gradient, 0.0) for mask, gradient in zip(masks, gradients, strict=True)]
-        # Zero gradients alone freeze the duals, unless a moment goes on moving them.
+        # Zero gradients alone freeze the duals, unless a moment keeps moving them.
         names = self._moments(group)
         kept = {name: self._copies(name, parameters) for name in ("dual", *names)} if names else {}
         super()._descend(group, parameters, masked)
@@ -180,7 +180,7 @@ class Multilevel(DualOptimizer):
         return coarse >= kappa**2 * full
 
     def _moved_enough(self, eta: float) -> bool:
-        """Test ||theta - theta_last|| >= eta ||theta||, theta_last being where the last coarse phase began."""
+        """Test ||theta - theta_last|| >= eta ||theta||, theta_last from the start of the last coarse phase."""
         moved = size = 0.0
         for _, parameter in self._pairs():
             size += float(parameter.square().sum())

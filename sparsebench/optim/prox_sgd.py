@@ -1,4 +1,4 @@
-"""ProxSGD: the proximal gradient baseline, without a dual."""
+"""ProxSGD: proximal gradient descent without a dual variable, the baseline for Bregman methods."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
@@ -11,7 +11,7 @@ from .regularizer import find_lambda, map_to_primal
 
 
 class ProxSGD(RegularizedOptimizer):
-    """Take a gradient step and apply the proximal map of the regulariser to the weights themselves.
+    """Take a gradient step and apply the regulariser's proximal map to the weights themselves.
 
         theta <- prox_{t J}(theta - t g),  t = delta lr
 
@@ -19,7 +19,7 @@ class ProxSGD(RegularizedOptimizer):
     leaving the support. ``delta`` is there so that all optimizers take the same step without a regulariser.
 
     Args:
-        params: Parameters, or groups with keys of their own.
+        params: Parameters, or groups with different settings.
         lr: Step.
         regularizer: ``None``, ``"l1"``, ``"rows"``, ``"kernels"`` or ``"filters"``, as for ``LinBreg``.
         lam: Strength of the regulariser; ``lambda_scale`` in a group multiplies it there.

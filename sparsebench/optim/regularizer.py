@@ -1,6 +1,6 @@
-"""What a regulariser asks of one tensor: its units, their size, its sub-gradients and its proximal map.
+"""Regularisers of one tensor: their units, norms, sub-gradients and proximal maps.
 
-A unit is what is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of
+A unit is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of
 sqrt(unit size) times the Euclidean norm; every function here is for lambda = 1 or takes lambda.
 
 The kernels of a matrix are its entries, as in a 1x1 convolution: one name serves a whole network of convolutional and
@@ -9,7 +9,6 @@ linear layers, as in Table 2 of Bungert et al. 2022.
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 # torch publishes its list-wise kernels under a leading underscore only.
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
@@ -18,31 +17,31 @@ import torch
 from torch import Tensor
 
 from sparsebench.functional.prox import Groups, group_soft_threshold, soft_threshold
+from sparsebench.runs.messages import did_you_mean
 
 LEAST_RANK = {"l1": 0, "rows": 2, "kernels": 2, "filters": 3}
 ALLOWED = "None, " + ", ".join(repr(name) for name in LEAST_RANK)
 
 
 def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
-    """Refuse an unknown regulariser, or one whose units a tensor does not have."""
+    """Raise ``ValueError`` for an unknown regulariser, or one whose units the tensor does not have."""
     if name is None:
         return
     if not isinstance(name, str) or name not in LEAST_RANK:
-        near = difflib.get_close_matches(str(name).lower(), [*LEAST_RANK, "none"], n=1)
-        hint = f"; did you mean {None if near[0] == 'none' else near[0]!r}?" if near else ""
-        raise ValueError(f"regularizer {name!r} is unknown{hint} (allowed: {ALLOWED})")
+        hint = did_you_mean(str(name), [*LEAST_RANK, "none"]).replace("'none'", "None")
+        raise ValueError(f"regularizer {name!r} is unknown{hint}: allowed are {ALLOWED}")
     for parameter in parameters:
         least = LEAST_RANK[name]
         if parameter.dim() < least:
             raise ValueError(
                 f"regularizer {name!r} needs tensors of {least} or more dimensions, but its group has one of shape "
-                f"{tuple(parameter.shape)}; give such tensors a group of their own (regularizer None for biases "
+                f"{tuple(parameter.shape)}; put such tensors into a separate group (regularizer None for biases"
                 "and norms)"
             )
 
 
 def measure_units(tensor: Tensor, name: str) -> Tensor:
-    """Measure every unit as multiple of the threshold that just removes it: norm / sqrt(size), kept broadcastable."""
+    """Return for every unit the threshold that just makes it zero: norm / sqrt(size), kept broadcastable."""
     if _has_entries(tensor, name):
         return tensor.abs()
     dims = _unit_dims(tensor, name)
@@ -50,7 +49,7 @@ def measure_units(tensor: Tensor, name: str) -> Tensor:
 
 
 def find_support(primal: Tensor, name: str) -> Tensor:
-    """Return which entries belong to a non-zero unit: bool, shape and strides of ``primal``."""
+    """Return the entries that belong to a non-zero unit: bool, shape and strides of ``primal``."""
     if _has_entries(primal, name):
         return primal != 0
     alive = (primal != 0).any(dim=_unit_dims(primal, name), keepdim=True)
@@ -72,7 +71,7 @@ def limit_units(dual: Tensor, lam: float, name: str) -> Tensor:
     if _has_entries(dual, name):
         return dual.clamp(-lam, lam)
     size = measure_units(dual, name)
-    # A few roundings inside: a group put on the boundary itself may measure more than lambda when measured again.
+    # Slightly inside: a group exactly on the boundary may measure more than lambda because of rounding.
     limit = lam * (1.0 - 4.0 * torch.finfo(size.dtype).eps)
     return dual * torch.where(size > limit, limit / size, torch.ones_like(size))
 
@@ -87,7 +86,7 @@ def map_to_primal(dual: Tensor, lam: float, delta: float, name: str | None) -> T
 
 
 def write_primal_(parameters: list[Tensor], duals: list[Tensor], group: dict[str, Any]) -> None:
-    """Set every parameter to the image of its dual, in place, list-wise where the regulariser has no groups."""
+    """Set every parameter to the image of its dual, in place; all tensors at once if there are no groups."""
     name, delta, lam = group["regularizer"], group["delta"], find_lambda(group)
     if name is None or name == "l1":
         images = duals
@@ -103,12 +102,12 @@ def write_primal_(parameters: list[Tensor], duals: list[Tensor], group: dict[str
 
 
 def find_lambda(group: dict[str, Any]) -> float:
-    """Return the strength in force in a parameter group: lambda times its scale, 0 without a regulariser."""
+    """Return the effective strength of a parameter group: lambda times its scale, 0 without a regulariser."""
     return 0.0 if group["regularizer"] is None else group["lam"] * group["lambda_scale"]
 
 
 def find_initial_dual(primal: Tensor, group: dict[str, Any]) -> Tensor:
-    """Return v = theta / delta + p, p being a sub-gradient of J at theta (zero on zero units)."""
+    """Return v = theta / delta + p with p a sub-gradient of J at theta (zero on zero units)."""
     dual = primal.detach() / group["delta"]
     if group["regularizer"] is not None:
         dual.add_(find_subgradient(primal.detach(), group["regularizer"]), alpha=find_lambda(group))

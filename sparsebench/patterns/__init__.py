@@ -1,14 +1,13 @@
-"""Patterns: where zeros may lie, whatever the method.
+"""Patterns: constraints on where zeros may lie, independent of the method.
 
-A method scores single weights and counts in weights; a pattern says which weights come and go together (a unit), or how
-many of a group stay. The score of a unit is the sum over its members. All patterns answer the same questions:
+A method scores single weights and counts in weights; a pattern says which weights are active or zero together (a unit),
+or how many of a group stay. The score of a unit is the sum over its members. All patterns answer the same questions:
 
 ``refuse(shapes, density)``            is the request contradictory?
 ``budget(shapes, densities)``          how many weights, as near as the pattern can express?
 ``keep(scores, budget)``               which masks spend it?
 ``prune(mask, score, count)``          which of the active weights stay?
 ``grow(mask, score, count)``           which of the inactive come back?
-``drop_and_grow(mask, ...)``           both, at an equal number of ones
 ``holds(mask)``                        does a mask obey?
 """
 

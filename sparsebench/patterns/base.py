@@ -1,4 +1,4 @@
-"""Patterns of units: weights that come and go together, a single one, a block or a channel."""
+"""Patterns of units: weights that are active or zero together, a single weight, a block or a channel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from sparsebench.functional import counts as single
 from sparsebench.functional.counts import Budget, Shapes, whole_steps
-from sparsebench.functional.select import drop_and_grow, keep_top, keep_top_among, rank_across_layers
+from sparsebench.functional.select import grow_top_among, keep_top, keep_top_among, rank_across_layers
 
 Densities = Mapping[str, float] | float
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Whole units of weights come and go together; a subclass says which.
+    """Define units of weights that are active or zero together; subclasses choose the units.
 
     Attributes:
         shifts: whether a layer may gain weights that another one loses, whole units at a time.
@@ -31,18 +31,18 @@ class Pattern:
 
     @property
     def whole_outputs(self) -> bool:
-        """True when units are whole output channels, which a network can do without."""
+        """True when units are whole output channels, which can be removed from a network."""
         return False
 
-    # -- what a subclass says -------------------------------------------------------------------------------------
+    # -- for subclasses -------------------------------------------------------------------------------------------
 
     def unit(self, shape: tuple[int, ...]) -> int:
-        """Return how many weights come and go together."""
+        """Return the number of weights of a unit."""
         del shape
         return 1
 
     def step(self, shape: tuple[int, ...]) -> int:
-        """Return by how many weights the budget of a layer can change."""
+        """Return the smallest number of weights by which a layer's budget can change."""
         return self.unit(shape)
 
     def units(self, values: Tensor) -> Tensor:
@@ -50,20 +50,20 @@ class Pattern:
         return values.detach()
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
-        """Return a bool mask over weights, with the shape and strides of ``like``, from one over units."""
+        """Expand a choice of units to a boolean mask over weights, with the shape and strides of ``like``."""
         return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(chosen.reshape(like.shape))
 
     def refuse(self, shapes: Shapes, density: Densities) -> None:
-        """Refuse a density, of each layer or of all together, that the pattern contradicts.
+        """Raise ``ValueError`` for a density, per layer or overall, that the pattern cannot have.
 
         Raises:
-            ValueError: what contradicts, and the nearest request that would work.
+            ValueError: the contradiction, and the nearest request that would work.
         """
 
     # -- how much -------------------------------------------------------------------------------------------------
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
-        """Turn densities into numbers of weights: as near to them as the pattern can express, in total.
+        """Convert densities to numbers of weights, in total as near as the pattern can express.
 
         Raises:
             ValueError: a layer would be left without any weight.
@@ -77,7 +77,7 @@ class Pattern:
     # -- which ----------------------------------------------------------------------------------------------------
 
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
-        """Return masks of the best units that spend a budget; ties go to the smaller index.
+        """Return masks of the best units that use a budget; ties go to the smaller index.
 
         A budget for all layers together goes to the units of largest score per weight; where units differ in size, less
         than one of them may be left over.
@@ -91,13 +91,13 @@ class Pattern:
         return {name: self.spread(chosen[name], score) for name, score in scores.items()}
 
     def prune(self, mask: Tensor, score: Tensor, count: int, *, allow_regrow: bool = True) -> Tensor:
-        """Keep the ``count`` best of the active weights, rounded up to whole units; ties go to the smaller index.
+        """Keep the ``count`` best active weights, rounded up to whole units; ties go to the smaller index.
 
         Args:
-            mask: bool; what is active.
-            score: same shape; looked at where the mask is on.
+            mask: bool; the active weights.
+            score: same shape; read where the mask is on.
             count: weights to keep.
-            allow_regrow: False keeps as much as must stay for the rest to be replaced by what is inactive now.
+            allow_regrow: if False, enough weights stay that now inactive weights can replace all others.
         """
         del allow_regrow
         active = self.units(mask) > 0
@@ -110,67 +110,42 @@ class Pattern:
         return self.spread((self.units(mask) > 0) & (self.units(score) / unit >= least), mask)
 
     def grow(self, mask: Tensor, score: Tensor, count: int, *, avoid: Tensor | None = None) -> Tensor:
-        """Activate the ``count`` best of the inactive weights, rounded down to whole units; ties as in ``prune``.
+        """Activate the ``count`` best inactive weights, rounded down to whole units; ties as in ``prune``.
 
         Args:
-            mask: bool; what is active.
-            score: same shape; looked at where the mask is off.
+            mask: bool; the active weights.
+            score: same shape; read where the mask is off.
             count: weights to activate.
-            avoid: bool; positions that grow only where nothing else is left.
+            avoid: bool; positions that grow only if no others are left.
 
         Raises:
             ValueError: more weights than are inactive.
         """
-        active, wanted, scores = self.units(mask) > 0, count // self.unit(tuple(mask.shape)), self.units(score)
-        idle = ~active if avoid is None else ~active & ~(self.units(avoid) > 0)
-        if avoid is not None and wanted > (open_now := int(idle.sum())):
-            active, wanted, idle = active | idle, wanted - open_now, ~active & ~idle
-        return self.spread(active | keep_top_among(scores, idle, wanted), mask)
-
-    def drop_and_grow(
-        self, mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
-    ) -> Tensor:
-        """Drop the ``count`` weakest active weights, rounded down to whole units, then grow as many.
-
-        The mask stays of this pattern and keeps its number of ones; ``allow_regrow`` lets the just-dropped return.
-
-        Raises:
-            ValueError: more than can be exchanged.
-        """
-        ones = int(mask.sum())
-        most = ones if allow_regrow else min(ones, mask.numel() - ones)
-        if not 0 <= count <= most:
-            raise ValueError(f"cannot exchange {count} of {ones} active weights; at most {most} can be")
-        kept = self.prune(mask, drop_score, ones - count, allow_regrow=allow_regrow)
-        return self.grow(kept, grow_score, ones - int(kept.sum()), avoid=None if allow_regrow else mask & ~kept)
+        wanted = count // self.unit(tuple(mask.shape))
+        spared = None if avoid is None else self.units(avoid) > 0
+        return self.spread(grow_top_among(self.units(mask) > 0, self.units(score), wanted, spared), mask)
 
     def holds(self, mask: Tensor) -> bool:
-        """Tell whether a mask obeys the pattern."""
+        """Return True if a mask obeys the pattern."""
         ones = self.units(mask)
         return bool(((ones == 0) | (ones == self.unit(tuple(mask.shape)))).all())
 
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
-    """Any weight may be zero."""
+    """Allow any single weight to be zero."""
 
     directed: ClassVar[bool] = False
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
-        """Turn densities into exact counts: ``round(density * size)`` in total."""
+        """Convert densities to exact counts: ``round(density * size)`` in total."""
         return single.budget(shapes, densities)
 
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
-        """Return masks of the largest scores that spend a budget exactly."""
+        """Return masks of the largest scores that use a budget exactly."""
         return single.keep(scores, kept)
-
-    def drop_and_grow(
-        self, mask: Tensor, drop_score: Tensor, grow_score: Tensor, count: int, *, allow_regrow: bool = True
-    ) -> Tensor:
-        """Exchange single weights."""
-        return drop_and_grow(mask, drop_score, grow_score, count, allow_regrow=allow_regrow)
 
 
 def sum_type(values: Tensor) -> torch.dtype:
-    """Return the type in which members of a unit are summed: whole numbers for masks, at least float32 for scores."""
+    """Return the type for sums over a unit: whole numbers for masks, at least float32 for scores."""
     return torch.int64 if values.dtype == torch.bool else torch.promote_types(values.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Blocks: tiles of a weight matrix that are zero together."""
+"""Block pattern: tiles of a weight matrix that are zero together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsebench.patterns.base import Densities, Pattern, sum_type
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
-    """Tiles of ``height`` outputs by ``width`` inputs are zero together.
+    """Make tiles of ``height`` outputs by ``width`` inputs active or zero as a whole.
 
     A convolution is read as the matrix (out, in * kernel height * kernel width).
     """
@@ -27,11 +27,11 @@ class Blocks(Pattern):
             raise ValueError(f"blocks of {self.height} x {self.width} are impossible: choose whole numbers above 0")
 
     def unit(self, shape: tuple[int, ...]) -> int:
-        """Return the weights of a block."""
+        """Return the number of weights of a block."""
         return math.prod(self._tile(shape))
 
     def _tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return rows and columns of a block: the whole of a layer that cannot be tiled, which must then be dense."""
+        """Return rows and columns of a block; the whole matrix if it cannot be tiled and so must be dense."""
         rows, columns = shape[0], math.prod(shape[1:])
         tiled = rows % self.height == 0 and columns % self.width == 0
         return (self.height, self.width) if tiled else (rows, columns)
@@ -44,13 +44,13 @@ class Blocks(Pattern):
         return tiles.sum(dim=(1, 3), dtype=sum_type(values))
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
-        """Repeat the choice over each block."""
+        """Repeat the choice over the weights of each block."""
         high, wide = self._tile(tuple(like.shape))
         whole = chosen.repeat_interleave(high, dim=0).repeat_interleave(wide, dim=1)
         return super().spread(whole, like)
 
     def refuse(self, shapes: Shapes, density: Densities) -> None:
-        """Refuse blocks that do not tile a layer, unless it stays dense."""
+        """Raise ``ValueError`` for blocks that do not tile a layer, unless it stays dense."""
         each = density if isinstance(density, Mapping) else dict.fromkeys(shapes, density)
         for name, shape in shapes.items():
             rows, columns = shape[0], math.prod(shape[1:])

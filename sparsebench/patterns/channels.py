@@ -1,4 +1,4 @@
-"""Channels: whole filters, or whole input channels, that are zero together."""
+"""Channel pattern: whole filters, or whole input channels, that are zero together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsebench.patterns.base import Pattern, sum_type
 
 @dataclass(frozen=True)
 class Channels(Pattern):
-    """Whole channels are zero: filters and rows for ``dim`` 0, input channels and columns for ``dim`` 1."""
+    """Make whole channels active or zero: output filters for ``dim`` 0, input channels for ``dim`` 1."""
 
     dim: int = 0
 
@@ -22,11 +22,11 @@ class Channels(Pattern):
 
     @property
     def whole_outputs(self) -> bool:
-        """True for channels of outputs."""
+        """True for output channels."""
         return self.dim == 0
 
     def unit(self, shape: tuple[int, ...]) -> int:
-        """Return the weights of a channel."""
+        """Return the number of weights of a channel."""
         return math.prod(shape) // shape[self.dim]
 
     def units(self, values: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Channels(Pattern):
         return rows.reshape(rows.shape[0], -1).sum(dim=1, dtype=sum_type(values))
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
-        """Repeat the choice over each channel."""
+        """Repeat the choice over the weights of each channel."""
         broad = [1] * like.dim()
         broad[self.dim] = -1
         return super().spread(chosen.reshape(broad).expand(like.shape), like)

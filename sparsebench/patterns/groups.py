@@ -1,4 +1,4 @@
-"""Patterns that fix how many weights of each group stay: N of M, and a constant fan-in."""
+"""Patterns that fix the number of weights per group: N of M, and a constant fan-in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sparsebench.functional.counts import Budget, Shapes
-from sparsebench.functional.select import keep_top
+from sparsebench.functional.select import keep_top, reject_nan
 from sparsebench.patterns.base import Densities, Pattern
 
 
 @dataclass(frozen=True)
 class Grouped(Pattern):
-    """All groups of a layer keep the same number of weights; a group without any (an ablated neuron) stays empty.
+    """Keep the same number of weights in every group of a layer; an empty group (an ablated neuron) stays empty.
 
     Single weights move, within their group. Nothing moves between layers.
     """
@@ -25,20 +25,20 @@ class Grouped(Pattern):
     shifts: ClassVar[bool] = False
 
     def step(self, shape: tuple[int, ...]) -> int:
-        """Return the number of groups: one weight more in each."""
+        """Return the number of groups: the smallest change of a budget is one weight in each."""
         return math.prod(shape) // self.size(shape)
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """Return the weights of a group."""
+        """Return the number of weights of a group."""
         raise NotImplementedError
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
-        """Turn densities into numbers of weights, the same in every group of a layer; layers do not compete."""
+        """Convert densities to numbers of weights, equal for every group of a layer; layers do not compete."""
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(shapes, densities)
         return super().budget(shapes, each)
 
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
-        """Return masks of the best weights of each group that spend a budget exactly."""
+        """Return masks of the best weights of each group that use a budget exactly."""
         assert isinstance(kept, Mapping), "groups have budgets per layer"
         masks: dict[str, Tensor] = {}
         for name, score in scores.items():
@@ -48,10 +48,10 @@ class Grouped(Pattern):
         return masks
 
     def prune(self, mask: Tensor, score: Tensor, count: int, *, allow_regrow: bool = True) -> Tensor:
-        """Keep the ``count`` best active weights of the layer, whatever their group."""
+        """Keep the ``count`` best active weights of the layer, in any group."""
         active, values = self.units(mask), self.units(score)
         fixed = torch.zeros_like(active)
-        if not allow_regrow:  # a group cannot lose more than what is off in it now
+        if not allow_regrow:  # without regrowth a group loses at most as many as it has inactive weights
             room = (~active).sum(dim=1, keepdim=True)
             fixed = active & (ranks(values, active) < active.sum(dim=1, keepdim=True) - room)
         loose = (active & ~fixed).reshape(-1).nonzero().reshape(-1)
@@ -63,13 +63,15 @@ class Grouped(Pattern):
         """Fill every group to the same number: ``count`` more weights in all.
 
         Raises:
-            ValueError: the total is no multiple of the groups, or a group holds more than its part.
+            ValueError: the total is not a multiple of the groups, or a group holds more than its part.
         """
         kept, values = self.units(mask), self.units(score)
         total, groups = int(kept.sum()) + count, len(kept)
         missing = total // groups - kept.sum(dim=1, keepdim=True)
         if total % groups or bool((missing < 0).any()):
-            raise ValueError(f"{total} weights cannot be shared equally by {groups} groups that keep what they have")
+            raise ValueError(
+                f"{total} weights cannot be divided equally over {groups} groups that keep their active weights"
+            )
         first = ~kept if avoid is None else ~kept & ~self.units(avoid)
         grown = first & (ranks(values, first) < missing)
         last = ~kept & ~first
@@ -77,14 +79,14 @@ class Grouped(Pattern):
         return self.spread(kept | grown, mask)
 
     def holds(self, mask: Tensor) -> bool:
-        """Tell whether all groups have the same number of ones, or none."""
+        """Return True if all groups have the same number of ones, or none."""
         ones = self.units(mask).sum(dim=1)
         return bool(((ones == 0) | (ones == ones.max())).all())
 
 
 @dataclass(frozen=True)
 class NofM(Grouped):
-    """Of every ``m`` consecutive weights along a dimension, ``n`` stay.
+    """Keep ``n`` of every ``m`` consecutive weights along a dimension.
 
     Args:
         n: weights that stay in each group.
@@ -101,20 +103,20 @@ class NofM(Grouped):
             raise ValueError(f"{self.n}:{self.m} is impossible: of every M weights N stay, 1 <= N <= M")
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """Return M, or all of a dimension that M does not divide: only a dense layer may have one."""
+        """Return M, or the size of a dimension that M does not divide, as only a dense layer may have."""
         return self.m if shape[self.dim] % self.m == 0 else shape[self.dim]
 
     def units(self, values: Tensor) -> Tensor:
-        """Return [groups, m]."""
+        """Reshape values to [groups, m]."""
         return values.detach().movedim(self.dim, -1).reshape(-1, self.size(tuple(values.shape)))
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
-        """Undo ``units``."""
+        """Reshape a choice from [groups, m] to the weight: the inverse of ``units``."""
         last = like.movedim(self.dim, -1).shape
         return super().spread(chosen.reshape(last).movedim(-1, self.dim), like)
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
-        """Turn densities into N per group, more while a method is on its way; a dense layer has no groups."""
+        """Convert densities to N per group, more while a method is still pruning; dense layers have no groups."""
         each = densities if isinstance(densities, Mapping) else dict.fromkeys(shapes, densities)
         grouped = {name: shape for name, shape in shapes.items() if each[name] < 1}
         counts = super().budget(grouped, {name: each[name] for name in grouped})
@@ -122,7 +124,7 @@ class NofM(Grouped):
         return {name: counts[name] if name in counts else math.prod(shape) for name, shape in shapes.items()}
 
     def refuse(self, shapes: Shapes, density: Densities) -> None:
-        """Refuse a sparsity other than that of N:M, and dimensions that M does not divide."""
+        """Raise ``ValueError`` for a sparsity other than 1 - N/M, and for dimensions that M does not divide."""
         each = density if isinstance(density, Mapping) else dict.fromkeys(shapes, density)
         sparse = {name: value for name, value in each.items() if value < 1}
         wrong = {name: value for name, value in sparse.items() if abs(value - self.n / self.m) > 1e-9}
@@ -158,30 +160,34 @@ class NofM(Grouped):
         return f"{asked}: {same}, or {ratios}"
 
     def holds(self, mask: Tensor) -> bool:
-        """Tell whether a mask is N:M: exactly N of every M; a mask of ones is a dense layer."""
+        """Return True if exactly N of every M are ones; a mask of ones is a dense layer and passes too."""
         return bool(mask.all()) or bool((self.units(mask).sum(dim=1) == self.n).all())
 
 
 @dataclass(frozen=True)
 class FanIn(Grouped):
-    """Every output (neuron, filter) has the same number of incoming weights (Lasby et al. 2024, section 3)."""
+    """Give every output (neuron, filter) the same number of incoming weights (Lasby et al. 2024, section 3)."""
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """Return the possible inputs of an output."""
+        """Return the number of possible inputs of an output."""
         return math.prod(shape[1:])
 
     def units(self, values: Tensor) -> Tensor:
-        """Return [outputs, inputs]."""
+        """Reshape values to [outputs, inputs]."""
         return values.detach().reshape(values.shape[0], -1)
 
 
 def ranks(values: Tensor, among: Tensor) -> Tensor:
-    """Rank the marked entries of each row: 0 for the largest, ties by index; elsewhere the number means nothing.
+    """Rank the marked entries of each row: 0 for the largest, ties by index; other entries are undefined.
 
     Args:
         values: [rows, columns].
         among: bool, same shape.
+
+    Raises:
+        ValueError: a value is NaN.
     """
+    reject_nan(values)
     order = values.sort(dim=1, descending=True, stable=True).indices
     place = among.gather(1, order).cumsum(dim=1) - 1
     return torch.empty_like(place).scatter_(1, order, place)

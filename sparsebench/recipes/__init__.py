@@ -1,10 +1,10 @@
-"""Programs over fits, and what they are written with."""
+"""Recipes, which are programs over fits, and the functions that they share."""
 
 from sparsebench.recipes.cycle import CycleChecks, conclude, merge
 from sparsebench.recipes.imp import imp
 from sparsebench.recipes.imp_ensemble import imp_ensemble
 from sparsebench.recipes.prune_finetune import prune_finetune
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.recipes.single import single
 from sparsebench.recipes.soup import soup
 from sparsebench.recipes.swamp import swamp
@@ -16,10 +16,10 @@ __all__ = [
     "CycleChecks",
     "Look",
     "conclude",
+    "dense_masks",
     "imp",
     "imp_ensemble",
     "merge",
-    "ones",
     "prune",
     "prune_finetune",
     "rewind",

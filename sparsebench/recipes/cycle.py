@@ -1,4 +1,4 @@
-"""The end of a cycle: one network from its particles, with fresh statistics, measured on validation data."""
+"""The end of a cycle: average its particles, recalibrate the statistics, measure on validation data."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _HESSIAN_IMAGES = 512
 
 @dataclass(frozen=True, kw_only=True)
 class CycleChecks:
-    """What is done with the network at the end of a cycle, and what is measured on it.
+    """Measurements, and recalibration, of the network at the end of a cycle.
 
     Args:
-        recalibrate: collect batch-norm statistics anew, by one pass over the training images.
+        recalibrate: recompute batch-norm statistics by one pass over the training images.
         augment: whether the images of that pass are moved.
         barrier: inner points of the line between two networks at which the loss is measured; 0 for no barrier.
         hessian: random probes of the Hessian's trace; 0 for none.
@@ -56,16 +56,16 @@ CHECKS = CycleChecks()
 
 
 def merge(run: Run, name: str, members: Sequence[State], *, look: CycleChecks, **notes: Any) -> State:
-    """Average networks that share their masks and measure the mean; noted as a cycle of the run.
+    """Average networks that share their masks and measure the mean; recorded as a cycle of the run.
 
-    Parameters are averaged, buffers are not: with ``look.recalibrate`` statistics are collected anew, without it they
-    are those of the first member.
+    Parameters are averaged, buffers are not: with ``look.recalibrate`` statistics are recomputed, without it they
+    come from the first member.
 
     Args:
         run: the run.
         name: under which the state is saved.
         members: one or more.
-        look: what to do and to measure.
+        look: recalibration and measurements.
         notes: facts to put on record.
 
     Raises:
@@ -88,7 +88,9 @@ def _merge(
 ) -> State:
     began = time.monotonic()
     if any(digest(member.masks) != digest(members[0].masks) for member in members):
-        raise ValueError("networks with different masks have a denser mean: average only what shares its masks")
+        raise ValueError(
+            "networks with different masks have a denser mean: average only networks that share their masks"
+        )
     evaluator = Evaluator(setup, look)
     weights = evaluator.recalibrate(_mean(setup, [member.weights for member in members]))
     facts = {**notes, "density": density_of(members[0].masks), "particles": len(members)}
@@ -108,7 +110,7 @@ def _merge(
 
 
 def _warn(facts: Mapping[str, Any]) -> None:
-    """Say so when averaging has hurt: below some sparsity particles do not share a basin."""
+    """Warn when averaging has hurt: above a certain sparsity particles no longer share a basin."""
     if facts["val_accuracy"] < min(facts["val_accuracy_particles"]) and rank_zero_only.rank == 0:
         mean, worst = facts["val_accuracy"], min(facts["val_accuracy_particles"])
         text = f"the mean of the particles is worse ({mean:.4f} on validation data) than all of them (from {worst:.4f})"
@@ -121,13 +123,13 @@ def _mean(setup: Setup, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Ten
 
 
 class Evaluator:
-    """Measure networks between fits: each process for itself, in full precision, without a trainer.
+    """Measure networks between fits, in each process separately, in full precision, without a trainer.
 
     One network is built, into which all weights are loaded in turn.
 
     Args:
         setup: network and data; without images, statistics stay as they are and nothing is measured.
-        checks: what to measure, and how.
+        checks: the measurements, and their options.
     """
 
     def __init__(self, setup: Setup, checks: CycleChecks) -> None:
@@ -144,7 +146,7 @@ class Evaluator:
         return module.eval()
 
     def recalibrate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights with batch-norm statistics that fit them."""
+        """Return weights with batch-norm statistics recomputed for them."""
         if not self.checks.recalibrate or self.training is None:
             return dict(weights)
         module, size = self.module(weights), self.setup.data.batch_size
@@ -154,7 +156,7 @@ class Evaluator:
         return {name: value.detach().to("cpu", copy=True) for name, value in module.net.state_dict().items()}
 
     def qualities(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return accuracy, likelihood and calibration error on validation data; nothing without such data."""
+        """Return accuracy, likelihood and calibration error on validation data, if there are any."""
         if self.validation is None:
             return {}
         loader = EvalLoader(self.validation, batch_size=self.setup.data.eval_batch_size, device=self.device)
@@ -163,14 +165,14 @@ class Evaluator:
     def barrier(
         self, name: str, one: Mapping[str, Tensor], two: Mapping[str, Tensor], ends: Sequence[float]
     ) -> dict[str, float]:
-        """Return the barrier of the validation loss between two networks, statistics collected anew at every point."""
+        """Return the validation-loss barrier between two networks, with statistics recomputed at every point."""
         if not self.checks.barrier:
             return {}
         loss, (first, last) = (lambda weights: self.qualities(self.recalibrate(weights))["nll"]), ends
         return {f"barrier_{name}": barrier(loss, one, two, points=self.checks.barrier, ends=(first, last))}
 
     def hessian(self, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
-        """Return the trace of the Hessian of the loss on some training images, norms in evaluation mode."""
+        """Return the trace of the loss's Hessian on a few training images, norms in evaluation mode."""
         assert self.training is not None
         module, size = self.module(weights), min(_HESSIAN_IMAGES, len(self.training))
         settings = {"order_seed": self.setup.seed, "augment": False, "device": self.device}

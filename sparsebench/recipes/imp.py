@@ -1,11 +1,11 @@
-"""Iterative magnitude pruning: train, prune, rewind, again (Frankle & Carbin 2019; Frankle et al. 2020)."""
+"""Iterative magnitude pruning: train, prune, rewind, repeat (Frankle & Carbin 2019; Frankle et al. 2020)."""
 
 from __future__ import annotations
 
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
 from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
 
@@ -22,29 +22,29 @@ def imp(
     finetune_rate: float | None = None,
     look: CycleChecks = CHECKS,
 ) -> State:
-    """Train, remove the smallest magnitudes, reset, and train again, until the target is reached.
+    """Train, remove the smallest magnitudes, reset, and train again until the target is reached.
 
     A level is ranked on its last weights. Sources: Frankle et al. 2020 (arXiv 1912.05671), algorithm 2; Renda et al.
-    2020 (arXiv 2003.02389) for what is reset.
+    2020 (arXiv 2003.02389) for the choices of ``retrain``.
 
     Args:
-        run: what to train with; its method says density and distribution.
+        run: the training setup; its method gives density and distribution.
         share: part of the remaining weights that a cycle removes.
         cycles: prunings; as many as needed by default.
         hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
         rewind_to: share of a run below 1, steps from 1 on.
-        retrain: what a cycle starts from: ``weights`` of the step rewound to, or the final weights, with the
+        retrain: the start of a cycle: ``weights`` of the step rewound to, or the final weights, with the
             ``learning_rate`` rewound, or with its last value throughout (``finetune``).
         replay: of the schedule, after rewinding weights: ``whole``, or the ``rest`` from the step rewound to.
         ticket_rate: constant learning rate until the step rewound to; the schedule's by default.
         finetune_rate: learning rate of fine-tuning; the schedule's last by default.
-        look: what is measured after each cycle.
+        look: measurements after each cycle.
     """
     plan = Plan.of(run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to)
     again = plan.retraining(run, retrain=retrain, replay=replay, finetune_rate=finetune_rate)
     rewinds = retrain == "weights"
     ticket = run.fit("ticket", **plan.ticket(ticket_rate)) if rewinds else run.initial()
-    trained = rewind(ticket, ones(run))
+    trained = rewind(ticket, dense_masks(run))
     for cycle, density in enumerate(plan.densities):
         pruned = prune(run, trained, density)
         start = rewind(ticket, pruned.masks) if rewinds else pruned

@@ -1,4 +1,4 @@
-"""An ensemble of independent solutions of iterative pruning: what one averaged network is compared with."""
+"""An ensemble of independent solutions of iterative pruning, to compare a single averaged network with."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def imp_ensemble(run: Run, *, solutions: int = 2, **arguments: Any) -> State:
     Its inference costs as many forward passes as there are solutions.
 
     Args:
-        run: what to train with.
+        run: the training setup.
         solutions: independent runs of ``imp``, with seeds that follow from the run's.
-        arguments: those of ``imp``.
+        arguments: arguments of ``imp``.
 
     Raises:
         ValueError: fewer than two solutions.
     """
     if solutions < 2:
-        raise ValueError(f"recipe.solutions={solutions} is no ensemble: give at least 2, or choose recipe=imp")
-    seeds = [run.seed + 1_000_003 * number for number in range(solutions)]  # the first is what recipe=imp trains
+        raise ValueError(f"recipe.solutions={solutions} is not an ensemble: give at least 2, or choose recipe=imp")
+    seeds = [run.seed + 1_000_003 * number for number in range(solutions)]  # the first solution equals recipe=imp
     runs = [run.replace(seed=seed, prefix=f"solution{number}-") for number, seed in enumerate(seeds)]
     first, *others = [imp(one, **arguments) for one in runs]
     return conclude(run, State(first.weights, first.masks, members=[other.weights for other in others]))

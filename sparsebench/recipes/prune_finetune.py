@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
 from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
 
@@ -17,21 +17,21 @@ def prune_finetune(
     finetune_rate: float | None = None,
     look: CycleChecks = CHECKS,
 ) -> State:
-    """Train densely, keep the largest magnitudes, and train what is left.
+    """Train densely, keep the largest magnitudes, and train the rest further.
 
     Every phase counts, and the network is measured after each: dense, pruned, fine-tuned.
 
     Args:
-        run: what to train with; its method says density and distribution.
+        run: the training setup; its method gives density and distribution.
         finetune_from: fine-tuning lasts as long as a run does from this share on.
         retrain: ``learning_rate``: the schedule is replayed from there; ``finetune``: one rate throughout.
         finetune_rate: that rate; the schedule's last by default.
-        look: recalibration, and what is measured after each phase.
+        look: recalibration and measurements after each phase.
     """
     keys = ("finetune_from", "particles")
     plan = Plan.of(run, share=0.5, cycles=1, hit_target="geometric", rewind_to=finetune_from, keys=keys)
     again = plan.retraining(run, retrain=retrain, replay="rest", finetune_rate=finetune_rate)
-    trained = run.fit("dense", rewind(run.initial(), ones(run)), **plan.whole)
+    trained = run.fit("dense", rewind(run.initial(), dense_masks(run)), **plan.whole)
     merge(run, "dense-measured", [trained], look=look, phase="dense")
     pruned = prune(run, trained, plan.densities[-1])
     merge(run, "pruned-measured", [pruned], look=look, phase="pruned")

@@ -1,4 +1,4 @@
-"""From one fit to the next: the masks that are pruned, and the weights that are rewound."""
+"""Steps between two fits: prune the masks, rewind the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pruning(run: Run) -> Given:
-    """Return what the run prunes to: density, distribution and pattern.
+    """Return the method that a run prunes to, with its density, distribution and pattern.
 
     Raises:
         ValueError: the run's method chooses masks itself.
@@ -25,24 +25,24 @@ def pruning(run: Run) -> Given:
     if not isinstance(method, Given):
         name = type(method).__name__
         raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")
-    method.budget(run.setup.blank)  # refuses what a pattern or distribution cannot express
+    method.budget(run.setup.blank)  # raises if the pattern or distribution cannot express the density
     return method
 
 
-def ones(run: Run) -> dict[str, Tensor]:
-    """Return masks that keep everything."""
+def dense_masks(run: Run) -> dict[str, Tensor]:
+    """Return masks of ones for all prunable parameters."""
     return {name: torch.ones(shape, dtype=torch.bool) for name, shape in run.setup.blank.shapes.items()}
 
 
 def prune(run: Run, state: State, density: float) -> State:
-    """Keep the largest magnitudes among the active weights of a state, an exact number of them.
+    """Keep an exact number of the largest magnitudes among the active weights of a state.
 
     The ranking is global or within layers, as the method's distribution says; of equal magnitudes the first stay.
 
     Raises:
         ValueError: a layer would have to grow.
     """
-    method, masks = pruning(run), state.masks or ones(run)
+    method, masks = pruning(run), state.masks or dense_masks(run)
     scores = {name: state.weights[name].detach().abs().masked_fill(~mask, -1.0) for name, mask in masks.items()}
     pruned = method.pattern.keep(scores, method.budget(run.setup.blank, density))
     for name, mask in pruned.items():
@@ -55,7 +55,7 @@ def prune(run: Run, state: State, density: float) -> State:
 
 
 def rewind(state: State, masks: Mapping[str, Tensor]) -> State:
-    """Return a state's weights, zero outside the masks, with nothing of an optimizer: where a new fit starts."""
+    """Return a state's weights, zero outside the masks, without optimizer state, as the start of a new fit."""
     weights = {n: v.masked_fill(~masks[n], 0.0) if n in masks else v.clone() for n, v in state.weights.items()}
     return State(weights, dict(masks))
 

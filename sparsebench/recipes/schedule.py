@@ -1,4 +1,4 @@
-"""What an iterative recipe will do, settled and checked before anything is trained."""
+"""The plan of an iterative recipe, computed and checked before training starts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Plan:
         switch: float = 0,
         keys: tuple[str, str] = ("rewind_to", "particles"),
     ) -> Plan:
-        """Settle a plan; ``keys`` are what the recipe calls two of its numbers.
+        """Compute a plan; ``keys`` are the recipe's names of two of its numbers.
 
         Raises:
             ValueError: it cannot be carried out; one line says why.
@@ -66,7 +66,7 @@ class Plan:
         )
 
     def ticket(self, rate: float | None = None) -> dict[str, Any]:
-        """Return the arguments of the dense fit up to the step rewound to."""
+        """Return the arguments of the dense fit up to the rewind step."""
         return {"method": Dense(), "span": (0, self.rewound), "rate": rate}
 
     @property
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def rest(self) -> dict[str, Any]:
-        """The arguments of a fit over the schedule from the step rewound to."""
+        """The arguments of a fit over the schedule from the rewind step on."""
         return {"span": (self.rewound, self.steps)}
 
     def retraining(self, run: Run, *, retrain: str, replay: str, finetune_rate: float | None) -> dict[str, Any]:
@@ -96,16 +96,16 @@ class Plan:
         return {**self.rest, "rate": last_rate(run) if finetune_rate is None else finetune_rate}
 
     def numbers(self, cycle: int) -> range:
-        """Return the numbers of the particles of a cycle."""
+        """Return the numbers of the particles in a cycle."""
         return range(self.particles if cycle >= self.switch else 1)
 
     def seed(self, run: Run, cycle: int, particle: int = 0) -> int:
-        """Return the data-order seed of a particle: the only thing in which particles differ."""
+        """Return the data-order seed of a particle: the only difference between particles."""
         return generator(run.seed, "particle", cycle, particle).initial_seed()
 
 
 def last_rate(run: Run) -> float:
-    """Return the learning rate with which the schedule ends.
+    """Return the learning rate at the end of the schedule.
 
     Raises:
         ValueError: it is zero.
@@ -122,7 +122,7 @@ def last_rate(run: Run) -> float:
 def schedule_densities(
     density: float, *, share: float = 0.2, cycles: int | None = None, hit_target: str = "last_step"
 ) -> list[float]:
-    """Return the density of every cycle, the first one dense: one entry more than there are prunings.
+    """Return the density of every cycle, starting with 1: one entry more than there are prunings.
 
     Args:
         density: the target.
@@ -130,7 +130,7 @@ def schedule_densities(
         cycles: number of prunings; as many as the target needs by default.
         hit_target: ``last_step``: the last pruning is cut short so that the target is met exactly; ``geometric``:
             equal shares that meet it exactly, ``1 - density^(1 / cycles)`` instead of ``share``; ``none``: the density
-            reached by whole shares is what it is.
+            is the one that whole shares reach.
 
     Raises:
         ValueError: a number out of its range, or a target that the cycles do not reach.
@@ -138,7 +138,9 @@ def schedule_densities(
     if hit_target not in HITS:
         raise ValueError(f"recipe.hit_target={hit_target} is unknown: choose {', '.join(HITS)}")
     if not 0 < share < 1:
-        raise ValueError(f"recipe.share={share:g} is impossible: a cycle removes a share in (0, 1) of what is left")
+        raise ValueError(
+            f"recipe.share={share:g} is impossible: a cycle removes a share in (0, 1) of the remaining weights"
+        )
     if cycles is not None and (cycles < 1 or cycles != int(cycles)):
         raise ValueError(f"recipe.cycles={cycles} is impossible: prune at least once, or give null for as needed")
     needed = 0 if density == 1 else math.ceil(math.log(density) / math.log1p(-share) - 1e-9)
@@ -157,12 +159,12 @@ def schedule_densities(
 
 
 def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
-    """Return the step that weights are rewound to.
+    """Return the step to which weights are rewound.
 
     Args:
         rewind_to: a share of the steps of a cycle below 1, a number of steps from 1 on.
         total: steps of a cycle.
-        key: what the user calls it.
+        key: its name in the configuration.
 
     Raises:
         ValueError: it does not lie within a cycle.
@@ -177,7 +179,7 @@ def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
 
 
 def switch_cycle(switch: float, cycles: int) -> int:
-    """Return the first cycle with several particles: a share of the prunings below 1, a cycle from 1 on."""
+    """Return the first cycle with several particles: below 1 a share of the prunings, from 1 on a cycle."""
     cycle = round(switch * cycles) if switch < 1 else round(switch)
     if not 0 <= cycle <= cycles:
         raise ValueError(

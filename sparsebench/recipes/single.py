@@ -1,4 +1,4 @@
-"""One fit: the recipe of every method that lives within one training run."""
+"""The recipe of a single fit, for every method that needs just one training run."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from sparsebench.fits.state import State
 
 
 def single(run: Run) -> State:
-    """Train once."""
+    """Train once from scratch."""
     return run.fit("single", alone=True)

@@ -1,11 +1,11 @@
-"""Sparse model soups: prune, retrain several members, average, and go on from the mean (Zimmer et al. 2024)."""
+"""Sparse model soups: prune, retrain several members, average, continue from the mean (Zimmer et al. 2024)."""
 
 from __future__ import annotations
 
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
 from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
 
@@ -17,22 +17,22 @@ def soup(
     retrain_from: float = 0.75,
     look: CycleChecks = CHECKS,
 ) -> State:
-    """Prune the mean of the phase before, retrain members from it, average them uniformly, and repeat.
+    """Prune the mean of the previous phase, retrain members from it, average them uniformly, and repeat.
 
-    Nothing is rewound but the learning rate: the mean is carried over. Shares are equal and meet the target exactly.
+    Nothing is rewound but the learning rate: the mean is carried over. Shares are equal and reach the target exactly.
     Members share their masks and differ in the order of the data. Source: arXiv 2306.16788.
 
     Args:
-        run: what to train with; its method says density and distribution.
+        run: the training setup; its method gives density and distribution.
         members: networks of a phase.
         phases: prunings.
         retrain_from: retraining replays the schedule from this share of a run on (learning-rate rewinding).
-        look: recalibration, and what is measured after each phase.
+        look: recalibration and measurements after each phase.
     """
     equal = {"share": 0.5, "cycles": phases, "hit_target": "geometric"}
     keys = ("retrain_from", "members")
     plan = Plan.of(run, **equal, rewind_to=retrain_from, particles=members, switch=1, keys=keys)
-    dense = run.fit("dense", rewind(run.initial(), ones(run)), **plan.whole)
+    dense = run.fit("dense", rewind(run.initial(), dense_masks(run)), **plan.whole)
     state = merge(run, "phase0-measured", [dense], look=look, phase=0)
     for phase, density in enumerate(plan.densities[1:], start=1):
         start = prune(run, state, density)

@@ -6,7 +6,7 @@ from sparsebench.engine.callbacks.averaging import Averaging
 from sparsebench.fits.run import Run
 from sparsebench.fits.state import State
 from sparsebench.recipes.cycle import CHECKS, CycleChecks, conclude, merge
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.recipes.schedule import Plan
 
 
@@ -23,14 +23,14 @@ def swamp(
     ticket_rate: float | None = None,
     look: CycleChecks = CHECKS,
 ) -> State:
-    """Train particles from one matching ticket, average them over time and among each other, prune the mean, rewind.
+    """Train particles from one matching ticket, average over time and over particles, prune the mean, rewind.
 
     Means serve for masks and evaluation only: every cycle starts from the ticket again. Structure after the abstract
     and the public reviews of the paper, whose pseudocode could not be read; with one particle and one sample it is
     iterative magnitude pruning bit for bit.
 
     Args:
-        run: what to train with; its method says density and distribution.
+        run: the training setup; its method gives density and distribution.
         particles: networks of a cycle; they share ticket and mask and differ in the order of the data.
         average: how the weights of a particle are averaged over its last part (SWA); None: not at all.
         switch: first cycle with several particles (SWAMP+); a share of the cycles below 1.
@@ -39,13 +39,13 @@ def swamp(
         hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
         rewind_to: share of a run below 1, steps from 1 on: the matching ticket.
         ticket_rate: constant learning rate of the ticket; the schedule's by default.
-        look: recalibration, and what is measured after each cycle.
+        look: recalibration and measurements after each cycle.
     """
     plan = Plan.of(
         run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to, particles=particles, switch=switch
     )
     ticket = run.fit("ticket", **plan.ticket(ticket_rate))
-    state = rewind(ticket, ones(run))
+    state = rewind(ticket, dense_masks(run))
     for cycle, density in enumerate(plan.densities):
         start = rewind(ticket, prune(run, state, density).masks)
         shared = {"start": start, "average": average, **plan.whole}

@@ -1,16 +1,15 @@
-"""Read the runs below a folder: what is finished, what is not, and what cannot be read."""
+"""Read the runs below a folder: finished ones, unfinished ones, and files that cannot be read."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsebench.results.published import load_yaml
 from sparsebench.results.schema import with_current_names
+from sparsebench.runs.folder import RunFolder, runs_below
 
 _TEXTS = ("method", "model", "dataset", "recipe")
 _NUMBERS = ("seed", "epochs", "test_accuracy")
@@ -20,7 +19,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """A finished run with its configuration and result.
 
     Attributes:
         folder: where it lies.
@@ -37,16 +36,18 @@ class Finished:
 
 @dataclass
 class Collected:
-    """Everything that a folder holds.
+    """All runs below a folder, and remarks on the unreadable ones.
 
     Attributes:
         runs: finished runs, in order of their folders.
-        unfinished: folders of runs without ``DONE``, each with what is known about why.
+        unfinished: folders of runs that have begun and not ended, each with what is known about why.
+        waiting: how many runs have not begun yet.
         skipped: files that are damaged, or not ours, each with what is wrong.
     """
 
     runs: list[Finished] = field(default_factory=list)
     unfinished: list[tuple[Path, str]] = field(default_factory=list)
+    waiting: int = 0
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -58,18 +59,22 @@ def collect(root: Path, *, variant_of: Callable[[Config], str]) -> Collected:
         variant_of: configuration -> what is equal for runs that differ in the seed alone.
     """
     found = Collected()
-    for place, folders, names in os.walk(root):
-        folders.sort()
-        folder = Path(place)
-        if "result.json" in names and "DONE" in names:
-            _read(folder, found, variant_of)
-        elif "result.json" in names or ("config.yaml" in names and _is_run(folder / "config.yaml")):
-            found.unfinished.append((folder, _reason(folder)))
+    for run in runs_below(root):
+        state = run.state()
+        if state == "done":
+            _read(run, found, variant_of)
+        elif not run.result_file.exists() and not _is_ours(run):
+            continue
+        elif state == "waiting":
+            found.waiting += 1
+        else:
+            reason = run.failure() or run.stopped()
+            found.unfinished.append((run.path, f"{state}: {reason}" if reason else state))
     return found
 
 
-def _read(folder: Path, found: Collected, variant_of: Callable[[Config], str]) -> None:
-    path = folder / "result.json"
+def _read(run: RunFolder, found: Collected, variant_of: Callable[[Config], str]) -> None:
+    folder, path = run.path, run.result_file
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -81,18 +86,18 @@ def _read(folder: Path, found: Collected, variant_of: Callable[[Config], str]) -
         return
     config: Config = {}
     variant = ""
-    if (folder / "config.yaml").exists():
+    if run.config_file.exists():
         try:
-            config = load_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+            config = run.config()
             variant = variant_of(config)
-        except Exception as error:  # whatever is wrong with the file, the result still counts
-            found.skipped.append((folder / "config.yaml", f"damaged ({_line(error)}); the result counts without it"))
+        except Exception as error:  # the result counts even if the file is damaged
+            found.skipped.append((run.config_file, f"damaged ({_line(error)}); the result counts without it"))
             config, variant = {}, ""
     found.runs.append(Finished(folder, with_current_names(result), config, variant))
 
 
 def _wrong(result: Any) -> str:
-    """Say what is missing in a result of ours, or nothing."""
+    """Return the missing parts of one of our results as text, or nothing."""
     if not isinstance(result, dict):
         return "not a result of sparsebench (no mapping)"
     for key in (*_TEXTS, *_NUMBERS):
@@ -102,20 +107,12 @@ def _wrong(result: Any) -> str:
     return ""
 
 
-def _is_run(path: Path) -> bool:
+def _is_ours(run: RunFolder) -> bool:
+    """Return True if the folder holds a configuration of ours: other programs write files of this name too."""
     try:
-        config = load_yaml(path.read_text(encoding="utf-8"))
-    except Exception:
+        return {"method", "model", "dataset", "seed", "choices"} <= set(run.config())
+    except ValueError:
         return False
-    return isinstance(config, dict) and {"method", "model", "dataset", "seed", "choices"} <= set(config)
-
-
-def _reason(folder: Path) -> str:
-    failed = folder / "failed.txt"
-    if not failed.exists():
-        return "running or interrupted"
-    lines = failed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"failed: {lines[0]}" if lines else "failed"
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Curves over training, from ``metrics.csv``: of a run, or of the stages of its recipe one after the other."""
+"""Training curves from ``metrics.csv``: of a run, or of the stages of its recipe in sequence."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsebench.results.collect import Finished
 from sparsebench.results.schema import FORMER, is_known, shown_in
+from sparsebench.runs.folder import RunFolder
 
 Curves = dict[str, list[float | None]]
 """Values by column; ``step`` is one of them."""
@@ -19,7 +20,7 @@ Curves = dict[str, list[float | None]]
 
 @dataclass(frozen=True)
 class Part:
-    """A part of training.
+    """One part of a training, such as a stage of a recipe.
 
     Attributes:
         first: steps taken before it, by all networks together.
@@ -31,12 +32,12 @@ class Part:
 
     @property
     def present(self) -> list[Path]:
-        """The files that are there."""
+        """The files of the part that exist."""
         return [path for path in self.files if path.exists()]
 
 
 def curves_of(run: Finished, points: int) -> tuple[Curves, list[str]]:
-    """Return the curves of a run, thinned to about so many points, and one line per damaged file.
+    """Return the curves of a run, thinned to about ``points`` points, and one line per damaged file.
 
     The stages of a recipe follow each other; networks that are trained side by side are one curve, their mean. In the
     place of ``step`` stand the epochs so far under ``at``: those of all networks together, as in the result. What is
@@ -61,20 +62,24 @@ def curves_of(run: Finished, points: int) -> tuple[Curves, list[str]]:
 
 
 def parts_of(run: Finished) -> list[Part]:
-    """Return the parts of a run in order: itself, and the stages of its recipe, which have metrics of their own."""
-    parts = [Part(0, [run.folder / "metrics.csv"])]
+    """Return the parts of a run in order: the run itself, then the stages of its recipe with separate metrics."""
+    parts = [Part(0, [RunFolder(run.folder).metrics])]
     first = 0
     for cycle in run.result.get("cycles") or ():
-        steps = cycle.get("stages") or {}  # no record in runs of earlier versions
-        alone = max(0, len(steps) - cycle.get("particles", 1))  # whatever comes before, the ticket for example
+        steps = cycle.get("stages") or {}  # not recorded by earlier versions
+        alone = max(0, len(steps) - cycle.get("particles", 1))  # stages before it, for example the ticket
         for names in [*([name] for name in [*steps][:alone]), [*steps][alone:]]:
-            parts.append(Part(first, [run.folder / "stages" / name / "metrics.csv" for name in names]))
+            parts.append(Part(first, [_metrics_of_stage(run, name) for name in names]))
             first += sum(steps[name] for name in names)
     return parts
 
 
+def _metrics_of_stage(run: Finished, name: str) -> Path:
+    return RunFolder(RunFolder(run.folder).stage(name).logs).metrics
+
+
 def read_curves(path: Path, points: int) -> Curves:
-    """Read the drawn columns of a ``metrics.csv``, thinned to so many rows, the first and the last among them.
+    """Read the drawn columns of a ``metrics.csv``, thinned but with the first and the last row.
 
     Drawn are the curves of the schema, under the names of today, and whatever a method of your own has logged.
 
@@ -98,14 +103,14 @@ def read_curves(path: Path, points: int) -> Curves:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return the names that are drawn: those of the schema in its order, then those of a method of your own."""
+    """Return the names to draw: the schema's in its order, then those that a method adds."""
     names = dict.fromkeys(names)
     known = [key.name for key in shown_in("curve") if key.name in names]
     return [*known, *(name for name in names if not is_known(name))]
 
 
 def average(members: Sequence[Curves]) -> Curves:
-    """Return the mean of curves at each step."""
+    """Return the mean of several curves at each step."""
     if len(members) == 1:
         return members[0]
     steps = sorted({step for member in members for step in member["step"] if step is not None})
@@ -118,13 +123,13 @@ def average(members: Sequence[Curves]) -> Curves:
 
 
 def rounded(value: Any, digits: int = 4) -> float | None:
-    """Return a number with the digits that a picture can show, or None for what is not finite."""
+    """Return a number with the digits that a picture can show, or None if it is not finite."""
     number = float(value)
     return float(f"{number:.{digits}g}") if math.isfinite(number) else None
 
 
 def _append(curves: Curves, more: Curves, *, first: int, times: int) -> None:
-    """Let curves go on at a step; each of their steps is one of so many networks."""
+    """Append a stage's curves, offset by its first step; one step stands for several networks."""
     before, own = len(curves.get("step", ())), more["step"]
     steps = [None if step is None else first + times * step for step in own]
     more = {**more, "step": steps}

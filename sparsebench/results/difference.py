@@ -1,4 +1,4 @@
-"""What tells two runs apart: configuration, numbers, masks."""
+"""Differences between two runs: configuration, numbers, masks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.results.schema import is_known, shown_in
-from sparsebench.results.table import dotted, is_number
+from sparsebench.results.table import is_number
 from sparsebench.runs.identity import WITHOUT_EFFECT
+from sparsebench.runs.mappings import differences
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MISSING = "-"
-
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two masks of one layer.
+    """Overlap of the two masks of one layer.
 
     Attributes:
         layer: name of the parameter.
@@ -36,14 +35,13 @@ class Overlap:
 
 
 def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys whose values differ, with both; ``-`` stands for a key that is not there."""
-    one, two = (dotted({k: v for k, v in config.items() if k not in WITHOUT_EFFECT}) for config in (first, second))
-    keys = dict.fromkeys([*one, *two])
-    return {key: (one.get(key, MISSING), two.get(key, MISSING)) for key in keys if _differ(one, two, key)}
+    """Return the dotted keys whose values differ, with both values; ``-`` stands for a missing key."""
+    one, two = ({k: v for k, v in config.items() if k not in WITHOUT_EFFECT} for config in (first, second))
+    return differences(one, two)
 
 
 def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    """Return the numbers of both results that are compared, and those of a method of your own.
+    """Return the numbers of both results that are compared, including those that a method adds.
 
     A number that neither has is left out.
     """
@@ -54,7 +52,7 @@ def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[
 
 
 def mask_overlaps(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[Overlap]:
-    """Compare the masks of two runs layer by layer; a layer with a mask in one run alone is dense in the other.
+    """Compare the masks of two runs layer by layer; a layer with only one mask counts as dense in the other run.
 
     Args:
         first: bool, by parameter name; no entry means dense.
@@ -64,7 +62,7 @@ def mask_overlaps(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
 
 
 def total_overlap(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float | None:
-    """Return the Jaccard index over all layers of equal shape together, or None without any."""
+    """Return the Jaccard index over all layers of equal shape, or None without any."""
     both = either = 0
     for name in dict.fromkeys([*first, *second]):
         one, two = _pair(first.get(name), second.get(name))
@@ -74,7 +72,7 @@ def total_overlap(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
 
 
 def expected_jaccard(first: float, second: float) -> float:
-    """Return the Jaccard index of large independent random masks of two densities."""
+    """Return the Jaccard index of large independent random masks with two densities."""
     both = first * second
     return both / (first + second - both) if both else 0.0
 
@@ -90,17 +88,13 @@ def _overlap(name: str, first: Tensor | None, second: Tensor | None) -> Overlap:
 
 
 def _pair(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Fill in a mask of ones for a run in which the layer is dense."""
+    """Return both masks, with a mask of ones for a run whose layer is dense."""
     import torch
 
     known = first if first is not None else second
     assert known is not None, "one of them has the layer"
     ones = torch.ones(known.shape, dtype=torch.bool)
     return (ones if first is None else first.bool()), (ones if second is None else second.bool())
-
-
-def _differ(one: Mapping[str, Any], two: Mapping[str, Any], key: str) -> bool:
-    return (key in one) != (key in two) or one.get(key) != two.get(key)
 
 
 def _number(value: Any) -> float | None:

@@ -1,17 +1,20 @@
-"""What a key of a result is: name, meaning, unit, heading, direction, place."""
+"""Definition of a result key: name, meaning, unit, heading, direction, place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sparsebench.runs import files
+from sparsebench.runs.files import METRICS, RESULT
+
 Direction = Literal["higher", "lower", "none"]
-RESULT, METRICS, CYCLES, PLAN, REPORT = "result.json", "metrics.csv", "cycles", "plan", "report"
+CYCLES, PLAN, REPORT = "cycles", "plan", "report"
 
 PLACES = {
     RESULT: "Written into the folder of a run when it ends.",
     METRICS: "One row per optimizer step that logged something; a recipe of several fits has one file per stage.",
-    CYCLES: "One entry per measured network of a recipe, under `cycles` in `result.json` and in `cycles.json`.",
+    CYCLES: f"One entry per measured network of a recipe, under `cycles` in `{RESULT}` and in `{files.CYCLES}`.",
     PLAN: "Printed by `sparsebench plan --json` before a run.",
     REPORT: "Columns of `sparsebench report --format csv|json|parquet`, beside the means `KEY` and their sample "
     "standard deviations `KEY_std` of the numbers above that a table shows.",
@@ -21,7 +24,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Key:
-    """One key: what it is called, what it means, and how it is shown.
+    """One result key: its name, its meaning, and its display.
 
     Attributes:
         name: in files; ``PREFIX/*`` stands for one key per parameter.
@@ -55,12 +58,12 @@ class Key:
         return self.title or self.heading.replace("\n", " ")
 
     def text(self, value: float) -> str:
-        """Return a number as people read it: with the key's digits, a percentage with its sign."""
+        """Return a number as readable text, with the key's digits and a percent sign where it is a percentage."""
         return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
     @property
     def axis(self) -> str:
-        """Title with the unit that a chart draws."""
+        """Title and unit for the axis of a chart."""
         return f"{self.name_for_people} (%)" if self.percent else self.name_for_people
 
 
@@ -68,6 +71,6 @@ def key(
     name: str, unit: str, heading: str, direction: Direction, place: tuple[str, ...],
     meaning: str, /, title: str = "", **more: Any,
 ) -> Key:  # fmt: skip
-    """Return a key whose views are written as one text."""
+    """Return a key whose views are given as one text."""
     shown = tuple(more.pop("shown", "").split())
     return Key(name, meaning, unit, heading, direction, place, title=title, shown=shown, **more)

@@ -1,4 +1,4 @@
-"""How papers write the names of methods, recipes, networks and data sets."""
+"""Names of methods, recipes, networks and data sets as papers write them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ METHODS = {
     "ac_dc": "AC/DC",
     "adabreg": "AdaBreg",
     "cht": "CHT",
+    "chts": "CHTs",
     "deep_r": "DeepR",
     "dense": "Dense",
     "dsr": "DSR",
     "dst_ee": "DST-EE",
+    "dst_thresholds": "DST (thresholds)",
     "given": "Given masks",
     "gmp": "GMP",
     "granet": "GraNet",
     "grasp": "GraSP",
+    "gse": "GSE",
     "linbreg": "LinBreg",
     "magnitude": "One-shot magnitude",
     "magnitude_init": "Magnitude at init.",
@@ -76,7 +79,7 @@ _GROUPS = {"method": METHODS | RECIPES, "recipe": RECIPES, "model": MODELS, "dat
 
 
 def display(group: str, name: str) -> str:
-    """Return the name that a paper prints; a name of your own stays as it is.
+    """Return the name that a paper prints; unknown names stay unchanged.
 
     Args:
         group: ``method``, ``recipe``, ``model`` or ``dataset``; recipes that prune are methods, too.
@@ -86,6 +89,6 @@ def display(group: str, name: str) -> str:
 
 
 def display_kind(method: str, recipe: str) -> str:
-    """Return the name of a method within its recipe, the recipe left out where it says nothing."""
+    """Return the name of a method within its recipe; the recipe is omitted if it adds nothing."""
     name = display("method", method)
     return name if recipe in ("single", method) else f"{name}, {display('recipe', recipe)}"

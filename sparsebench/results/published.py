@@ -1,4 +1,4 @@
-"""Published numbers, and the one that a row of ours may be compared with."""
+"""Published numbers, and how to find the one that a row may be compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EQUAL = 5e-4
 NEAR = 5e-3
 """Sparsities that emerge in training are compared when they differ by less."""
 
-# Names that papers and this package give to the same thing.
+# Different names that papers and this package use for the same thing.
 _MODELS = {"resnet18": ("resnet18_cifar",), "resnet50": ("resnet50_cifar",)}
 _METHODS = {
     "magnitude": ("prune_finetune",),
@@ -29,13 +29,13 @@ _SMALL_IMAGES = ("cifar10", "cifar100", "tiny_imagenet", "fashion_mnist", "mnist
 
 
 def load_yaml(text: str) -> Any:
-    """Load YAML safely, by the parser in C where it is there: ten times faster."""
+    """Load YAML safely with the C parser if available, which is ten times faster."""
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @dataclass(frozen=True)
 class Published:
-    """One number that was read at its source; fields as explained at the head of ``published.yaml``."""
+    """One number read from its source; fields as explained at the head of ``published.yaml``."""
 
     id: str
     paper: str
@@ -65,7 +65,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Match:
-    """A published number beside one of ours, and how the two trainings differ.
+    """A published number beside one of ours, and the differences between the two trainings.
 
     Attributes:
         published: the number.
@@ -77,13 +77,13 @@ class Match:
 
     @property
     def protocol(self) -> str:
-        """Say whether the protocols match."""
+        """Return as text whether the protocols match."""
         return "; ".join(self.differences) or "same epochs, distribution"
 
 
 @lru_cache(maxsize=1)
 def load_published(path: Path = PUBLISHED) -> tuple[Published, ...]:
-    """Load the registry."""
+    """Load the registry of published numbers."""
     names = [field.name for field in fields(Published)]
     return tuple(Published(**{name: entry[name] for name in names}) for entry in _document(path)["entries"])
 
@@ -136,7 +136,7 @@ def find(
 
 
 def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | None:
-    """Return the published number whose protocol is nearest, or None.
+    """Return the published number with the nearest protocol, or None.
 
     Nearest is: under the method's own name, the same distribution or else one that is not stated, the number of epochs
     nearest by ratio, read at the source, with a standard deviation, over more seeds.

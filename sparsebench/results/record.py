@@ -1,4 +1,4 @@
-"""``result.json``: everything about a finished run that a table may want."""
+"""Contents of ``result.json``: everything about a finished run that tables may show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("sparsebench", "torch", "torchvision", "lightning", "hydra-core", "t
 def densities_of(
     params: Mapping[str, Parameter], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Return the share of active weights of each layer: of its mask, or of its non-zero weights without one.
+    """Return the share of active weights of each layer: in its mask, or its non-zero weights without a mask.
 
     Raises:
         ValueError: a weight outside its mask is not zero.
@@ -64,13 +64,13 @@ def describe_network(
 
 
 def environment() -> dict[str, Any]:
-    """Return versions of the packages that decide a result, and the hardware."""
+    """Return the hardware, and the versions of the packages that affect results."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"versions": versions, "hardware": hardware()}
 
 
 def without_nan(value: Any) -> Any:
-    """Replace what JSON cannot hold, such as a speed that was never measured, by None."""
+    """Replace values that JSON cannot hold, such as a speed that was never measured, by None."""
     if isinstance(value, Mapping):
         return {key: without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Remarks on runs: what differs between machines and versions, what is unfinished, what cannot be read."""
+"""Remarks on runs: differing machines and versions, unfinished runs, unreadable files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsebench.results.collect import Collected, Finished
 
 
 def version_notes(runs: Sequence[Finished]) -> list[str]:
-    """Say which packages or machines differ between runs."""
+    """Return notes on packages or machines that differ between runs."""
     notes: list[str] = []
     names = dict.fromkeys(name for run in runs for name in run.result.get("versions") or {})
     for name in names:
@@ -25,13 +25,15 @@ def version_notes(runs: Sequence[Finished]) -> list[str]:
 
 
 def left_out(root: Path, found: Collected) -> list[str]:
-    """Say which runs are unfinished and which files were skipped, one line each."""
+    """Return one line for each group of unfinished runs and for each skipped file."""
     unfinished = [f"unfinished: {short(folder, root)} ({reason})" for folder, reason in found.unfinished]
+    if found.waiting:
+        unfinished.append(f"waiting: {found.waiting} run{'s have' if found.waiting > 1 else ' has'} not begun yet")
     return [*unfinished, *(f"skipped: {short(path, root)}: {reason}" for path, reason in found.skipped)]
 
 
 def short(path: Path, root: Path) -> str:
-    """Return a path below the folder of the report."""
+    """Return a path relative to the folder of the report."""
     return path.relative_to(root).as_posix() if path != root else path.as_posix()
 
 

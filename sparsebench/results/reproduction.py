@@ -1,4 +1,4 @@
-"""Reproduction of published cells: what a cell was trained with, and whether our runs agree with it."""
+"""Reproduction of published cells: their training setup, and whether our runs agree with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEASURES = ("test_accuracy", "val_accuracy")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a published cell was trained with; fields as explained at the head of ``published.yaml``.
+    """The training setup of a published cell; fields as explained at the head of ``published.yaml``.
 
     Attributes:
         preset: option of ``conf/experiment`` that runs it.
@@ -61,7 +61,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cell:
-    """A published number that can be run."""
+    """A published number that can be reproduced by a run."""
 
     published: Published
     recipe: Recipe
@@ -76,12 +76,12 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The overrides of ``sparsebench train`` that run the cell, seeds left open."""
+        """The overrides of ``sparsebench train`` that run the cell, without seeds."""
         return [f"experiment={self.recipe.preset}", *self.overrides]
 
     @property
     def standard_error(self) -> float | None:
-        """Standard error of the published mean in points, or None where it cannot be known."""
+        """Standard error of the published mean in points, or None if unknown."""
         if self.error is None:
             return None
         if self.error_kind == "std":
@@ -160,7 +160,7 @@ def _recipe(where: str, values: Any) -> Recipe:
 
 
 def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
-    """Compare accuracies of ours, in percent and one per seed, with a published cell.
+    """Compare our accuracies, in percent and one per seed, with a published cell.
 
     The interval is Welch's; where the published error is a standard error of unknown n, its variance counts as known,
     and where there is none at all, as zero.
@@ -183,7 +183,7 @@ def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
 
 def _half_width(sd: float, count: int, error: float, runs: int | None) -> float:
     """Return half the 95 % interval of a difference of means, with the degrees of freedom of Welch-Satterthwaite."""
-    from scipy.stats import t  # imported late: it takes half a second
+    from scipy.stats import t  # imported here because it takes half a second
 
     ours, theirs = sd**2 / count, error**2
     if ours + theirs == 0:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparsebench.results.key import CYCLES, METRICS, PLAN, REPORT, RESULT, Key, key
+from sparsebench.results.key import CYCLES, PLAN, REPORT, Key, key
+from sparsebench.runs.files import METRICS, RESULT
 
 _R, _M, _RM, _RP = (RESULT,), (METRICS,), (RESULT, METRICS), (RESULT, PLAN)
 _RC, _RMC, _RPC = (RESULT, CYCLES), (RESULT, METRICS, CYCLES), (RESULT, PLAN, CYCLES)
@@ -17,15 +18,15 @@ _ACTIVE = "counted on active weights"
 
 # fmt: off
 KEYS: tuple[Key, ...] = (
-    # what was run
-    key("name", "text", "name", "none", _R, "the name given to the command: a folder of its own below the outputs"),
+    # the run
+    key("name", "text", "name", "none", _R, "the name given to the command: a separate folder below the outputs"),
     key("method", "text", "method", "none", _NAMES, "the method, or the recipe that prunes in its place"),
     key("model", "text", "model", "none", _NAMES, "the network; `timm:NAME` for one of timm"),
     key("dataset", "text", "dataset", "none", _NAMES, "the data set", "data set"),
     key("recipe", "text", "recipe", "none", _NAMES, "the program over fits; `single` for one training"),
     key("seed", "number", "seed", "none", _RP, "of initial weights, order of data and random choices"),
     key("sparsity_target", "share", "sparsity", "none", (*_NAMES, METRICS),
-        "the sparsity that was asked for; null where it emerges", "target sparsity",
+        "the requested sparsity; null where it emerges", "target sparsity",
         panel="Sparsity/Sparsity, target and actual"),
     key("distribution", "text", "distribution", "none", (PLAN,),
         "how the budget is divided over layers; null without a budget"),
@@ -59,6 +60,8 @@ KEYS: tuple[Key, ...] = (
     # sparsity
     key("sparsity", "share", "measured", "none", (*_RPC, METRICS), "zeros among the weights that may be sparse",
         "sparsity", shown="table compare curve progress", panel="Sparsity/Sparsity, target and actual"),
+    key("target_reached", "yes or no", "on target", "none", _R,
+        "whether training ended with the sparsity asked for; where not, the run is kept apart from others"),
     key("sparsity_all", "share", "over all", "none", _RP, "zeros of masks among all parameters",
         "sparsity over all parameters"),
     key("density", "share", "density", "none", (CYCLES,), "1 - sparsity"),
@@ -66,7 +69,7 @@ KEYS: tuple[Key, ...] = (
         "active weights"),
     key("prunable_weights", "weights", "prunable", "none", _RP, "weights that may be sparse", "prunable weights"),
     key("excluded_parameters", "weights", "excluded", "none", (PLAN,),
-        "parameters that stay dense: biases, norms, what `prunable` leaves out"),
+        "parameters that stay dense: biases, norms, and layers that `prunable` leaves out"),
     key("parameters", "weights", "parameters", "none", _RP, "all parameters of one network"),
     key("networks", "networks", "networks", "lower", _RP,
         "networks whose predictions are averaged; 1 but for ensembles"),
@@ -85,7 +88,7 @@ KEYS: tuple[Key, ...] = (
     key("dead_units", "units", "dead units", "lower", _RM, "rows and filters without any active weight",
         shown="compare", panel="Sparsity/Dead units and collapsed layers", digits=0),
     key("collapsed_layers", "list", "collapsed layers", "lower", _RM,
-        "layers without any active weight: names in result.json, their number in metrics.csv",
+        f"layers without any active weight: names in {RESULT}, their number in {METRICS}",
         panel="Sparsity/Dead units and collapsed layers"),
     key("gradient_flow", "mapping", "gradient flow", "none", _R,
         "norm of the gradient on active weights in the last step, by parameter"),
@@ -120,7 +123,7 @@ KEYS: tuple[Key, ...] = (
     key("executed_flops", "FLOPs", "executed FLOPs in training", "lower", _RC,
         "FLOPs that the back end multiplied in training, zeros included"),
     key("executed_flops_ratio", "of dense", "executed\nFLOPs", "lower", _R,
-        "what the back end multiplied in training, relative to dense training", "executed FLOPs, of dense",
+        "products computed by the back end in training, relative to dense training", "executed FLOPs, of dense",
         shown="table", digits=2),
     key("start_flops", "FLOPs", "FLOPs before training", "lower", _RC,
         "FLOPs spent before the first step, on scores for example; in no ratio"),
@@ -159,7 +162,7 @@ KEYS: tuple[Key, ...] = (
     key("exact", "switch", "exact", "none", (PLAN,), "false where a figure depends on values that training decides"),
     key("notes", "list", "notes", "none", (PLAN,), "why a figure is not exact"),
     # tables
-    key("settings", "text", "settings", "none", (REPORT,), "configuration keys that tell a row from its neighbours"),
+    key("settings", "text", "settings", "none", (REPORT,), "configuration keys in which neighbouring rows differ"),
     key("n", "runs", "n", "none", (REPORT,), "number of seeds"),
     key("seeds", "list", "seeds", "none", (REPORT,), "the seeds"),
     key("published", "%", "published", "none", (REPORT,), "published test accuracy at the same sparsity"),
@@ -168,7 +171,7 @@ KEYS: tuple[Key, ...] = (
     key("published_id", "text", "published id", "none", (REPORT,), "its entry in published.yaml"),
     key("published_paper", "text", "paper", "none", (REPORT,), "the paper"),
     key("delta", "points", "Δ", "higher", (REPORT,), "ours minus published"),
-    key("protocol", "text", "protocol", "none", (REPORT,), "in what the published training differs from ours"),
+    key("protocol", "text", "protocol", "none", (REPORT,), "differences between the published training and ours"),
 )
 # fmt: on
 """Every key, in the order of tables and documents."""
@@ -190,18 +193,18 @@ def is_known(name: str) -> bool:
 
 
 def describe(name: str) -> Key:
-    """Return the key of a name; one of a method of your own is shown under its plain name."""
+    """Return the key of a name; names that a method adds are shown unchanged."""
     known = BY_NAME.get(_place_of(name))
     return known or Key(name, "of a method of your own", "number", name, "none", (RESULT, METRICS))
 
 
 def shown_in(view: str) -> list[Key]:
-    """Return the keys that a view (``table``, ``compare``, ``curve``, ``progress``) shows without being asked."""
+    """Return the keys that a view (``table``, ``compare``, ``curve``, ``progress``) shows by default."""
     return [one for one in KEYS if view in one.shown]
 
 
 def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result of any version under the names of today, its cycles too; order is kept."""
+    """Return a result of any version under current names, including its cycles; order is kept."""
     found: dict[str, Any] = {}
     for old, value in record.items():
         name = FORMER.get(old, old)

@@ -1,17 +1,18 @@
-"""Rows of a table: runs that differ in the seed alone, their means, and the published number beside them."""
+"""Rows of a table: runs that differ only in the seed, their means, and the published number beside them."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.collect import Finished
 from sparsebench.results.published import Match, match
 from sparsebench.runs.identity import WITHOUT_EFFECT
+from sparsebench.runs.mappings import dotted
 
 GROUP = ("dataset", "model", "recipe", "method", "sparsity_target", "epochs")
 
@@ -26,7 +27,7 @@ class Mean:
 
 @dataclass
 class Row:
-    """One row: runs that differ in the seed alone.
+    """One row of a table: runs that differ only in the seed.
 
     Attributes:
         key: values of ``GROUP``.
@@ -44,7 +45,7 @@ class Row:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the runs."""
+        """Seeds of the row's runs."""
         return [run.result["seed"] for run in self.runs]
 
     @property
@@ -61,7 +62,7 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row], list[str]]:
-    """Group runs into rows, and say what was kept apart or counted once.
+    """Group runs into rows, with remarks on rows kept apart and runs counted once.
 
     Args:
         runs: finished runs.
@@ -87,31 +88,20 @@ def tabulate(runs: Iterable[Finished], by: Sequence[str] = ()) -> tuple[list[Row
 
 
 def is_number(value: Any) -> bool:
-    """Return True for what can be averaged."""
+    """Return True for values that can be averaged."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def value_of(row: Row, key: str) -> Any:
-    """Return the value of a column named in ``by``: of the group, or of the configuration."""
+    """Return the value of a column named in ``by``: from the group, or from the configuration."""
     return row.key[key] if key in row.key else dotted(row.runs[0].config).get(key)
 
 
-def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= dotted(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> list[Row]:
-    """Keep apart what differs in more than the seed; count a repeated run once."""
-    variants: dict[str, list[Finished]] = {}
+    """Separate runs that differ in more than the seed; count a repeated run once."""
+    variants: dict[tuple[str, bool], list[Finished]] = {}
     for run in sorted(members, key=lambda run: (run.result["seed"], str(run.folder))):
-        variants.setdefault(run.variant, []).append(run)
+        variants.setdefault((run.variant, is_on_target(run)), []).append(run)
     rows: list[Row] = []
     for runs in variants.values():
         single = _once(runs, notes)
@@ -121,11 +111,21 @@ def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> li
             if hashes[run.result["seed"]] > 1:
                 rows.append(Row(key, [run], {"config_hash": run.result.get("config_hash")}))
     rows = [row for row in rows if row.runs]
+    for row in rows:
+        if not is_on_target(row.runs[0]):
+            row.settings["target_reached"] = False
+            places = ", ".join(str(run.folder) for run in row.runs)
+            notes.append(f"{places}: the sparsity asked for was not reached; kept apart from runs that reached theirs")
     if len(rows) > 1:
         name = ", ".join(str(key[part]) for part in ("method", "model", "dataset") if key[part] is not None)
         notes.append(f"{name}: {len(rows)} rows differ in configuration and are kept apart")
         _distinguish(rows)
     return rows
+
+
+def is_on_target(run: Finished) -> bool:
+    """Return True if a run ended with the requested sparsity; runs of earlier versions count as such."""
+    return run.result.get("target_reached") is not False
 
 
 def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:
@@ -140,7 +140,7 @@ def _once(runs: list[Finished], notes: list[str]) -> list[Finished]:
 
 
 def _distinguish(rows: list[Row]) -> None:
-    """Name the configuration keys in which rows of one group differ."""
+    """Return the configuration keys in which rows of one group differ."""
     configs = [
         dotted({k: v for k, v in row.runs[0].config.items() if k not in (*WITHOUT_EFFECT, "seed")}) for row in rows
     ]

@@ -1,6 +1,7 @@
-"""One launch per run folder: a lock that the system takes back when its holder dies, and what the folder says.
+"""Which process works on a run: a lock released with its holder, and a heartbeat for other machines.
 
-Nothing heavy is imported here, so that ``sparsebench status`` answers at once.
+``RunFolder`` knows where both files lie. Only the standard library is imported, so ``sparsebench status`` answers at
+once.
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ import socket
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sparsebench.runs import lock as filelock
+from sparsebench.runs.atomic import PARTIAL, write_atomically
 from sparsebench.runs.lock import Held
 
-LOCK, RUNNING, STOP = "run.lock", "running.json", "stop"
-_STALE = 180.0  # seconds without a sign of life, after which a run on another machine counts as dead
+_TEXTS = ("host", "stage")  # all other facts are numbers; what is damaged is left out
+_STALE = 180.0  # seconds without a heartbeat, after which a run on another machine counts as dead
 
 
 class Busy(RuntimeError):
-    """Another process is at work in the folder."""
+    """Raised when another process works on the run."""
+
+
+class Stopped(RuntimeError):
+    """Raised when a run stops on request; the run can be continued."""
 
 
 @contextlib.contextmanager
-def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0.2) -> Generator[Held]:
-    """Hold the lock of a run folder; it vanishes with the last process that holds it.
+def hold(lock: Path, heartbeat: Path, *, wait: bool = True, join: bool = False, poll: float = 0.2) -> Generator[Held]:
+    """Hold the lock of a run until the last holding process ends.
 
     Args:
-        folder: the run folder; made if needed.
+        lock: the lock file; its folder is made if needed.
+        heartbeat: the file of the run's heartbeat, which may come from another machine.
         wait: wait for as long as somebody else holds it.
         join: the run divides its work among processes: work along with others that join.
         poll: seconds between two attempts.
@@ -38,13 +45,12 @@ def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0
     Raises:
         Busy: somebody else holds it, and ``wait`` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     told = False
-    while (held := _take(folder, join=join)) is None:
+    while (held := _take(lock, heartbeat, join=join)) is None:
         if not wait:
-            raise Busy(f"{folder} is at work in {holder(folder)}")
+            raise Busy(f"{lock.parent} is at work in {holder(lock)}")
         if not told:
-            print(f"sparsebench: {folder} is at work in {holder(folder)}: waiting for it", flush=True)
+            print(f"sparsebench: {lock.parent} is at work in {holder(lock)}: waiting for it", flush=True)
             told = True
         time.sleep(poll)
     try:
@@ -53,48 +59,73 @@ def hold(folder: Path, *, wait: bool = True, join: bool = False, poll: float = 0
         held.release()
 
 
-def is_busy(folder: Path) -> bool:
-    """Tell whether a living process is at work in a run folder."""
-    return filelock.is_taken(folder / LOCK) or _lives_elsewhere(folder)
+def is_busy(lock: Path, heartbeat: Path, *, looking: bool = False) -> bool:
+    """Return True while a living process works on the run, on this machine or another.
+
+    Args:
+        lock: the lock file of the run.
+        heartbeat: the file of its heartbeat.
+        looking: write nothing; what another machine does is then told by this machine's clock.
+    """
+    return filelock.is_taken(lock) or _alive_on_another_host(heartbeat, looking=looking)
 
 
-def holder(folder: Path) -> str:
-    """Return who is at work in a folder, for people."""
-    return filelock.holder(folder / LOCK)
+def holder(lock: Path) -> str:
+    """Return a description of the process that holds a lock."""
+    return filelock.holder(lock)
 
 
-def running(folder: Path) -> dict[str, Any]:
-    """Return the last sign of life of a run: process, host, beginning, progress; empty where there is none."""
+def read_heartbeat(path: Path) -> dict[str, Any]:
+    """Return the last heartbeat of a run: process, host, times, progress; empty if there is none."""
     try:
-        return json.loads((folder / RUNNING).read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    facts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return {key: value for key, value in facts.items() if key in _TEXTS or isinstance(value, int | float)}
 
 
-def give_sign(folder: Path, **facts: Any) -> None:
-    """Write who is at work in a folder, since when, and how far it is; times are seconds of this host's clock."""
+def write_heartbeat(path: Path, **facts: Any) -> None:
+    """Write which process works on a run, since when, and its progress; times are this host's clock."""
     now = time.time()
-    began = running(folder).get("began", now) if facts else now
+    began = read_heartbeat(path).get("began", now) if facts else now
     sign = {"pid": os.getpid(), "host": socket.gethostname(), "began": began, "updated": now, **facts}
-    partial = folder / f"{RUNNING}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(sign))
-    os.replace(partial, folder / RUNNING)
+    write_atomically(path, json.dumps(sign), durable=False)  # the next one follows in seconds
 
 
-def asked_to_stop(folder: Path) -> str:
-    """Return why the run in a folder shall stop, or nothing."""
+def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
+    """Return True if another machine wrote a heartbeat recently, since not every disk shares locks.
+
+    Clocks of machines differ, so the disk's alone is asked: when the heartbeat was written, and what time it is now.
+    """
+    sign = read_heartbeat(heartbeat)
+    if sign.get("host") in (None, socket.gethostname()) or "updated" not in sign:
+        return False
     try:
-        return (folder / STOP).read_text().strip() or "somebody asked for it"
+        written = heartbeat.stat().st_mtime
     except OSError:
-        return ""
+        return False
+    return abs(_now(heartbeat.parent, looking=looking) - written) < _STALE
 
 
-def _lives_elsewhere(folder: Path) -> bool:
-    """Tell whether a process of another machine has given a sign of life: not every file system shares locks."""
-    sign = running(folder)
-    elsewhere = sign.get("host") not in (None, socket.gethostname())
-    return elsewhere and time.time() - float(sign.get("updated", 0)) < _STALE
+def _now(folder: Path, *, looking: bool) -> float:
+    """Return the time on the clock of the disk that holds a folder; this machine's where nothing can be written."""
+    probe = folder / f"clock.{socket.gethostname()}.{os.getpid()}{PARTIAL}"
+    if not looking:
+        with contextlib.suppress(OSError):
+            try:
+                probe.write_bytes(b"")
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink(missing_ok=True)
+    return time.time()
 
 
-def _take(folder: Path, *, join: bool) -> Held | None:
-    return None if _lives_elsewhere(folder) and not join else filelock.take(folder / LOCK, join=join)
+def _take(lock: Path, heartbeat: Path, *, join: bool) -> Held | None:
+    if _alive_on_another_host(heartbeat) and not join:
+        return None
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return filelock.take(lock, join=join)
+    except FileNotFoundError:  # somebody has just removed the folder
+        return None

@@ -1,4 +1,4 @@
-"""Fingerprints of what a configuration only points at: files of a data set, source files of foreign code.
+"""Fingerprints of files that a configuration refers to: data sets and foreign source code.
 
 They enter the frozen configuration, and so the identity of the run: other images, or an edited method, are another
 run. The standard library is enough, and nothing foreign is imported.
@@ -17,6 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.files import RESULT
+from sparsebench.runs.walk import walk
+
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "Digits", "Synthetic")
 """Data sets of ours that check their files against published checksums, or bring their images along."""
 _INSIDE = {"TinyImageNet": "tiny-imagenet-200", "MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw"}
@@ -29,7 +32,7 @@ _INSTALLED = tuple(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("s
 
 
 def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fingerprints of a configuration: ``data`` where files decide, and one for each foreign module.
+    """Return the fingerprints of a configuration: ``data`` if files matter, and one per foreign module.
 
     Args:
         config: a resolved configuration.
@@ -69,7 +72,7 @@ def file_digest(key: str, place: str) -> str:
     path = Path(place)
     if path.is_dir():  # archives of equal tensors differ in their bytes: the run knows its own digests
         try:
-            result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+            result = json.loads((path / RESULT).read_text(encoding="utf-8"))
             return str(result["weights_digest" if key == "start_from" else "mask_digest"])
         except (OSError, ValueError, KeyError):
             raise ValueError(f"{key}={place} holds no finished run: give the folder of one, or a file") from None
@@ -81,13 +84,12 @@ def file_digest(key: str, place: str) -> str:
 
 @lru_cache(maxsize=64)
 def tree(folder: Path) -> str:
-    """Return 8 hexadecimal digits over the names and sizes of all files below a folder, wherever it lies.
+    """Return 8 hexadecimal digits over the names and sizes of all files below a folder, in any location.
 
     Of a folder of few files, as of sets in one archive each, the contents count as well.
     """
     hashed, files = hashlib.blake2b(digest_size=4), 0
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, folders, names in walk(folder):
         names = sorted(name for name in names if not name.startswith("."))
         hashed.update(f"{os.path.relpath(place, folder)}\0{len(names)}\0".encode())
         for path in (Path(place, name) for name in names):
@@ -112,7 +114,7 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def find_source(dotted: str) -> Path | None:
-    """Return the source file of a dotted name, found as Python would find it but without importing it.
+    """Return the source file of a dotted name, located as Python would but without importing it.
 
     None for installed packages, whose version the result records, and for what has no source file.
     """

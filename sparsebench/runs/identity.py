@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.folder import RunFolder
+
 OURS = "sparsebench."
 
 WITHOUT_EFFECT = (
@@ -63,6 +65,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.score": ({"_target_": "magnitude", "_partial_": True},),
+    "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }
 """Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
 
@@ -102,7 +106,7 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_paths(value: Any) -> Any:
-    """Name our own targets by their last name: the group around them tells the rest."""
+    """Replace our own targets by their last name: the group around them identifies the rest."""
     if isinstance(value, dict):
         entries = cast("dict[str, Any]", value)
         return {key: _last_name(part) if key == "_target_" else _without_paths(part) for key, part in entries.items()}
@@ -129,7 +133,7 @@ def _digest(value: Any) -> str:
 
 
 def method_name(choices: Mapping[str, str]) -> str:
-    """Return the method's name in tables: that of the recipe, where masks come from a recipe."""
+    """Return the method's name in tables, or the recipe's name if masks come from a recipe."""
     by_recipe = choices["method"] == "given" and choices["recipe"] != "single"
     return choices["recipe"] if by_recipe else choices["method"]
 
@@ -161,7 +165,7 @@ _MODIFIERS = ("trainer", "optimizer", "schedule", "distribution", "pattern", "pr
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a word for each setting that was typed and can change the result, so that cells differ by name."""
+    """Yield a word for each typed setting that can change the result, so that cells have different names."""
     for override in sorted(config.get("typed", ())):
         key, _, value = override.lstrip("+").partition("=")
         key, group, name = key.partition("@")[0], key.partition(".")[0], key.rpartition(".")[2]
@@ -185,12 +189,12 @@ def _without(group: str) -> tuple[str, ...]:
 
 
 def _plain(word: str) -> str:
-    """Return a word without characters that a shell or Hydra would have to quote."""
+    """Return a word without characters that a shell or Hydra would require to be quoted."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-")
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
-    """Return the folder of a run: the one with its hash, whatever its words, or else the one to make."""
+    """Return the folder of a run: the existing one with its hash, or else the one to create."""
     if config["run_dir"] is not None:
         return Path(config["run_dir"])
     place, name = Path(config["output_root"]) / config["name"], identity(config)
@@ -199,7 +203,7 @@ def run_folder(config: Mapping[str, Any]) -> Path:
 
 
 def finished_before(config: Mapping[str, Any]) -> Path | None:
-    """Return the finished run that an earlier version made of this configuration, under its old name, if any.
+    """Return the finished run of this configuration under the name given by an earlier version, if any.
 
     Versions up to 0.1 put commas into folder names and knew neither fingerprints of data nor digests of source files.
     A method whose rule was corrected since has no such run.
@@ -213,13 +217,13 @@ def finished_before(config: Mapping[str, Any]) -> Path | None:
 
 @lru_cache(maxsize=16)
 def _of_earlier_versions(place: Path) -> dict[str, Path]:
-    import yaml
-
     found: dict[str, Path] = {}
-    for done in sorted(place.glob("*,*--*/DONE")):
+    for folder in sorted(place.glob("*,*--*")):
+        run = RunFolder(folder)
+        if not run.is_finished():
+            continue
         try:
-            config = yaml.safe_load((done.parent / "config.yaml").read_text())
-            found[identity(config)] = done.parent
+            found[identity(run.config())] = folder
         except Exception:  # damaged, or not ours: it cannot be the run that is asked for
             continue
     return found

@@ -1,4 +1,4 @@
-"""Refusals of wrong input, worded the same everywhere: what was given, what is allowed, what to do."""
+"""Uniform error messages for wrong input: the given value, the allowed values, and the remedy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+def did_you_mean(word: str, known: Iterable[str], *, at_most: int = 1, cutoff: float = 0.5) -> str:
+    """Return `` (did you mean 'x'?)`` for the nearest known words, or an empty text.
+
+    Args:
+        word: what was given; case does not matter where nothing matches with it.
+        known: what is allowed.
+        at_most: how many words to offer.
+        cutoff: least similarity, from 0 (anything) to 1 (equal).
+    """
+    allowed = list(known)
+    found = difflib.get_close_matches(word, allowed, n=at_most, cutoff=cutoff)
+    if not found:
+        lower = {name.lower(): name for name in reversed(allowed)}
+        found = [lower[name] for name in difflib.get_close_matches(word.lower(), lower, n=at_most, cutoff=cutoff)]
+    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The only sparse state in the program: parameters, masks, and what a method must remember."""
+"""All sparse state of a training: parameters, masks, and the memory of a method."""
 
 from sparsebench.sparse.digest import digest
 from sparsebench.sparse.model import SparseModel

@@ -1,4 +1,4 @@
-"""A 64-bit fingerprint of tensors: equal on two ranks, before and after a resumption, or something is wrong."""
+"""A 64-bit fingerprint of tensors, to check that ranks agree and that resuming restored the same state."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The weights of layers: what each kind calls them, how a layer computes with them, and which way they lie."""
+"""Known layer types: the names of their weights, how they compute with them, and the layout of their dimensions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCALED = ("WeightNorm", "SpectralNorm")
 
 
 def owned_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Iterate over the weights of all known layers, shared ones under each name, and whether a type asks for them."""
+    """Iterate over the weights of all known layers, under each shared name, with whether a type selects them."""
     asked = tuple(kind for name in types for kind in TYPES[name])
     known = tuple(kind for kinds in TYPES.values() for kind in kinds)
     for prefix, layer in _layers(module):
@@ -32,7 +32,7 @@ def owned_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[str
 
 
 def unserved_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Iterate over the weights of layers that multiply by a matrix but are of no chosen type, with what to do."""
+    """Iterate over matrix weights of layers that no chosen type covers, with advice for each."""
     for prefix, layer in _layers(module) if "linear" in types else ():
         advice = ""
         if isinstance(layer, TYPES["recurrent"]) and "recurrent" not in types:
@@ -44,7 +44,7 @@ def unserved_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[
 
 
 def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parameter:
-    """Return a parameter whose zeros are zeros of the weight that its layer computes with.
+    """Return the parameter if a zero in it is a zero of the weight that its layer computes with.
 
     Raises:
         ValueError: its layer computes the weight from it in another way.
@@ -57,7 +57,7 @@ def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parame
         foreign = [type(step).__name__ for step in steps if not type(step).__name__.lstrip("_").startswith(SCALED)]
         if foreign:
             raise ValueError(
-                f"{name} is seen through {foreign[0]}: zeros in it are no zeros of the weight; remove the "
+                f"{name} is seen through {foreign[0]}: its zeros are not zeros of the weight; remove the"
                 f"parametrization, or leave the layer dense with exclude=[{name}]"
             )
     elif own.endswith("_orig") and hasattr(layer, f"{own.removesuffix('_orig')}_mask"):
@@ -69,7 +69,7 @@ def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parame
 
 
 def norms_of(module: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of the norms by which weight_norm divides; only for the parameters that are directions."""
+    """Return the shape of the norms by which weight_norm divides, for parameters that are directions."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
         layer, _, own = name.rpartition(".")
@@ -80,7 +80,7 @@ def norms_of(module: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[
 
 
 def transposed(module: nn.Module | None, name: str) -> bool:
-    """Tell whether the first dimension of a weight counts inputs: transposed convolutions, Hugging Face's Conv1D."""
+    """Return True if dimension 0 of a weight counts inputs: transposed convolutions, Hugging Face's Conv1D."""
     if module is None:
         return False
     layer = module.get_submodule(name.partition("parametrizations.")[0].rpartition(".")[0])
@@ -88,7 +88,7 @@ def transposed(module: nn.Module | None, name: str) -> bool:
 
 
 def is_hugging_face_linear(layer: nn.Module) -> bool:
-    """Tell whether a layer is Hugging Face's ``Conv1D``: a linear layer of weight (in, out)."""
+    """Return True for Hugging Face's ``Conv1D``: a linear layer with weight (in, out)."""
     return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") and not isinstance(layer, nn.Conv1d)
 
 
@@ -97,9 +97,9 @@ def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _weights(layer: nn.Module) -> Iterator[str]:
-    """Iterate over the names of a layer's own weights, within it; those of parametrizations are its own too.
+    """Iterate over the names of a layer's own weights, including the originals of its parametrizations.
 
-    No weights are biases, though attention's ``bias_k`` has three dimensions, and the norms of weight_norm.
+    Biases (attention's ``bias_k`` has three dimensions) and the norms of weight_norm do not count as weights.
     """
     names = dict(layer.named_parameters(remove_duplicate=False))
     norms = {_norm_name(name) for name in names}
@@ -110,7 +110,7 @@ def _weights(layer: nn.Module) -> Iterator[str]:
 
 
 def _norm_name(direction: str) -> str:
-    """Return what weight_norm calls the norms beside a direction; empty where it is none."""
+    """Return the name of the norm parameter beside a weight_norm direction; empty for other parameters."""
     for end, other in (("original1", "original0"), ("_v", "_g")):
         if direction.endswith(end):
             return direction.removesuffix(end) + other

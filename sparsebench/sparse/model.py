@@ -22,7 +22,7 @@ class SparseModel:
     Attributes:
         params: the parameters that may be sparse, by name.
         masks: bool, shape and strides of the parameter; no entry means dense.
-        memory: what a method must remember between steps, by kind and parameter; saved in checkpoints.
+        memory: tensors that a method needs between steps, by kind and parameter; saved in checkpoints.
             ``memory["fired"]`` is the union of all masks so far.
         learned: scores or thresholds trained along with the weights.
         seed: the root of every random draw, a pure function of (seed, path).
@@ -51,6 +51,7 @@ class SparseModel:
         self.change = torch.zeros(())
         self._floats: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._remembered: dict[str, dict[str, int]] = {}
         self._norms = norms_of(module, self.params)
 
     @classmethod
@@ -73,6 +74,13 @@ class SparseModel:
             self._counts = {name: ones.get(name, p.numel()) for name, p in self.params.items()}
         return self._counts
 
+    def remembered(self, kind: str) -> dict[str, int]:
+        """Number of ones in each mask of ``memory[kind]``, counted once per change of the masks."""
+        if kind not in self._remembered:
+            ones = {name: mask.count_nonzero() for name, mask in self.memory[kind].items()}
+            self._remembered[kind] = whole_numbers(ones)
+        return self._remembered[kind]
+
     @property
     def densities(self) -> dict[str, float]:
         """Share of active weights in each parameter."""
@@ -84,17 +92,17 @@ class SparseModel:
         return sum(self.counts.values()) / sum(p.numel() for p in self.params.values())
 
     def mask(self, name: str) -> Tensor:
-        """Return the mask of a parameter; all ones where it is dense."""
+        """Return the mask of a parameter; all ones if it is dense."""
         if name in self.masks:
             return self.masks[name]
         return torch.ones_like(self.params[name], dtype=torch.bool)
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return the gradients of the parameters, zeros where a parameter has none."""
+        """Return the gradients of the parameters; zeros where a gradient is missing."""
         return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.params.items()}
 
     def generator(self, *path: int | str) -> torch.Generator:
-        """Return a generator that depends on the seed and the path alone: nothing to save, nothing to broadcast."""
+        """Return a generator that depends only on the seed and the path: no state to save or to broadcast."""
         return generator(self.seed, *path)
 
     def digest(self) -> str:
@@ -112,7 +120,7 @@ class SparseModel:
         keep: Mapping[str, Tensor] | None = None,
         clear: bool = True,
     ) -> None:
-        """Adopt new masks: validate, copy, clear weights and optimizer moments where needed.
+        """Adopt new masks: validate, copy, and clear weights and optimizer moments where needed.
 
         Args:
             masks: bool tensors by parameter name; parameters that are not named keep their masks.
@@ -145,7 +153,7 @@ class SparseModel:
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()
         self.version += 1
         self.change = torch.as_tensor(grown / active) if masks else torch.zeros(())
-        self._floats, self._counts = {}, {}
+        self._floats, self._counts, self._remembered = {}, {}, {}
 
     def _validate(self, name: str, mask: Tensor) -> None:
         if name not in self.params:
@@ -158,7 +166,7 @@ class SparseModel:
 
     @torch.no_grad()
     def mask_gradients_(self) -> None:
-        """Set the gradients outside the masks to zero; missing gradients stay missing, dense layers cost nothing."""
+        """Set gradients outside the masks to zero; missing gradients stay missing, dense layers cost nothing."""
         counts = self.counts
         sparse = {n: p for n, p in self.params.items() if counts[n] < p.numel()}
         pairs = [(p.grad, self._float(n)) for n, p in sparse.items() if p.grad is not None]
@@ -186,7 +194,7 @@ class SparseModel:
 
     @torch.no_grad()
     def move_(self) -> None:
-        """Follow the parameters to their device: what lives beside a module is not moved with it."""
+        """Move the sparse state to the parameters' device, since it does not move with the module."""
         device = next(iter(self.params.values())).device
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
         self.memory = {kind: {n: t.to(device) for n, t in values.items()} for kind, values in self.memory.items()}
@@ -197,7 +205,7 @@ class SparseModel:
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over every tensor of the sparse state, with a name that tells where it belongs."""
+        """Iterate over every tensor of the sparse state under a unique name."""
         for name, mask in self.masks.items():
             yield f"masks/{name}", mask
         for kind, values in self.memory.items():
@@ -215,7 +223,7 @@ class SparseModel:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; refuses parameters that do not exist here."""
+        """Restore the state that ``state_dict`` returned; raise an error for parameters that do not exist here."""
         device = next(iter(self.params.values())).device
         self.masks, self.memory = {}, {}
         for path, tensor in state["tensors"].items():
@@ -229,11 +237,11 @@ class SparseModel:
             else:
                 self.learned[name].data.copy_(tensor)
         self.version, self.change = state["version"], torch.tensor(state["change"])
-        self._floats, self._counts = {}, {}
+        self._floats, self._counts, self._remembered = {}, {}, {}
 
 
 def whole_numbers(scalars: Mapping[str, Tensor]) -> dict[str, int]:
-    """Read integer scalars from the device, all in one transfer."""
+    """Read integer scalars from the device in a single transfer."""
     if not scalars:
         return {}
     values = cast(list[int], torch.stack(list(scalars.values())).tolist())  # pyright: ignore[reportUnknownMemberType]

@@ -1,6 +1,5 @@
-"""Which parameters may be sparse: by type, name or pattern; never norms or biases unless they are named."""
+"""Choose the parameters that may be sparse: by type, name or pattern; norms and biases only if named."""
 
-import difflib
 import fnmatch
 import re
 import warnings
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn import Parameter
 
+from sparsebench.runs.messages import did_you_mean
 from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unserved_weights
 
 
@@ -17,8 +17,8 @@ from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unse
 class Prunable:
     """Select the parameters that may be sparse.
 
-    Frozen parameters (``requires_grad=False``) never are: nothing would train what grows. A tensor that several layers
-    share is chosen when all of them are of a chosen type, whatever the order of their definition. What is left out for
+    Frozen parameters (``requires_grad=False``) never are: grown weights would not train. A tensor that several layers
+    share is chosen when all of them are of a chosen type, in any order of definition. A parameter left out for
     such a reason is named in a warning.
 
     Args:
@@ -74,7 +74,7 @@ class Prunable:
         return {name: direct_weights(module, name, named[name]) for name in ordered if name in chosen}
 
     def _by_type(self, module: nn.Module, first: dict[str, str]) -> tuple[set[str], dict[str, str]]:
-        """Return the parameters of the chosen types, and those left out with the reason."""
+        """Return the parameters of the chosen types, and the others with the reason."""
         owners: dict[str, list[tuple[str, bool]]] = {}
         for name, wanted in owned_weights(module, self.types):
             owners.setdefault(first[name], []).append((name, wanted))
@@ -90,13 +90,13 @@ class Prunable:
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
-    """Return every name of every parameter -> the first name of its tensor."""
+    """Map every name of every parameter to the first name of its tensor."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(p), name) for name, p in module.named_parameters(remove_duplicate=False)}
 
 
 def _listed(left_out: dict[str, str], most: int = 4) -> str:
-    """Return names with their reasons; of many with one reason, the first few."""
+    """Format names with their reasons; of many with the same reason, only the first few."""
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
@@ -112,11 +112,11 @@ def _matches(pattern: str, names: list[str]) -> list[str]:
         try:
             found = [name for name in names if re.search(pattern[3:], name)]
         except re.error as error:
-            raise ValueError(f"prunable pattern {pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"prunable pattern {pattern!r} is not a regular expression: {error}") from None
     else:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in names if name.startswith(pattern + ".")]  # a module's name
     if not found:
-        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-        raise ValueError(f"prunable pattern {pattern!r} matches no parameter; did you mean {near[0]!r}?")
+        hint = did_you_mean(pattern, names, cutoff=0.0)
+        raise ValueError(f"prunable pattern {pattern!r} matches no parameter{hint}")
     return found

@@ -1,4 +1,4 @@
-"""What can be read off the sparse state: density per layer, exploration, dead units, collapsed layers."""
+"""Statistics of the sparse state: density per layer, exploration, dead units, collapsed layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sparsebench.sparse.model import SparseModel, whole_numbers
 
 
 def explored(net: SparseModel) -> float:
-    """Return the share of weights that were ever active, over all weights of layers that own a mask.
+    """Return the share of weights that were ever active, over all weights of layers with a mask.
 
     The union starts with the first masks. A layer whose mask is all ones counts, a layer without a mask does not;
     without any mask the rate is 1. Also known as R_s (Liu et al. 2021, in-time over-parameterization).
@@ -23,11 +23,11 @@ def sparsity(net: SparseModel) -> float:
 
 
 def collapsed_layers(net: SparseModel) -> list[str]:
-    """Return the names of layers without any active weight."""
+    """Return the names of layers without active weights."""
     return [name for name, count in net.counts.items() if count == 0]
 
 
 def dead_units(net: SparseModel) -> dict[str, int]:
-    """Count the output units (rows, filters) of each layer without any active weight."""
+    """Count the output units (rows, filters) of each layer that have no active weight."""
     rows = {name: mask.reshape(mask.shape[0], -1).any(dim=1) for name, mask in net.masks.items()}
     return whole_numbers({name: (~alive).sum() for name, alive in rows.items()})

@@ -10,7 +10,7 @@ from sparsebench.analysis.barrier import barrier, interpolate
 from sparsebench.analysis.batch_norm import recalibrate_
 from sparsebench.analysis.hessian import hessian_trace
 from sparsebench.analysis.quality import calibration_error, qualities
-from sparsebench.engine.callbacks.averaging import Averaging, settle
+from sparsebench.engine.callbacks.averaging import Averaging, anneal
 from sparsebench.optim import lr_schedules as schedules
 
 
@@ -95,7 +95,7 @@ def test_impossible_averaging_is_refused(bad):
 
 
 def test_the_schedule_warms_up_descends_to_the_rate_and_stays():
-    factor = settle(schedules.cosine(warmup=0.1), start=0.75, end=0.5)
+    factor = anneal(schedules.cosine(warmup=0.1), start=0.75, end=0.5)
     assert factor(0) == 0
     assert factor(0.075) == pytest.approx(1, abs=2e-3)
     middle = 0.75 * 0.55  # half way between the end of the warm-up and the end of the descent

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import TINY
 
 from sparsebench.app.main import main
 
@@ -40,13 +41,6 @@ def cli(tmp_path, monkeypatch, capsys):
 def outputs(tmp_path) -> Path:
     """Where runs of this test lie."""
     return tmp_path / "outputs"
-
-
-TINY = [
-    "model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16", "sparsity=0.5",
-    "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3",
-]  # fmt: skip
-"""A run of 16 steps, in half a second."""
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_flags_and_folders(tmp_path, monkeypatch):
 
 
 PARSED = (
-    "report", "compare", "dashboard", "status", "evaluate", "export", "bench channels", "bench execution",
+    "report", "compare", "dashboard", "status", "clean", "evaluate", "export", "bench channels", "bench execution",
     "build-kernels", "reproduce",
 )  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_unfinished_failed_damaged_and_foreign_files_are_named_and_skipped(cli, 
     said = [line for line in answer.out.splitlines() if line.startswith(("unfinished", "skipped"))]
     assert said == [
         "unfinished: broken (failed: ValueError: too hot)",
-        "unfinished: cut (running or interrupted)",
+        "unfinished: cut (interrupted)",
         *[line for line in said if line.startswith("skipped")],
     ]
     assert [line.split(":")[1].strip() for line in said[2:]] == [

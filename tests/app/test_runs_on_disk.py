@@ -189,3 +189,23 @@ def test_what_cannot_change_the_result_does_not_move_the_folder(cli, tiny, outpu
     answer = cli("train", *tiny, "logger=none", "progress=lines", "trainer.save_seconds=1", "monitor=light")
     assert "is finished" in answer.out
     the_run(outputs)
+
+
+def test_killed_between_the_last_step_and_the_saved_state(cli, tiny, outputs, monkeypatch):
+    """What is continued then has metrics as well: nothing was left to train, and they were null."""
+    from sparsebench.fits.state import State
+
+    arguments = ["train", *tiny, "method=static", "trainer.save_steps=2", "trainer.save_seconds=0"]
+    assert cli(*arguments, "output_root=whole").code == 0
+    (whole,) = (path.parent for path in (outputs.parent / "whole").rglob("DONE"))
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", die)
+        assert cli(*arguments).code == 130
+    assert list(outputs.rglob("single.ckpt"))
+    assert cli(*arguments).code == 0
+    assert without_times(result_of(the_run(outputs))) == without_times(result_of(whole))
+    assert result_of(whole)["val_accuracy"] is not None

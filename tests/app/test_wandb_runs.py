@@ -11,6 +11,7 @@ from wandb_log import told  # noqa: E402
 from sparsebench.engine.loggers import build_loggers, close_loggers  # noqa: E402
 from sparsebench.engine.loggers.wandb import WandbRun, identity_of  # noqa: E402
 from sparsebench.results.render.wandb_panels import STEP, specification  # noqa: E402
+from sparsebench.runs.folder import RunFolder  # noqa: E402
 
 SETTINGS = {"kind": "wandb", "project": "p", "entity": None, "tags": ["mine"], "offline": True}
 CONFIG = {"name": "study", "choices": {"method": "rigl", "model": "mlp", "dataset": "digits", "recipe": "single"}}
@@ -18,7 +19,8 @@ CONFIG = {"name": "study", "choices": {"method": "rigl", "model": "mlp", "datase
 
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def name_of(item):
@@ -50,7 +52,8 @@ def test_what_one_step_logs_is_one_row(tmp_path):
         {"val_accuracy": 0.75, STEP: 19},
     ]
     run = records["run"][0].run
-    assert (run.run_id, run.run_group, run.job_type, run.project) == ("0123abcd", "study", "train", "p")
+    attempt = RunFolder(folder).attempt()
+    assert (run.run_id, run.run_group, run.job_type, run.project) == (f"0123abcd-{attempt}", "study", "train", "p")
     assert list(run.tags) == ["mine", "rigl", "mlp", "digits", "single"]
     summary = {name_of(item): item.value_json for r in records["summary"] for item in r.summary.update}
     assert json.loads(summary["test_accuracy"]) == 0.7
@@ -59,9 +62,34 @@ def test_what_one_step_logs_is_one_row(tmp_path):
 
 
 def test_the_id_is_that_of_the_folder_and_stages_have_their_own():
-    assert identity_of("a,seed=0--0123abcd", None) == "0123abcd"
-    assert identity_of("a--0123abcd", "level 1") == "0123abcd-level-1"
-    assert identity_of("my run", None) == "my-run"
+    assert identity_of("a,seed=0--0123abcd", None, "77aa00") == "0123abcd-77aa00"
+    assert identity_of("a--0123abcd", "level 1", "77aa00") == "0123abcd-77aa00-level-1"
+    assert identity_of("my run", None, "77aa00") == "my-run-77aa00"
+
+
+def test_each_folder_and_each_attempt_is_a_run_of_its_own(tmp_path):
+    def ids(folder):
+        loggers = build(folder)
+        stage = build_loggers(
+            folder / "stages" / "cycle1", settings=SETTINGS, config=CONFIG, label="x", run=folder.name, stage="cycle1"
+        )
+        return loggers[1]._id, stage[1]._id
+
+    one, other = tmp_path / "one" / "a--0123abcd", tmp_path / "other" / "a--0123abcd"
+    first, elsewhere = ids(one), ids(other)
+    assert first[1] == f"{first[0]}-cycle1"
+    assert first[0] != elsewhere[0]
+    assert ids(one) == first  # the same command continues
+    RunFolder(one).clear()  # rerun=true
+    assert ids(one)[0] != first[0]
+
+
+@pytest.mark.parametrize("switch", [{"WANDB_MODE": "disabled"}, {"WANDB_DISABLED": "true"}, {"WANDB_DISABLED": "1"}])
+def test_switches_of_wandb_itself(tmp_path, monkeypatch, switch):
+    for name, value in switch.items():
+        monkeypatch.setenv(name, value)
+    assert [type(logger).__name__ for logger in build(tmp_path / "a", offline=None)] == ["MetricsFile"]
+    assert not (tmp_path / "a" / "wandb").exists()
 
 
 def test_artifacts_of_a_run_that_ended_well(tmp_path):
@@ -105,7 +133,9 @@ def test_online_where_a_key_is_set_and_offline_otherwise(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     build(tmp_path / "b", offline=None)
     build(tmp_path / "c", offline=True)
-    assert made == [True, True, False, False, True, True]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    build(tmp_path / "d", offline=None)
+    assert made == [True, True, False, False, True, True, True, True]
 
 
 def test_a_grid_is_one_run_each_also_behind_one_that_fails(cli, tiny, outputs):
@@ -117,7 +147,7 @@ def test_a_grid_is_one_run_each_also_behind_one_that_fails(cli, tiny, outputs):
         records = told(folder)
         run = records["run"][0].run
         assert run.run_group == "study"
-        assert folder.name.endswith(run.run_id)
+        assert folder.name.endswith(run.run_id.partition("-")[0])
         states[(folder / "DONE").exists()] = records["exit"][0].exit.exit_code
     assert states == {True: 0, False: 1}
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-import torch
 from support import Foreign, batches, silent_trainer
 
 from sparsebench.engine import Sparsity
@@ -171,19 +170,6 @@ def test_the_clock_counts_optimizer_steps_over_ragged_accumulation():
 def test_training_without_an_end_is_refused():
     with pytest.raises(ValueError, match="set max_epochs or max_steps"):
         silent_trainer(callbacks=[Sparsity(Recording(density=0.2))], max_epochs=-1).fit(Foreign(), batches(2))
-
-
-def test_two_optimizers_are_refused():
-    class Two(Foreign):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def configure_optimizers(self):
-            return [torch.optim.SGD(self.body.parameters(), 0.1), torch.optim.SGD(self.head.parameters(), 0.1)]
-
-    with pytest.raises(ValueError, match="one optimizer is needed, 2 are configured"):
-        silent_trainer(callbacks=[Sparsity(Recording(density=0.2))]).fit(Two(), batches(2))
 
 
 def test_the_state_does_not_exist_before_fit():

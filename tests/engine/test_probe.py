@@ -292,3 +292,23 @@ def test_masks_are_nested_from_round_to_round():
     assert all(not (later & ~earlier).any() for earlier, later in pairwise(rounds))
     counts = [int(mask.sum()) for mask in rounds]
     assert counts == [math.ceil(counts[0] * 0.01 ** (turn / 5)) for turn in range(5)]
+
+
+def test_scores_of_second_order_see_attention_without_its_fused_kernel():
+    """Fused attention, which some processors and most GPUs take, has no second derivative."""
+
+    class Attentive(Foreign):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(2), nn.Linear(64, 16))
+            self.qkv, self.head = nn.Linear(16, 48), nn.Linear(16, 10)
+
+        def forward(self, images):
+            tokens = self.body(images).expand(-1, 4, -1)
+            query, key, value = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in self.qkv(tokens).chunk(3, -1))
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+            return self.head(mixed.transpose(1, 2).flatten(2).mean(1))
+
+    callback = Sparsity(GraSP(density=0.5))
+    silent_trainer(callbacks=[callback]).fit(Attentive(), batches(20))
+    assert callback.net.density == pytest.approx(0.5, abs=0.01)

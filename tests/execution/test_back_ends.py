@@ -128,8 +128,8 @@ def test_names_stand_for_back_ends():
     for name, kind in kinds.items():
         assert type(build_backend(name, model, channels=True, who="Static")) is kind
     assert type(build_backend("masked", model, channels=False, who="Static")) is StoredZeros
-    with pytest.raises(ValueError, match="execution=auto needs whole output channels, which Static does not prune"):
-        build_backend("auto", model, channels=False, who="Static")
+    with pytest.raises(ValueError, match="execution=compact needs whole output channels, which Static does not prune"):
+        build_backend("compact", model, channels=False, who="Static")
     with pytest.raises(ValueError, match=r"SparseModel.of\(module\)"):
         build_backend("masked", SparseModel(dict(net.named_parameters())), channels=False, who="Static")
 

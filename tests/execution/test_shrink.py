@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsebench.app.cli.export import export
 from sparsebench.app.config.compose import compose_config
-from sparsebench.app.process.execute import run_cell
+from sparsebench.app.process.execute import run_config
 from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
 from sparsebench.models import build
 
@@ -103,7 +103,7 @@ def test_what_training_left_dead_is_exported_or_the_refusal_says_why(tmp_path, e
     run = tmp_path / "run"
     words = ["method=set", "pattern=channels", "sparsity=0.5", "every=4", "dataset.limit=256", "dataset.batch_size=32"]
     words += [f"execution={execution}", "progress=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
-    run_cell(compose_config([*words, f"run_dir={run}"]))
+    run_config(compose_config([*words, f"run_dir={run}"]))
     if execution == "null":
         with pytest.raises(ValueError, match=r"filters of zeros among 160, but the norms behind them .* constants"):
             export(run, run / "small")
@@ -127,7 +127,7 @@ def test_export_writes_a_network_that_plain_torch_runs(tmp_path):
         "progress=none",
     ]
     run = tmp_path / "run"
-    run_cell(compose_config([*settings, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"run_dir={run}"]))
+    run_config(compose_config([*settings, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"run_dir={run}"]))
     export(run, run / "small")
     report = json.loads((run / "small/channels.json").read_text())
     assert report["after"]["macs"] < 0.5 * report["before"]["macs"]

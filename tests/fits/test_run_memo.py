@@ -14,7 +14,7 @@ from tiny_run import states, tiny_run
 
 from sparsebench.fits import State
 from sparsebench.fits.stages import holder, is_busy, lock
-from sparsebench.recipes.pruning import ones, rewind
+from sparsebench.recipes.pruning import dense_masks, rewind
 from sparsebench.sparse import digest
 
 PROGRAM = """
@@ -144,7 +144,7 @@ def test_masks_of_the_start_are_kept_by_a_fit(tmp_path):
     run = tiny_run(tmp_path)
     masks = {
         name: mask.flatten().index_fill(0, torch.arange(9), False).reshape(mask.shape)
-        for name, mask in ones(run).items()
+        for name, mask in dense_masks(run).items()
     }
     state = run.fit("stage", rewind(run.initial(), masks))
     assert digest(state.masks) == digest(masks)
@@ -164,7 +164,7 @@ def test_an_averaging_fit_goes_on_exactly(tmp_path):
     def run(folder, **changes):
         made = tiny_run(folder, save_steps=1, **changes)
         average = Averaging(start=0.5, every=1, rate=0.03)
-        return made.fit("stage", rewind(made.initial(), ones(made)), average=average)
+        return made.fit("stage", rewind(made.initial(), dense_masks(made)), average=average)
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(tmp_path / "cut", progress=lambda: [Stop()])

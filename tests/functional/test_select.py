@@ -100,10 +100,6 @@ def test_layout_changes_strides_only(layout, shape):
     cases = [
         (select.keep_top(scores, 9), select.keep_top(plain, 9)),
         (select.keep_top_global({"a": scores}, 9)["a"], select.keep_top(plain, 9)),
-        (select.n_of_m(scores, 1, 2), select.n_of_m(plain, 1, 2)),
-        (select.blocks(scores, 2, (2, 2)), select.blocks(plain, 2, (2, 2))),
-        (select.channels(scores, 1), select.channels(plain, 1)),
-        (select.channels(scores, 2, dim=1), select.channels(plain, 2, dim=1)),
         (
             select.drop_and_grow(FORMATS[layout](mask), scores, FORMATS[layout](grow), count),
             slow_drop_and_grow(mask, plain, grow, count),
@@ -119,9 +115,9 @@ def test_masks_do_not_share_memory():
     masks = select.keep_top_global({"a": torch.rand(3), "b": torch.rand(1000)}, 500)
     assert masks["a"].untyped_storage().nbytes() == 3
     scores = torch.rand(4, 4)
-    for mask in (select.keep_top(scores, 16), select.channels(scores, 4), select.n_of_m(scores, 2, 2)):
-        mask[0, 0] = False
-        assert int(mask.sum()) == 15
+    mask = select.keep_top(scores, 16)
+    mask[0, 0] = False
+    assert int(mask.sum()) == 15
 
 
 @settings(max_examples=50, deadline=None)
@@ -154,7 +150,6 @@ def test_bad_count(k):
         lambda: select.keep_top(torch.ones(4), k),
         lambda: select.keep_top_global({"a": torch.ones(4)}, k),
         lambda: select.random_mask((4,), k, generator(0)),
-        lambda: select.channels(torch.ones(4, 2), k),
     ):
         with pytest.raises(ValueError, match=f"cannot keep {k} of 4"):
             call()
@@ -165,9 +160,6 @@ def test_nan_is_refused():
     mask = torch.tensor([[True, False], [True, False]])
     for call in (
         lambda: select.keep_top(bad, 2),
-        lambda: select.n_of_m(bad, 1, 2),
-        lambda: select.blocks(bad, 1, (1, 1)),
-        lambda: select.channels(bad, 1),
         lambda: select.drop_and_grow(mask, bad.T, torch.ones(2, 2), 1),
         lambda: select.drop_and_grow(mask, torch.ones(2, 2), bad, 1),
     ):
@@ -257,7 +249,7 @@ def test_drop_and_grow_input_unchanged_and_errors():
         select.drop_and_grow(MASK, WEIGHT[:4], WEIGHT, 1)
 
 
-# --- random masks and patterns --------------------------------------------------------------------------------------
+# --- random masks --------------------------------------------------------------------------------------
 
 
 def test_random_mask_exact_reproducible_uniform():
@@ -269,54 +261,3 @@ def test_random_mask_exact_reproducible_uniform():
     for mask in masks:
         tally[tuple(mask.reshape(-1).nonzero().reshape(-1).tolist())] += 1
     assert max(abs(count - 200) for count in tally.values()) < 60
-
-
-def test_n_of_m_by_hand():
-    scores = torch.tensor([[1.0, 4, 3, 2, 5, 5, 5, 5], [0, 0, 0, 1, -1, -2, -4, -3]])
-    wanted = torch.tensor([[0, 1, 1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 1, 0, 0]], dtype=torch.bool)
-    assert torch.equal(select.n_of_m(scores, 2, 4), wanted)
-    assert torch.equal(select.n_of_m(scores.T.contiguous(), 2, 4, dim=0), wanted.T)
-
-
-def test_n_of_m_ties_go_by_index_in_large_groups():
-    mask = select.n_of_m(torch.zeros(3, 2000), 7, 1000)
-    assert mask.reshape(3, 2, 1000)[..., :7].all()
-    assert int(mask.sum()) == 42
-
-
-def test_n_of_m_convolution_groups_input_channels_per_position():
-    scores = torch.randn(6, 8, 3, 3, generator=generator(8))
-    mask = select.n_of_m(scores, 2, 4)
-    for o, g, y, x in itertools.product(range(6), range(2), range(3), range(3)):
-        group = scores[o, 4 * g : 4 * g + 4, y, x]
-        assert torch.equal(mask[o, 4 * g : 4 * g + 4, y, x], slow_top(group, 2))
-
-
-def test_n_of_m_errors():
-    with pytest.raises(ValueError, match=r"groups of 4 do not divide dimension 1 of shape \(8, 3\); use groups of 3"):
-        select.n_of_m(torch.ones(8, 3), 2, 4)
-    with pytest.raises(ValueError, match="5 of 4"):
-        select.n_of_m(torch.ones(8, 8), 5, 4)
-
-
-def test_blocks_by_hand():
-    scores = torch.zeros(4, 2, 1, 3)
-    scores[2, 1, 0, 0] = 1.0  # matrix position (2, 3): the lower right block of 2 x 3
-    scores[1, 0, 0, 2] = 0.5  # matrix position (1, 2): the upper left one
-    mask = select.blocks(scores, 1, (2, 3)).reshape(4, 6)
-    assert mask[2:, 3:].all()
-    assert int(mask.sum()) == 6
-    assert int(select.blocks(torch.ones(4, 6), 3, (2, 3)).sum()) == 18
-    with pytest.raises(ValueError, match=r"blocks of 4 x 4 do not tile a matrix of 6 x 6; blocks of \(2, 2\) do"):
-        select.blocks(torch.ones(6, 6), 1, (4, 4))
-
-
-def test_channels_by_hand():
-    scores = torch.tensor([[1.0, 1], [3, 0], [0, 2]])
-    assert select.channels(scores, 2).tolist() == [[True, True], [True, True], [False, False]]
-    assert select.channels(scores, 1, dim=1).tolist() == [[True, False]] * 3
-    # half precision sums in float32: 1 + 4096 * 2^-12 is 2, not 1
-    fine = torch.full((2, 4097), 2**-12, dtype=torch.float16)
-    fine[:, 0] = torch.tensor([1.5, 1.0])
-    fine[0, 1:] = 0
-    assert select.channels(fine, 1)[1].all()

@@ -450,7 +450,7 @@ def test_groups_of_the_optimizer():
     assert "regularizer" not in groups[0]
     assert [group["regularizer"] for group in groups[1:]] == [None, None]
     assert [group["weight_decay"] for group in groups] == [1e-3, 1e-3, 0.0]
-    with pytest.raises(ValueError, match=r"'9\.weight' is no parameter"):
+    with pytest.raises(ValueError, match=r"'9\.weight' is not a parameter"):
         regularized_groups(module, ["9.weight"])
     with pytest.raises(ValueError, match=r"'filters' needs tensors of 3 .* '5.weight' has shape \(5, 16\)"):
         regularized_groups(module, names, regularizer="filters")

@@ -14,7 +14,7 @@ from sparsebench.app.config.build import build_run
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.config.tree import conf_dir
 
-SETTINGS_OF = {"set_itop": "set", "rigl_itop": "rigl"}
+SETTINGS_OF = {"set_itop": "set", "rigl_itop": "rigl", "gradual_snip": "gmp"}
 """YAMLs that are other settings of a class, and the YAML that is the class itself."""
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from noise import drive, random_layers
 from torch import nn
 
+from sparsebench.functional import select
 from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import cosine
 from sparsebench.methods import DSTEE, SET, Clock, Probe, RigL
@@ -82,6 +83,26 @@ def test_rigl_golden_update():
 def test_rigl_without_the_just_dropped():
     net, _ = golden_update(RigL(drop_fraction=0.5, drop_schedule=constant, exclude_dropped=True))
     assert ones_of(net) == [0, 2, 4, 5]
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.5]), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_rigl_runs_the_published_rule(seed, share, exclude):
+    """``functional.select.drop_and_grow`` is what a RigL update does to every layer, and to its strides."""
+    random = torch.Generator().manual_seed(seed)
+    net = SparseModel({n: nn.Parameter(p.detach().round(decimals=0)) for n, p in two_layers().items()})
+    net.set_masks({n: torch.rand(p.shape, generator=random) < 0.4 for n, p in net.params.items()})
+    slopes = {n: torch.randn(p.shape, generator=random).round(decimals=0) for n, p in net.params.items()}
+    method = RigL(density=0.4, drop_fraction=share, drop_schedule=constant, exclude_dropped=exclude)
+    wanted = {
+        n: select.drop_and_grow(
+            m, net.params[n].abs(), slopes[n].abs(), method.dropped(net, n, share), allow_regrow=not exclude
+        )
+        for n, m in net.masks.items()
+    }
+    net.memory["gradient"] = slopes
+    method.rewire(net, Clock(10, 100), None)
+    assert all(torch.equal(net.masks[n], mask) for n, mask in wanted.items())
 
 
 def test_rigl_may_reset_what_is_regrown():

@@ -1,11 +1,15 @@
 """Gradual and one-shot magnitude pruning, and static masks, without Lightning."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from sparsebench.functional import score
 from sparsebench.functional.counts import global_budget
 from sparsebench.functional.distribution import erk, uniform
+from sparsebench.functional.schedule import linear
 from sparsebench.methods import GMP, Clock, Dense, OneShot, Probe, Static
 from sparsebench.sparse import SparseModel
 
@@ -143,3 +147,46 @@ def test_dense_changes_nothing():
 def test_says_what_is_wrong(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# -- score and curve are values ----
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **o: GMP(every=5, **o), lambda **o: OneShot(at=0.5, **o)], ids=["gmp", "one_shot"]
+)
+def test_the_score_decides_which_weights_stay(make):
+    """After one pruning, saliency keeps the largest |w g| of the weights and gradient of that step, in one ranking."""
+    method = make(density=0.3, score=score.snip, distribution=global_budget)
+    *_, (_, net) = train(method, 10)
+    assert sum(net.counts.values()) == round(0.3 * 1008)
+    toy = SparseModel(network())
+    slopes = {n: torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) for n, p in toy.params.items()}
+    toy.memory["gradient"] = dict(slopes)
+    ranked = method.rank(toy)
+    wanted = {n: (p.detach() * slopes[n]).abs() for n, p in toy.params.items()}
+    assert all(torch.equal(ranked[n], wanted[n]) for n in wanted)
+    assert "gradient" not in toy.memory
+
+
+def test_pruned_weights_never_return_whatever_the_score():
+    before = None
+    for _, net in train(GMP(density=0.1, every=3, score=score.gradient, distribution=global_budget), 40):
+        if before is not None:
+            assert all(not (net.masks[n] & ~before[n]).any() for n in before)
+        before = {n: m.clone() for n, m in net.masks.items()} or None
+    assert sum(net.counts.values()) == round(0.1 * 1008)
+
+
+def test_the_curve_is_a_value():
+    seen = {
+        step: sum(net.counts.values())
+        for step, net in train(GMP(density=0.1, every=10, until=0.8, schedule=linear), 100)
+    }
+    assert all(seen[s] == pytest.approx(1008 * (1 - 0.9 * s / 80), abs=1) for s in range(10, 81, 10))
+
+
+@pytest.mark.parametrize("function", [score.grasp, partial(score.grasp), score.synflow])
+def test_scores_that_need_more_than_a_gradient_are_refused(function):
+    with pytest.raises(ValueError, match=r"needs more than the gradient of a step.*choose magnitude, snip or gradient"):
+        GMP(score=function)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rules_drawn import probmask, vr_pge
 from rules_moving import cht, deep_r, dsr, dst_ee, mest, rigl, rigl_itop, set_, snfs, srigl
+from rules_newer import chts, dst_thresholds, gse
 from rules_still import ac_dc, gmp, granet, grasp, linbreg, snip, sr_ste, str_, synflow, top_kast
 from world import World
 
@@ -35,6 +36,13 @@ RULES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "granet": (granet, "GraNet", {"density": 0.25, **PERIOD}),
     "srigl": (srigl, "SRigL", {"density": 0.5, **PERIOD, "gamma": 0.9}),
     "cht": (cht, "CHT", {"density": 0.5, **PERIOD}),
+    "chts": (chts, "CHTs", {"density": 0.25, **PERIOD, "drop_fraction": 0.6}),
+    "gse": (gse, "GSE", {"density": 0.25, **PERIOD, "drop_fraction": 0.5, "until": 0.75}),
+    "dst_thresholds": (
+        dst_thresholds,
+        "TrainableThresholds",
+        {"density": 0.25, **PERIOD, "penalty": 0.05, "reset_at": 0.05},
+    ),
     "snip": (snip, "SNIP", {"density": 0.25}),
     "grasp": (grasp, "GraSP", {"density": 0.25, "batches": 2}),
     "synflow": (synflow, "SynFlow", {"density": 0.25, "rounds": 10}),

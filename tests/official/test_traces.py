@@ -26,8 +26,9 @@ TRACES = sorted(path.stem for path in HERE.glob("*.json") if path.stem != "input
 EVERY = {
     "set", "rigl", "rigl_itop", "snfs", "dsr", "deep_r", "mest", "granet", "srigl", "cht", "snip", "grasp", "synflow",
     "gmp", "str", "ac_dc", "sr_ste", "top_kast", "linbreg", "probmask", "vr_pge", "dst_ee",
+    "dst_thresholds", "gse", "chts",
 }  # fmt: skip
-GLOBAL = {"SNIP", "GraSP", "SynFlow", "GraNet", "STR", "ACDC"}
+GLOBAL = {"SNIP", "GraSP", "SynFlow", "GraNet", "STR", "ACDC", "TrainableThresholds"}
 
 
 def load(name: str) -> dict[str, Any]:

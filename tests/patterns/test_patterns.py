@@ -27,6 +27,13 @@ def draw(shape, *path):
     return torch.rand(shape, generator=generator(0, *path))
 
 
+def exchange(pattern, mask, drop_score, grow_score, count, *, allow_regrow=True):
+    """Drop and grow as the methods do: prune, then grow as many (``SET.drop`` and ``SET.grow``)."""
+    ones = int(mask.sum())
+    kept = pattern.prune(mask, drop_score, ones - count, allow_regrow=allow_regrow)
+    return pattern.grow(kept, grow_score, ones - int(kept.sum()), avoid=None if allow_regrow else mask & ~kept)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_masks_hold_and_spend_the_budget(pattern, layout):
@@ -54,7 +61,7 @@ def test_exchanges_keep_pattern_and_count(pattern, allow_regrow):
     for (name, mask), turn in itertools.product(masks.items(), range(20)):
         count = min(int(0.3 * budget[name]), mask.numel() - budget[name])
         scores = draw(mask.shape, "drop", turn, name), draw(mask.shape, "grow", turn, name)
-        new = pattern.drop_and_grow(mask, *scores, count, allow_regrow=allow_regrow)
+        new = exchange(pattern, mask, *scores, count, allow_regrow=allow_regrow)
         assert pattern.holds(new)
         assert int(new.sum()) == budget[name]
         gone = int((mask & ~new).sum())
@@ -70,10 +77,10 @@ def test_ties_and_strange_scores_keep_the_count(pattern):
     for value in (0.0, -1.0, 3.0):
         masks = pattern.keep({name: torch.full(shape, value) for name, shape in SHAPES.items()}, budget)
         for name, mask in masks.items():
-            new = pattern.drop_and_grow(mask, torch.zeros(mask.shape), torch.full(mask.shape, value), 48)
+            new = exchange(pattern, mask, torch.zeros(mask.shape), torch.full(mask.shape, value), 48)
             assert int(new.sum()) == budget[name]
             assert pattern.holds(new)
-            again = pattern.drop_and_grow(mask, torch.zeros(mask.shape), torch.full(mask.shape, value), 48)
+            again = exchange(pattern, mask, torch.zeros(mask.shape), torch.full(mask.shape, value), 48)
             assert torch.equal(new, again)
 
 
@@ -92,7 +99,7 @@ def test_unstructured_is_select_bit_for_bit(data):
         count = min(count, size - int(mask.sum()))
     expected = select.drop_and_grow(mask, drop, grow, count, allow_regrow=allow)
     pattern = Unstructured()
-    assert torch.equal(pattern.drop_and_grow(mask, drop, grow, count, allow_regrow=allow), expected)
+    assert torch.equal(exchange(pattern, mask, drop, grow, count, allow_regrow=allow), expected)
     kept = pattern.prune(mask, drop, int(mask.sum()) - count)
     assert torch.equal(pattern.grow(kept, grow, count, avoid=None if allow else mask & ~kept), expected)
 
@@ -112,7 +119,7 @@ def test_blocks_by_hand():
     assert mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     # tile (1, 1) has strength 3 and falls; tile (0, 1) has promise 9 and grows
     promise = torch.tensor([[0.0, 0, 4, 5], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 8, 0]])
-    new = pattern.drop_and_grow(mask, scores, promise, 5)  # 5 weights are one whole tile
+    new = exchange(pattern, mask, scores, promise, 5)  # 5 weights are one whole tile
     assert new.int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
@@ -145,7 +152,7 @@ def test_an_untiled_layer_is_dense_or_refused():
     assert pattern.budget(shapes, {"fc": 1.0}) == {"fc": 60}
     mask = pattern.keep({"fc": draw((10, 6), 1)}, {"fc": 60})["fc"]
     assert mask.all()
-    assert pattern.drop_and_grow(mask, mask.float(), mask.float(), 20).all()
+    assert exchange(pattern, mask, mask.float(), mask.float(), 20).all()
     with pytest.raises(ValueError, match=r"do not tile fc, a matrix of 10 x 6: choose pattern\.height=2 "):
         pattern.refuse(shapes, 0.5)
 
@@ -159,9 +166,9 @@ def test_n_of_m_by_hand():
     mask = torch.tensor([[1, 1, 0, 0, 1, 0, 1, 0]]).bool()
     strength = torch.tensor([[0.1, 0.2, 9, 9, 0.5, 9, 0.6, 9]])
     promise = torch.tensor([[0.0, 3, 2, 1, 0, 9, 0, 9]])
-    new = pattern.drop_and_grow(mask, strength, promise, 2)
+    new = exchange(pattern, mask, strength, promise, 2)
     assert new.int().tolist() == [[0, 1, 1, 0, 1, 0, 1, 0]]
-    new = pattern.drop_and_grow(mask, strength, promise, 2, allow_regrow=False)
+    new = exchange(pattern, mask, strength, promise, 2, allow_regrow=False)
     assert new.int().tolist() == [[0, 0, 1, 1, 1, 0, 1, 0]]
 
 
@@ -169,16 +176,61 @@ def test_a_group_without_room_gives_its_turn_to_the_next():
     """3:4 can replace one weight of each group: the second weakest, .2, must stay, and .4 goes instead."""
     mask = torch.tensor([[1, 1, 1, 0, 1, 1, 1, 0]]).bool()
     strength = torch.tensor([[0.1, 0.2, 0.3, 0, 0.4, 0.5, 0.6, 0]])
-    new = NofM(3, 4).drop_and_grow(mask, strength, torch.zeros(1, 8), 2, allow_regrow=False)
+    new = exchange(NofM(3, 4), mask, strength, torch.zeros(1, 8), 2, allow_regrow=False)
     assert new.int().tolist() == [[0, 1, 1, 1, 0, 1, 1, 1]]
-    with pytest.raises(ValueError, match="cannot exchange 3 of 6 active weights; at most 2"):
-        NofM(3, 4).drop_and_grow(mask, strength, torch.zeros(1, 8), 3, allow_regrow=False)
+    with pytest.raises(ValueError, match="cannot keep -1 of 2 entries"):
+        exchange(NofM(3, 4), mask, strength, torch.zeros(1, 8), 3, allow_regrow=False)
 
 
-def test_n_of_m_equals_the_selection():
-    scores = draw(SHAPES["conv"], 3)
-    mask = NofM(2, 4).keep({"conv": scores}, {"conv": scores.numel() // 2})["conv"]
-    assert torch.equal(mask, select.n_of_m(scores, 2, 4))
+def test_n_of_m_keeps_the_largest_of_every_group():
+    scores = torch.tensor([[1.0, 4, 3, 2, 5, 5, 5, 5], [0, 0, 0, 1, -1, -2, -4, -3]])
+    wanted = torch.tensor([[0, 1, 1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 1, 0, 0]], dtype=torch.bool)
+    assert torch.equal(NofM(2, 4).keep({"w": scores}, {"w": 8})["w"], wanted)
+    assert torch.equal(NofM(2, 4, dim=0).keep({"w": scores.T.contiguous()}, {"w": 8})["w"], wanted.T)
+
+
+def test_n_of_m_ties_go_by_index_in_large_groups():
+    mask = NofM(7, 1000).keep({"w": torch.zeros(3, 2000)}, {"w": 42})["w"]
+    assert mask.reshape(3, 2, 1000)[..., :7].all()
+    assert int(mask.sum()) == 42
+
+
+def test_n_of_m_groups_input_channels_for_each_kernel_position():
+    scores = torch.randn(6, 8, 3, 3, generator=generator(8))
+    mask = NofM(2, 4).keep({"w": scores}, {"w": scores.numel() // 2})["w"]
+    for o, g, y, x in itertools.product(range(6), range(2), range(3), range(3)):
+        group = slice(4 * g, 4 * g + 4)
+        assert torch.equal(mask[o, group, y, x], select.keep_top(scores[o, group, y, x], 2))
+
+
+def test_a_block_is_a_tile_of_outputs_by_inputs_and_kernel_positions():
+    scores = torch.zeros(4, 2, 1, 3)
+    scores[2, 1, 0, 0] = 1.0  # matrix position (2, 3): the lower right block of 2 x 3
+    scores[1, 0, 0, 2] = 0.5  # matrix position (1, 2): the upper left one
+    mask = Blocks(2, 3).keep({"w": scores}, {"w": 6})["w"].reshape(4, 6)
+    assert mask[2:, 3:].all()
+    assert int(mask.sum()) == 6
+    assert int(Blocks(2, 3).keep({"w": torch.ones(4, 6)}, {"w": 18})["w"].sum()) == 18
+
+
+def test_units_of_half_precision_are_summed_in_float32():
+    """1 + 4096 * 2^-12 is 2, not 1."""
+    fine = torch.full((2, 4097), 2**-12, dtype=torch.float16)
+    fine[:, 0] = torch.tensor([1.5, 1.0])
+    fine[0, 1:] = 0
+    assert Channels(0).keep({"w": fine}, {"w": 4097})["w"][1].all()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_masks_are_copies_and_refuse_scores_that_are_no_numbers(pattern):
+    shape = SHAPES["conv"]
+    budget = pattern.budget({"w": shape}, {"w": density_of(pattern)})
+    mask = pattern.keep({"w": draw(shape, 1)}, budget)["w"]
+    assert mask.untyped_storage().nbytes() == mask.numel(), "no view of something larger, none of something repeated"
+    bad = draw(shape, 1)
+    bad[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        pattern.keep({"w": bad}, budget)
 
 
 def test_holds_tells_2_to_4():
@@ -192,7 +244,7 @@ def test_holds_tells_2_to_4():
 
 
 def test_groups_refuse_unequal_growth():
-    with pytest.raises(ValueError, match="cannot be shared equally by 2 groups"):
+    with pytest.raises(ValueError, match="cannot be divided equally over 2 groups"):
         FanIn().grow(torch.zeros(2, 4).bool(), torch.zeros(2, 4), 3)
 
 
@@ -247,7 +299,7 @@ def test_dense_layers_are_no_contradiction():
     assert budget == {"first": 432, "w": 32}
     masks = NofM(2, 4).keep({"first": draw((16, 3, 3, 3), 1), "w": draw((8, 8), 2)}, budget)
     assert masks["first"].all()
-    same = NofM(2, 4).drop_and_grow(masks["first"], masks["first"].float(), masks["first"].float(), 100)
+    same = exchange(NofM(2, 4), masks["first"], masks["first"].float(), masks["first"].float(), 100)
     assert same.all()
 
 

@@ -9,7 +9,7 @@ from sparsebench.fits import evaluate, load
 from sparsebench.functional.distribution import uniform
 from sparsebench.methods import Given
 from sparsebench.recipes import CycleChecks, imp, imp_ensemble, prune_finetune
-from sparsebench.recipes.pruning import ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, prune, rewind
 from sparsebench.sparse import digest
 
 BLIND = CycleChecks(barrier=0)
@@ -69,7 +69,7 @@ def test_fine_tuning_keeps_one_rate(tmp_path):
 
 def test_layerwise_pruning_keeps_the_share_of_every_layer(tmp_path):
     run = tiny_run(tmp_path, method=Given(density=0.25, distribution=uniform))
-    state = prune(run, rewind(run.initial(), ones(run)), 0.5)
+    state = prune(run, rewind(run.initial(), dense_masks(run)), 0.5)
     assert {n: int(m.sum()) for n, m in state.masks.items()} == {"conv.weight": 27, "fc.weight": 192}
     last = prune(run, state, 0.25)
     for name, mask in last.masks.items():
@@ -82,7 +82,7 @@ def test_of_equal_magnitudes_the_first_stay(tmp_path):
     flat = {n: torch.ones_like(v) for n, v in run.initial().weights.items()}
     from sparsebench.fits import State
 
-    state = prune(run, State(flat, ones(run)), 100 / 438)
+    state = prune(run, State(flat, dense_masks(run)), 100 / 438)
     assert int(state.masks["conv.weight"].sum()) == 54
     assert state.masks["fc.weight"].reshape(-1)[:46].all()
     assert not state.masks["fc.weight"].reshape(-1)[46:].any()

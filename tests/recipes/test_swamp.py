@@ -13,7 +13,7 @@ from sparsebench.fits import State
 from sparsebench.functional.average import mean
 from sparsebench.recipes import CycleChecks, imp, soup, swamp
 from sparsebench.recipes.cycle import merge
-from sparsebench.recipes.pruning import density_of, ones, prune, rewind
+from sparsebench.recipes.pruning import dense_masks, density_of, prune, rewind
 from sparsebench.sparse import digest
 
 QUICK = {"share": 0.5, "rewind_to": 0.25}
@@ -84,7 +84,7 @@ def test_the_mean_of_means_is_the_mean_of_all_samples(tmp_path):
 
     run = tiny_run(tmp_path, progress=lambda: [Watch()])
     average = Averaging(start=0.5, every=1, rate=None)
-    start = rewind(run.initial(), ones(run))
+    start = rewind(run.initial(), dense_masks(run))
     particles = [run.fit(f"p{n}", start, seed=n, average=average) for n in range(2)]
     state = merge(run, "mean", particles, look=BLIND)
     assert len(samples) == 12
@@ -94,7 +94,7 @@ def test_the_mean_of_means_is_the_mean_of_all_samples(tmp_path):
 
 def test_particles_differ_through_the_order_of_data_only(tmp_path):
     run = tiny_run(tmp_path)
-    start = rewind(run.initial(), ones(run))
+    start = rewind(run.initial(), dense_masks(run))
     one, two, other = (run.fit(name, start, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
     assert same(one, two)
     assert not same(one, other)
@@ -126,8 +126,8 @@ def test_statistics_do_not_depend_on_those_of_the_particles(tmp_path):
     run = tiny_run(tmp_path)
     net = Net().state_dict()
     wild = {n: torch.full_like(v, 7.0) if "running" in n else v for n, v in net.items()}
-    one = merge(run, "one", [State(net, ones(run))], look=BLIND)
-    two = merge(run, "two", [State(wild, ones(run))], look=BLIND)
+    one = merge(run, "one", [State(net, dense_masks(run))], look=BLIND)
+    two = merge(run, "two", [State(wild, dense_masks(run))], look=BLIND)
     assert same(one, two)
     images = torch.cat([images for images, _ in _plain_batches(run)])
     conv = torch.nn.functional.conv2d(images, net["conv.weight"], padding=1)
@@ -142,7 +142,7 @@ def _plain_batches(run):
 
 def test_networks_with_different_masks_are_not_averaged(tmp_path):
     run = tiny_run(tmp_path)
-    whole = rewind(run.initial(), ones(run))
+    whole = rewind(run.initial(), dense_masks(run))
     with pytest.raises(ValueError, match="different masks"):
         merge(run, "mean", [whole, prune(run, whole, 0.5)], look=BLIND)
 

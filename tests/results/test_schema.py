@@ -21,6 +21,7 @@ from sparsebench.results.key import CYCLES, METRICS, PLACES, PLAN, REPORT, RESUL
 from sparsebench.results.render.charts import picture
 from sparsebench.results.render.columns import records
 from sparsebench.results.schema import BY_NAME, FORMER, KEYS, describe, is_known, with_current_names
+from sparsebench.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = json.loads((ROOT / "tests" / "golden" / "results_0_1.json").read_text())
@@ -110,7 +111,7 @@ def test_a_result_of_version_0_1_is_read_under_the_names_of_today(kind, tmp_path
     (folder / "result.json").write_text(json.dumps(old))
     (folder / "DONE").touch()
     (run,) = collect(tmp_path, variant_of=variant).runs
-    for result in (run.result, result_of(folder)):
+    for result in (run.result, result_of(RunFolder(folder))):
         assert result["explored"] == old["exploration_rate"]
         assert result["inference_flops"] == old["test_flops"]
         assert result["inference_flops_ratio"] == old["test_flops_ratio"]

@@ -189,3 +189,16 @@ def test_deviations_are_padded_so_that_points_stand_below_each_other():
         "8.00 ± 0.10 ",
         "-",
     ]
+
+
+def test_runs_off_their_target_are_not_averaged_with_others(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"on{seed}", seed=seed, test_accuracy=0.7, target_reached=True)
+    write_run(tmp_path / "before", seed=3, test_accuracy=0.7)  # of a version that did not say
+    write_run(tmp_path / "off", seed=4, test_accuracy=0.9, target_reached=False, sparsity=0.4)
+    rows, notes = rows_of(tmp_path)
+    assert sorted(len(row.runs) for row in rows) == [1, 4]
+    off = next(row for row in rows if len(row.runs) == 1)
+    assert off.settings["target_reached"] is False
+    assert [row.means["test_accuracy"].value for row in rows if row is not off] == [pytest.approx(0.7)]
+    assert any("off: the sparsity asked for was not reached" in note for note in notes)

@@ -1,4 +1,4 @@
-"""Arguments of a verb: how they are parsed, and what tab completion reads off the same parser."""
+"""Argument parsing of the verbs; tab completion uses the same parser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsebench.app.errors import stop
 
 
 class Parser(argparse.ArgumentParser):
-    """Parse the arguments of a verb; what is wrong with them is one line.
+    """Parse the arguments of a verb, with errors of one line.
 
     An argument of ``type=Path`` is completed with folders, one with ``choices`` with these.
 
@@ -26,11 +26,11 @@ class Parser(argparse.ArgumentParser):
         self.verb = verb
 
     def error(self, message: str) -> NoReturn:
-        """Stop with one line."""
+        """Exit with a one-line error message."""
         stop(f"{self.verb}: {message}; see sparsebench {self.verb} --help")
 
     def complete(self, before: list[str], last: str) -> list[str]:
-        """Return the words that may stand in the place of the last one.
+        """Return possible completions of the last word.
 
         Args:
             before: the words between the verb and the last.
@@ -60,12 +60,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def starting(start: str, known: Iterable[str]) -> list[str]:
-    """Return the words that begin so, in order."""
+    """Return the words with this prefix, in order."""
     return sorted({word for word in known if word.startswith(start)})
 
 
 def folders(start: str) -> list[str]:
-    """Return the folders whose path begins so."""
+    """Return the folders whose path has this prefix."""
     head, slash, _ = start.rpartition("/")
     place = Path(os.path.expanduser(head + slash) if slash else ".")
     if not place.is_dir():
@@ -75,7 +75,7 @@ def folders(start: str) -> list[str]:
 
 
 def _values(action: argparse.Action, start: str) -> list[str]:
-    """Complete the value of an argument."""
+    """Return possible completions for the value of an argument."""
     if action.choices is not None:
         return starting(start, map(str, action.choices))
     return folders(start) if action.type is Path else []

@@ -15,10 +15,12 @@ from sparsebench.results.collect import Finished, collect
 from sparsebench.results.difference import Overlap, config_changes, mask_overlaps, number_changes, total_overlap
 from sparsebench.results.remarks import left_out, version_notes
 from sparsebench.results.schema import describe
+from sparsebench.runs.files import CONFIG
+from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
-    """Read both runs, and say in what they differ."""
+    """Read both runs and print their differences."""
     given = parser().parse_args(arguments)
     runs = (_read(given.first), _read(given.second))
     found = compare(*runs)
@@ -42,9 +44,9 @@ def parser() -> Parser:
 
 
 def compare(first: Finished, second: Finished) -> dict[str, Any]:
-    """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on what is missing."""
+    """Return ``config``, ``numbers``, ``masks``, ``overlap`` over all layers, and ``notes`` on missing parts."""
     notes = version_notes([first, second])
-    notes += [f"{run.folder}: no readable config.yaml" for run in (first, second) if not run.config]
+    notes += [f"{run.folder}: no readable {CONFIG}" for run in (first, second) if not run.config]
     both_configs = bool(first.config) and bool(second.config)
     masks = [found for run in (first, second) if (found := _masks(run.folder, notes)) is not None]
     known = len(masks) == 2
@@ -59,20 +61,20 @@ def compare(first: Finished, second: Finished) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> Finished:
-    """Read the one run that a folder is or holds."""
+    """Return the one run in a folder or below it."""
     if not folder.is_dir():
         stop(f"{folder} is no folder: give the folder of a run, such as outputs/runs/...")
     found = collect(folder, variant_of=variant)
     if len(found.runs) > 1:
         stop(f"{folder} holds {len(found.runs)} runs: give the folder of one")
     if not found.runs:
-        rest = "; ".join(left_out(folder, found)) or "no result.json with DONE beside it"
+        rest = "; ".join(left_out(folder, found)) or "no result in it"
         stop(f"{folder} holds no finished run: {rest}")
     return found.runs[0]
 
 
 def _masks(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
-    path = folder / "masks.pt"
+    path = RunFolder(folder).masks
     if not path.exists():
         notes.append(f"{path} is missing: masks are not compared")
         return None

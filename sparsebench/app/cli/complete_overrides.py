@@ -1,4 +1,4 @@
-"""Tab completion of ``train`` and ``plan``: groups, keys and values, from the YAML tree as it is at this moment."""
+"""Tab completion of ``train`` and ``plan``: groups, keys and values, read from the current YAML tree."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from sparsebench.app.cli.arguments import folders, starting
 from sparsebench.app.config.check import CHOICES
 from sparsebench.app.config.tree import conf_dir, groups, options, search_path
+from sparsebench.runs.mappings import dotted
 
 FLAGS = {
     "train": ("-m", "--multirun", "--help", "--config-dir", "--cfg"),
@@ -18,7 +19,7 @@ _HYDRA = ("hydra/launcher", "hydra/sweeper")
 
 
 def complete(verb: str, before: list[str], last: str) -> list[str]:
-    """Return the words that may stand in the place of the last one."""
+    """Return possible completions of the last word."""
     previous = before[-1] if before else ""
     if previous in ("--config-dir", "-cd"):
         return folders(last)
@@ -36,7 +37,7 @@ def _groups(places: list[Path]) -> list[str]:
 
 
 def _value(key: str, value: str, before: list[str], places: list[Path]) -> list[str]:
-    """Complete the value behind ``key=``; behind a comma, the next value of a sweep."""
+    """Complete the value after ``key=``; after a comma, the next value of a sweep."""
     name = key.lstrip("+~")
     done, comma, _ = value.rpartition(",")
     chosen = f"{key}={done}{comma}"
@@ -55,7 +56,7 @@ def _defaults(value: Any) -> list[str]:
 
 
 def _keys(last: str, before: list[str], places: list[Path]) -> list[str]:
-    """Complete a key: one level at a time, groups with = to choose and with . to descend."""
+    """Complete a key level by level; groups end with = for a choice and with . for their keys."""
     sign = last[: len(last) - len(last.lstrip("+~"))]
     start = last[len(sign) :]
     depth = start.count(".")
@@ -67,7 +68,7 @@ def _keys(last: str, before: list[str], places: list[Path]) -> list[str]:
 
 
 def _config(before: list[str], places: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of the default configuration, with the options that the line has chosen."""
+    """Yield dotted keys and values of the default configuration with the options chosen on the line."""
     top = _load(conf_dir() / "train.yaml")
     entries = [entry for entry in top.pop("defaults", []) if isinstance(entry, dict)]
     usual = {group.removeprefix("override "): option for entry in entries for group, option in entry.items()}
@@ -78,12 +79,12 @@ def _config(before: list[str], places: list[Path]) -> Iterator[tuple[str, Any]]:
             name = group.replace("/", ".")
             yield name.split(".")[0], {}
             yield name, {}
-            yield from _dotted(_option(group, option, places), f"{name}.")
-    yield from _dotted(top)
+            yield from _entries(_option(group, option, places), f"{name}.")
+    yield from _entries(top)
 
 
 def _option(group: str, option: str, places: list[Path]) -> dict[str, Any]:
-    """Read an option of a group, with those that it is made of."""
+    """Read an option of a group, including the options it inherits from."""
     path = next(p for folder in reversed(places) if (p := folder / group / f"{option}.yaml").is_file())
     own = _load(path)
     merged: dict[str, Any] = {}
@@ -99,10 +100,8 @@ def _load(path: Path) -> dict[str, Any]:
     return load_yaml(path.read_text(encoding="utf-8")) or {}
 
 
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if key in ("_target_", "_partial_", "hydra"):
-            continue
-        yield prefix + key, value
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+def _entries(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values, except keys that users do not set."""
+    for key, value in dotted(config, groups=True).items():
+        if not {"_target_", "_partial_", "hydra"}.intersection(key.split(".")):
+            yield prefix + key, value

@@ -69,7 +69,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def main(arguments: list[str]) -> None:
-    """Print a script, or answer one."""
+    """Print a completion script, or answer a request of one."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
     elif arguments[0] == "query":
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
 
 
 def complete(line: str) -> list[str]:
-    """Return whole words that may stand in the place of the last word of a command line."""
+    """Return possible completions, as whole words, of the last word of a command line."""
     from sparsebench.app.cli.verbs import VERBS, module_of
 
     words = _words(line)

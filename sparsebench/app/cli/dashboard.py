@@ -13,7 +13,7 @@ from sparsebench.results.render.wandb_panels import specification
 
 
 def main(arguments: list[str]) -> None:
-    """Print the specification, or make the workspace."""
+    """Print the specification, or create the workspace."""
     given = parser().parse_args(arguments)
     wanted = specification(given.project, given.entity, name=given.name)
     if given.dry_run:
@@ -39,7 +39,7 @@ def parser() -> Parser:
 
 
 def workspace(wanted: Mapping[str, Any], entity: str) -> Any:
-    """Return a specification as a workspace of wandb-workspaces, not saved yet."""
+    """Convert a specification to an unsaved workspace of wandb-workspaces."""
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
 
@@ -58,7 +58,7 @@ def workspace(wanted: Mapping[str, Any], entity: str) -> Any:
 
 
 def _publish(wanted: Mapping[str, Any]) -> str:
-    """Save the workspace; return its address."""
+    """Save the workspace and return its address."""
     import wandb
 
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import USER_ERRORS, stop
+from sparsebench.runs.files import EVALUATIONS
 
 _MEASURES = ("accuracy", "nll", "ece", "brier")
 _SPLITS = ("test", "validation", "train")
@@ -35,7 +36,7 @@ def parser() -> Parser:
     parser = Parser(
         "evaluate",
         "Measure the final network of a run: accuracy, negative log-likelihood, calibration error and Brier score, and "
-        "accuracy per class. The numbers are kept in RUN/evaluations.json; result.json stays as it is.",
+        f"accuracy per class. The numbers are kept in RUN/{EVALUATIONS}; the result stays as it is.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(

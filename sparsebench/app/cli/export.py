@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
+from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.files import CHANNELS, EXPORT, SMALL_PROGRAM, SMALL_WEIGHTS
+from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
     """Write the small network beside the run."""
     options = parser().parse_args(arguments)
     try:
-        report = export(options.run, options.output or options.run / "small")
+        report = export(options.run, options.output or RunFolder(options.run).export)
     except (ValueError, FileNotFoundError) as error:
         stop(str(error))
     before, after = report["before"], report["after"]
@@ -33,8 +34,8 @@ def parser() -> Parser:
     """Return the parser of the arguments."""
     parser = Parser(
         "export",
-        "Write RUN/small/: small.pt (state_dict of plain small layers), small.pt2 (the whole network, for "
-        "torch.export.load, any batch size), channels.json (widths, parameters, MACs before and after).",
+        f"Write RUN/{EXPORT}/: {SMALL_WEIGHTS} (state_dict of plain small layers), {SMALL_PROGRAM} (the whole network, "
+        f"for torch.export.load, any batch size), {CHANNELS} (widths, parameters, MACs before and after).",
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--output", type=Path, help="another folder for the files")
@@ -51,13 +52,15 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
 
     from sparsebench.app.config.build import build, build_data
     from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
+    from sparsebench.fits.state import load_tensors
 
-    if not (run / "final.pt").exists():
-        raise ValueError(f"{run} holds no final.pt: give the folder of a finished run")
-    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())
+    files = RunFolder(run)
+    if not files.final.exists():
+        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
+    config = files.config()
     data = build_data(config)
     net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
-    net.load_state_dict(torch.load(run / "final.pt", weights_only=True))
+    net.load_state_dict(load_tensors(files.final))
     names = [f"{name}.weight" for name in _layers(net)]
     network = ChannelNetwork.of(net, names)
     masks, filters = removable(network), nonzero_filters(network)
@@ -79,10 +82,10 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
         "zero_filters_kept": sum(int((mask & ~filters[name]).sum()) for name, mask in masks.items()),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(small.state_dict(), folder / "small.pt")
+    torch.save(small.state_dict(), folder / SMALL_WEIGHTS)
     program = torch.export.export(small, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    torch.export.save(program, folder / "small.pt2")
-    (folder / "channels.json").write_text(json.dumps(report, indent=2) + "\n")
+    torch.export.save(program, folder / SMALL_PROGRAM)
+    write_atomically(folder / CHANNELS, json.dumps(report, indent=2) + "\n")
     return report
 
 

@@ -1,4 +1,4 @@
-"""``sparsebench list``: what there is to choose from."""
+"""``sparsebench list``: list the available methods, models and other options."""
 
 from __future__ import annotations
 

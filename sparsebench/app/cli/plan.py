@@ -1,4 +1,4 @@
-"""``sparsebench plan``: what would be masked and what it would cost, without training.
+"""``sparsebench plan``: show masks and cost of a run without training it.
 
 Shapes and FLOPs come from one traced sample, densities and the cost of training from a rehearsal of the run (see
 ``app/rehearsal.py``, which says why it is done that way). Data are not read: their number of images is known, listed or
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         sweeps = any(argument in ("-m", "--multirun") for argument in arguments)
         if sweeps:  # Hydra writes a file into the folder of a sweep
             nowhere = stack.enter_context(tempfile.TemporaryDirectory())
-            arguments = [*arguments, f"hydra.sweep.dir={nowhere}"]
+            arguments = [f"hydra.sweep.dir={nowhere}", *arguments]
         failures = compose_and_call(arguments, lambda config: cells.append(describe(config)))
     if as_json:
         print(json.dumps(cells, indent=1))

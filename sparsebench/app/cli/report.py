@@ -22,6 +22,7 @@ from sparsebench.results.render.columns import chosen, grid, records, sources
 from sparsebench.results.render.latex import latex, pivot
 from sparsebench.results.render.text import FORMATS, csv_text, json_text, markdown, terminal
 from sparsebench.results.table import Row, tabulate
+from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
 
 FILES = ("html", "parquet")
@@ -30,7 +31,7 @@ FILES = ("html", "parquet")
 
 @dataclass(frozen=True)
 class Report:
-    """What a folder holds, ready to be written.
+    """The runs of a folder as rows, with remarks, ready to be written.
 
     Attributes:
         root: the folder.
@@ -46,7 +47,7 @@ class Report:
 
 
 def main(arguments: list[str]) -> None:
-    """Read, group, compare, write; again and again with ``--watch``."""
+    """Read, group, compare and write the runs; repeatedly with ``--watch``."""
     given = parser().parse_args(arguments)
     if given.pivot and given.format != "latex":
         stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
@@ -79,7 +80,7 @@ def read(root: Path, by: Sequence[str] = ()) -> Report:
 
 
 def _produce(given: argparse.Namespace, root: Path) -> str:
-    """Write what is asked for; return why nothing could be written, or an empty text."""
+    """Write the requested output; return the reason why nothing could be written, or an empty text."""
     by = _list(given.by)
     try:
         report = read(root, by)
@@ -107,7 +108,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def variant(config: Mapping[str, Any]) -> str:
-    """Return what is equal for runs that differ in the seed alone."""
+    """Return the run's identity, ignoring its seed."""
     return identity({**config, "seed": 0})
 
 
@@ -145,7 +146,7 @@ def parser() -> Parser:
         "--columns",
         default="",
         metavar="KEY[,KEY]",
-        help="the numbers to show: keys of result.json, such as test_accuracy,train_flops_ratio, and published, delta, "
+        help="the numbers to show: keys of a result, such as test_accuracy,train_flops_ratio, and published, delta, "
         "protocol (docs/reference/result.md lists them)",
     )
     parser.add_argument(
@@ -180,7 +181,7 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
 
 
 def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -> None:
-    """Write what is no text for a terminal: a page, or a table for programs."""
+    """Write the HTML page or the table files that are not shown on a terminal."""
     if form == "parquet":
         from sparsebench.results.render.parquet import parquet
 
@@ -220,8 +221,5 @@ def _nothing(root: Path, found: Collected) -> str:
 def _write(path: Path, content: str | bytes) -> None:
     if path.is_dir():
         stop(f"--output {path} is a folder: name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(partial, path)
+    write_atomically(path, content)
     print(f"sparsebench: {path} is written")

@@ -1,4 +1,4 @@
-"""``sparsebench reproduce``: run published cells at their protocol, and say which of them hold."""
+"""``sparsebench reproduce``: run published cells under their protocol, and report which results hold."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.results.reproduction import Cell, Verdict, judge, load_cells
 from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.messages import did_you_mean
 
 _PACE_STEPS = 150  # of the run that is timed where no finished one tells
 
 
 def main(arguments: list[str]) -> None:
-    """List what can be reproduced, run it, and print a verdict for each cell."""
+    """List the reproducible cells, run them, and print a verdict for each."""
     given = parser().parse_args(arguments)
     try:
         cells = select(given.what)
@@ -64,7 +65,7 @@ def parser() -> Parser:
 
 
 def select(what: str) -> list[Cell]:
-    """Return the cells of a paper, of a folder of presets, or of an id with wildcards.
+    """Return the cells of a paper, of a folder of presets, or with an id that matches wildcards.
 
     Raises:
         ValueError: nothing of that name can be run.
@@ -97,10 +98,10 @@ def _folder(config: Mapping[str, Any], seed: int) -> Path:
 
 
 def _result(config: Mapping[str, Any], seed: int) -> Mapping[str, Any] | None:
-    from sparsebench.app.process.execute import is_finished, result_of
+    from sparsebench.app.process.execute import result_of
 
-    folder = _folder(config, seed)
-    return result_of(folder) if is_finished(folder) else None
+    folder = RunFolder(_folder(config, seed))
+    return result_of(folder) if folder.is_finished() else None
 
 
 def accuracies(cell: Cell, config: Mapping[str, Any], seeds: int) -> list[float]:
@@ -110,7 +111,7 @@ def accuracies(cell: Cell, config: Mapping[str, Any], seeds: int) -> list[float]
 
 
 def _seconds(cells: Sequence[Cell], configs: Mapping[str, Mapping[str, Any]], seeds: int) -> dict[str, float]:
-    """Return the seconds of a run of each preset: of finished runs, or else measured over a few steps."""
+    """Return the seconds per run of each preset: of finished runs, or measured over a few steps."""
     found: dict[str, float] = {}
     for cell in cells:
         times = [r["seconds"] for seed in range(seeds) if (r := _result(configs[cell.id], seed)) is not None]
@@ -139,7 +140,7 @@ def _measure(cell: Cell) -> float:
             *short,
         ]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        taken = json.loads((Path(place) / "pace" / "result.json").read_text(encoding="utf-8"))
+        taken = RunFolder(Path(place) / "pace").result()
     return taken["seconds"] * steps / taken["steps"]
 
 
@@ -148,7 +149,7 @@ def _command() -> list[str]:
 
 
 def _within_budget(cells: Sequence[Cell], configs: Mapping[str, Any], given: Any) -> list[tuple[Cell, int]]:
-    """Return the runs that are still to do, first seeds first, as many as the budget allows."""
+    """Return the remaining runs, lowest seeds first, as many as the budget allows."""
     runs = [(cell, seed) for seed in range(given.seeds) for cell in cells]
     runs = [(cell, seed) for cell, seed in runs if _result(configs[cell.id], seed) is None]
     if given.budget is None or not runs:
@@ -163,7 +164,7 @@ def _within_budget(cells: Sequence[Cell], configs: Mapping[str, Any], given: Any
 
 
 def _train(cell: Cell, seeds: Sequence[int], given: Any) -> None:
-    """Bring the runs of a cell to their end; a failing one leaves its cell without that seed."""
+    """Run the unfinished runs of a cell; a failing one leaves its cell without that seed."""
     print(f"sparsebench: {cell.id}: seeds {', '.join(map(str, seeds))}", flush=True)
     pool = ["hydra/launcher=pool", f"hydra.launcher.workers={given.workers}"] if given.workers > 1 else []
     sweep = ["-m", *cell.arguments, f"seed={','.join(map(str, seeds))}", f"output_root={given.output_root}", *pool]
@@ -187,7 +188,7 @@ def _published(cell: Cell) -> str:
 
 
 def sentence(cell: Cell, verdict: Verdict) -> str:
-    """Say in one line how a cell compares."""
+    """Describe in one line how a cell compares with the published value."""
     ours = "-" if verdict.mean is None else f"{verdict.mean:.2f}"
     ours += "" if verdict.sd is None else f" +- {verdict.sd:.2f}"
     text = f"{verdict.word:<11} {cell.id}: ours {ours} (n = {verdict.n}), published {_published(cell)}"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
-from sparsebench.app.grid.status import STATES, Standing, counts, is_launched, standings, time_left
+from sparsebench.app.grid.status import Standing, clock, counts, is_launched, standings, time_left
 from sparsebench.results.schema import describe
+from sparsebench.runs.folder import STATES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,7 +84,7 @@ def _watch(root: Path, every: float) -> None:
 def _headline(found: list[Standing]) -> str:
     said = ", ".join(f"{number} {state}" for state, number in counts(found).items())
     left = time_left(found)
-    return f"{len(found)} runs: {said}" + (f"; about {_clock(left)} left" if left is not None else "")
+    return f"{len(found)} runs: {said}" + (f"; about {clock(left)} left" if left is not None else "")
 
 
 def _table(found: list[Standing], *, rows: int | None) -> RenderableType:
@@ -110,16 +111,10 @@ def _cells(standing: Standing) -> tuple[str, ...]:
     percent = "" if standing.progress is None else f"{100 * standing.progress:.0f} %"
     return (
         standing.state,
-        standing.name.rpartition("--")[0] or standing.name,
+        f"{standing.name.rpartition('--')[0] or standing.name} {standing.settings}".strip(),
         f"{standing.stage} {percent}".strip() if standing.state != "done" else "",
         "" if standing.accuracy is None else describe("test_accuracy").text(standing.accuracy),
-        "" if standing.seconds is None else _clock(standing.seconds),
-        "" if standing.left is None else _clock(standing.left),
+        "" if standing.seconds is None else clock(standing.seconds),
+        "" if standing.left is None else clock(standing.left),
         " ".join(standing.words.split()),
     )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

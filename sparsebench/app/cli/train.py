@@ -1,4 +1,4 @@
-"""``sparsebench train``: compose a configuration, or a grid of them, and bring each run to its end."""
+"""``sparsebench train``: compose a configuration or a grid, and train each run to the end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from sparsebench.app.config.check import check_overrides, normalise
 from sparsebench.app.errors import stop
-from sparsebench.app.grid.job import Task, call_through_hydra, is_ours, sentence
-from sparsebench.app.process.execute import run_cell
+from sparsebench.app.grid.job import Task, call_through_hydra, sentence
+from sparsebench.app.process.execute import run_config, run_frozen
+from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
@@ -19,16 +20,20 @@ def main(arguments: list[str]) -> None:
         check_overrides(arguments)
     except ValueError as error:
         stop(str(error))
-    failures = call_through_hydra(arguments, Task(_train))
+    failures = call_through_hydra(arguments, Task(_train, _train_cell))
     if failures:
         stop(f"{len(failures)} of the runs failed: {'; '.join(failures)}", code=1)
 
 
 def _train(config: dict[str, Any]) -> float | None:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+    return _told(run_config(config))
 
-    hydra = HydraConfig.get()  # our sweepers come back to a cell that another launch is at work on
-    result = run_cell(config, wait=hydra.mode != RunMode.MULTIRUN or not is_ours(hydra.sweeper))
+
+def _train_cell(folder: RunFolder) -> float | None:
+    return _told(run_frozen(folder))
+
+
+def _told(result: dict[str, Any]) -> float | None:
+    """Print how a run ended, and return the value that a sweeper may optimise."""
     print(sentence(result), flush=True)
     return result["val_accuracy"]

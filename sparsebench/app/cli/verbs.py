@@ -1,4 +1,4 @@
-"""The verbs of the command line; the module of a verb is imported when it is used."""
+"""The verbs of the command line; the module of a verb is imported on use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ VERBS = {
     "plan": "show what would be masked and what it would cost, without training",
     "list": "list methods, models, datasets, experiments, ...",
     "status": "show how far the runs of a folder are, live with --watch",
+    "clean": "remove the runs of a folder that failed, were stopped or never began",
     "report": "tabulate the runs of a folder, or show them in a page with charts",
     "compare": "show in what two runs differ: configuration, numbers, masks",
     "dashboard": "lay out the panels of a Weights & Biases workspace",

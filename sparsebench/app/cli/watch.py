@@ -1,4 +1,4 @@
-"""Do something again whenever a run below a folder changes."""
+"""Repeat an action whenever a run below a folder changes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_TELLING = ("DONE", "result.json", "failed.txt", "stopped.txt")
+from sparsebench.runs.files import ENDINGS
+from sparsebench.runs.walk import walk
 
 
 def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | None = None) -> None:
-    """Call ``show`` now, and again whenever a run has ended, until Ctrl-C; a terminal is cleared before.
+    """Call ``show`` now, and again whenever a run has ended, until Ctrl-C; a terminal is cleared first.
 
     Args:
         root: folder that holds the runs.
@@ -41,10 +42,10 @@ def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | No
 
 
 def state(root: Path) -> dict[str, tuple[int, int]]:
-    """Return what tells one moment of the runs from another: time and size of the files that end a run."""
+    """Return a fingerprint of the runs: time and size of the files that end a run."""
     found: dict[str, tuple[int, int]] = {}
-    for folder, _, names in os.walk(root):
-        for name in set(names).intersection(_TELLING):
+    for folder, _, names in walk(root):
+        for name in set(names).intersection(ENDINGS):
             path = os.path.join(folder, name)
             try:
                 about = os.stat(path)

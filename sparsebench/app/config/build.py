@@ -1,4 +1,4 @@
-"""From a frozen configuration to objects: the only caller of ``hydra.utils.instantiate``."""
+"""Build objects from a frozen configuration: the only caller of ``hydra.utils.instantiate``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OURS = ("compile", "channels_last", "label_smoothing", "decay_norm_and_bias", "
 
 
 def build(config: Mapping[str, Any]) -> Any:
-    """Instantiate one part of the configuration; errors come out as the constructor raised them."""
+    """Instantiate one part of the configuration; errors appear as the constructor raised them."""
     try:
         target = get_object(config["_target_"])
         check_words(target, config)
@@ -48,7 +48,7 @@ def build(config: Mapping[str, Any]) -> Any:
 
 
 def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse a word where what is built wants a switch or a number, by its annotations: any word would be true.
+    """Raise an error for strings where the signature expects a bool or a number: any string would be true.
 
     Raises:
         ValueError: the first such option.
@@ -68,7 +68,7 @@ def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
 
 
 def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that a callable does not take: a partial one would fail only when it is called.
+    """Raise an error for unknown options of a callable, which a partial would reject only when called.
 
     Raises:
         ValueError: the first such option, and those that are taken.
@@ -83,7 +83,7 @@ def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, 
 
 
 def _keywords(target: Callable[..., Any]) -> set[str] | None:
-    """Return the keywords of a callable, those of the base classes that ``**keywords`` reach included; None: any."""
+    """Return the keywords of a callable, including its bases' if it passes on ``**keywords``; None for any."""
     found: set[str] = set()
     makers = (
         [vars(kind)["__init__"] for kind in target.__mro__ if "__init__" in vars(kind)]
@@ -102,7 +102,7 @@ def _keywords(target: Callable[..., Any]) -> set[str] | None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the line that says what is wrong: Hydra puts the cause last."""
+    """Return the error message from Hydra's exception: Hydra puts the cause last."""
     return [line for line in str(error).splitlines() if line.strip()][-1]
 
 
@@ -117,7 +117,7 @@ def build_data(config: Mapping[str, Any]) -> Any:
 
 
 def build_run(config: Mapping[str, Any], folder: Path, *, shared: bool = False) -> Run:
-    """Build the run of a folder, without training anything; ``shared`` when several processes work on it."""
+    """Build the run of a folder without training; ``shared`` if several processes work on it."""
     return Run.at(folder, build_setup(config), shared=shared)
 
 
@@ -196,7 +196,7 @@ def _network(builder: Callable[..., nn.Module], settings: Mapping[str, Any], dat
 
 
 def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bias: bool) -> Groups | None:
-    """Let the regulariser of an optimizer that has one hold for the weights that may be sparse, and for no other."""
+    """Apply an optimizer's regulariser to the weights that may be sparse, and to no others."""
     if "regularizer" not in optimizer:
         return None
     options = {key: optimizer[key] for key in ("regularizer", "weight_decay")}
@@ -204,7 +204,7 @@ def _groups(optimizer: Mapping[str, Any], prunable: Prunable, decay_norm_and_bia
 
 
 def _execution(config: Mapping[str, Any]) -> Execution | None:
-    """Return the back end that is asked for; a method with a key of its own has taken it over."""
+    """Return the requested back end, unless the method's own key has already used it."""
     name = None if "execution" in config["method"] else config.get("execution")
     if name is None or "." not in name:
         return name

@@ -12,8 +12,6 @@ from sparsebench.runs.messages import did_you_mean
 
 CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich", "lines", "none")}
 """Keys with few possible values."""
-
-
 TAKEN = {
     "callbacks": "own callbacks belong into a method or a Python script with engine.Sparsity",
     "logger": "choose logger=csv, tensorboard, wandb or none",
@@ -28,13 +26,19 @@ TAKEN = {
 """Arguments of Lightning's trainer that sparsebench sets itself -> what to write instead."""
 HYDRA = ("hydra.launcher", "hydra.sweeper")
 """Keys of Hydra's own that have an effect here."""
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
+               "--experimental-rerun")  # fmt: skip
 
 
 def normalise(arguments: list[str]) -> list[str]:
-    """Translate ``density=0.1`` to ``sparsity=0.9``, loudly, and ``+experiment=x`` to ``experiment=x``."""
+    """Return a command line in Hydra's order: overrides first, options such as ``-m`` after them.
+
+    ``density=0.1`` becomes ``sparsity=0.9``, loudly, ``+experiment=x`` becomes ``experiment=x``, and
+    ``optimizer.base=adam``, the optimizer that a wrapper steps, ``optimizer@optimizer.base=adam``.
+    """
     translated: list[str] = []
     known = set(groups())
-    for argument in arguments:
+    for argument in _overrides_first(arguments):
         key, found, value = argument.partition("=")
         if key == "density" and found:
             shares = [_number("density", part) for part in value.split(",")]
@@ -42,8 +46,33 @@ def normalise(arguments: list[str]) -> list[str]:
             print(f"sparsebench: density={value} is read as {argument}")
         elif found and key.startswith("+") and key.lstrip("+") in known:
             argument = argument.lstrip("+")
+        elif found and re.fullmatch(r"optimizer(\.base)+", key):  # an option of a group, which Hydra writes with an @
+            argument = f"optimizer@{key}={value}"
+        if not argument.isascii():
+            argument = _quoted(argument)
         translated.append(argument)
     return translated
+
+
+def _quoted(argument: str) -> str:
+    """Put quotes around a plain value with letters that Hydra's grammar does not know, such as ``name=größe``."""
+    key, found, value = argument.partition("=")
+    plain = found and re.fullmatch(r"[^\s'\"\\,()\[\]{}$=:]+", value)
+    return f"{key}='{value}'" if plain and not argument.startswith("-") else argument
+
+
+def _overrides_first(arguments: list[str]) -> list[str]:
+    """Move options after the overrides: Hydra does not allow overrides on both sides of an option."""
+    overrides, flags = list[str](), list[str]()
+    given = iter(arguments)
+    for argument in given:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in _WITH_VALUE and (value := next(given, None)) is not None:
+            flags.append(value)
+    return [*overrides, *flags]
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -65,18 +94,19 @@ def check_overrides(arguments: list[str]) -> None:
         if key == "sparsity":
             for share in value.split(","):
                 _number(key, share)
-        if key not in known:
+        group = key.partition("@")[0]
+        if group not in known:
             continue
-        offered = options(key, folders)
+        offered = options(group, folders)
         for choice in value.split(","):
             if choice not in offered and choice not in ("null", ""):
                 raise ValueError(
-                    f"unknown {key} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
+                    f"unknown {group} {choice!r}{did_you_mean(choice, offered)}; available are {', '.join(offered)}"
                 )
 
 
 def _check_key(argument: str, known_groups: set[str]) -> None:
-    """Refuse a key that nobody would read."""
+    """Raise an error for a key that is never read."""
     if argument.startswith("-"):
         return
     key = argument.lstrip("+~").partition("=")[0].partition("@")[0]

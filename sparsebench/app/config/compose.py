@@ -1,4 +1,4 @@
-"""Turn what Hydra composed into a frozen configuration: plain, resolved, complete."""
+"""Convert Hydra's composed configuration to a frozen one: plain, resolved, complete."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsebench.app.config.tree import conf_dir
 from sparsebench.app.config.values import tidy
 from sparsebench.runs.fingerprints import fingerprints
+from sparsebench.runs.mappings import dotted
 
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
@@ -21,7 +22,7 @@ ADDED = ("choices", "typed", "fingerprints", "workers")
 
 
 def register_resolvers() -> None:
-    """Register ``${density:SPARSITY}``: users say sparsity, code says density, and this is the one conversion.
+    """Register ``${density:SPARSITY}``, the only conversion from the users' sparsity to the code's density.
 
     ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is
     NAME, else VALUE.
@@ -40,6 +41,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
     """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config.pop("cell", None)  # a configuration does not name itself
     tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
@@ -48,13 +50,13 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration with ``recipe.workers`` as ``workers``, also where an earlier version has frozen it."""
+    """Return the configuration with ``recipe.workers`` as ``workers``, as earlier versions did not have it."""
     recipe = dict(config["recipe"])
     return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
-    """Compose and freeze outside of ``hydra.main``, for tests and scripts; Hydra is left as it was.
+    """Compose and freeze outside of ``hydra.main``, for tests and scripts, leaving Hydra unchanged.
 
     Lightning adds Hydra's arguments to the command lines of its ranks where it finds Hydra at work.
     """
@@ -74,14 +76,5 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Return every key of the default configuration, dotted."""
-    return list(_dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}))
-
-
-def _dotted(config: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in config.items():
-        found.append(prefix + key)
-        if isinstance(value, dict):
-            found += _dotted(value, f"{prefix}{key}.")
-    return found
+    """Return every key of the default configuration in dotted form."""
+    return list(dotted({key: part for key, part in compose_config([]).items() if key not in ADDED}, groups=True))

@@ -1,4 +1,4 @@
-"""Where the configuration tree lies, and what it offers: read as text, without importing Hydra."""
+"""The configuration tree: its location and its options, read as text without importing Hydra."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def options(group: str, folders: list[Path] | None = None) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders or [conf_dir()]:
         for path in sorted((folder / group).rglob("*.yaml")):
-            comments = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+            comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
             said = [line[2:] for line in comments if not line.startswith("# @")]
             found[path.relative_to(folder / group).with_suffix("").as_posix()] = said[0] if said else ""
     return found
 
 
 def search_path(arguments: list[str]) -> list[Path]:
-    """Return the configuration folders that a command line names, ours first."""
+    """Return the configuration folders named on a command line, ours first."""
     folders = [conf_dir()]
     for position, argument in enumerate(arguments):
         if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
@@ -42,7 +42,7 @@ def search_path(arguments: list[str]) -> list[Path]:
 
 
 def make_importable(folders: list[Path]) -> None:
-    """Let Python find modules that lie in these folders: in this process, and in all that it starts.
+    """Make modules in these folders importable, in this process and in all that it starts.
 
     They come first, as the folder of a script does; ``PYTHONPATH`` carries them to ranks, pools and clusters.
     """

@@ -1,4 +1,4 @@
-"""Bring the values of a configuration to the types that are meant, or refuse them in one line.
+"""Convert configuration values to the intended types, or refuse them in one line.
 
 YAML reads ``name=2024`` as a number, ``1e2`` as a float and ``logger.tags=baseline`` as a word: users mean a text, a
 whole number and a list.
@@ -6,6 +6,7 @@ whole number and a list.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ WHOLE = {
     "recipe.workers": 1,
 }
 """Whole numbers, each with the least that makes sense; null is left to whoever reads it."""
+_MOST = 2**32 - 1  # what seeds may be, and more than anything that is counted
 NUMBERS = {"trainer.save_seconds": 0.0, "trainer.gradient_clip_val": 0.0, "trainer.label_smoothing": 0.0}
 """Numbers, each with the least that makes sense."""
 PARTS = ("trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
@@ -56,6 +58,7 @@ def tidy(config: dict[str, Any]) -> None:
         _replace(config, key, _number)
     for key in PARTS:
         _replace(config, key, _part)
+    _check_everywhere(config)
     for key in NEVER_NULL:
         group, name = _place(config, key)
         if name in group and group[name] is None:
@@ -74,18 +77,39 @@ def _replace(config: dict[str, Any], key: str, convert: Any) -> None:
         group[name] = convert(key, group[name])
 
 
+def _check_everywhere(value: Any, name: str = "") -> None:
+    """Refuse a ``_target_`` that names nothing, and numbers that are none, wherever they stand."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value} is no finite number: choose one")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            full = f"{name}.{key}" if name else str(key)
+            if key == "_target_" and not (isinstance(part, str) and part.strip(".")):
+                raise ValueError(f"{full}={_shown(part)} names no class or function: give one, as torch.optim.SGD")
+            _check_everywhere(part, full)
+    elif isinstance(value, list):
+        for part in value:
+            _check_everywhere(part, name)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
 def _whole(key: str, value: Any) -> int:
     least = WHOLE[key]
     allowed = f"choose a whole number of at least {least}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ValueError(f"{key}={_shown(value)} is no number: {allowed}")
+    if value > _MOST:
+        raise ValueError(f"{key}={value} is impossible: choose a whole number of at most {_MOST}")
     if value != int(value) or value < least:
         raise ValueError(f"{key}={value:g} is impossible: {allowed}")
     return int(value)
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ValueError(f"{key}={_shown(value)} is no number: choose one of at least {NUMBERS[key]:g}")
     if value < NUMBERS[key]:
         raise ValueError(f"{key}={value:g} is impossible: choose a number of at least {NUMBERS[key]:g}")
@@ -93,7 +117,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _part(key: str, value: Any) -> int | float:
-    sound = not isinstance(value, bool) and isinstance(value, int | float) and value > 0
+    sound = _is_number(value) and value > 0
     if not sound or (isinstance(value, float) and value > 1 and value != int(value)):
         raise ValueError(
             f"{key}={_shown(value)} is impossible: choose a number of batches of at least 1, or a share in (0, 1]"

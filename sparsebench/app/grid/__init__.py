@@ -1,1 +1,1 @@
-"""Grids: cells, jobs, their states, and how each is brought to its end."""
+"""Grids: composing cells, launching jobs, finishing all of them, and showing their states."""

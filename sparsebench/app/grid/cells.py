@@ -1,15 +1,15 @@
-"""The cells of a grid, composed, frozen and checked before the first starts."""
+"""Compose, freeze and check all cells of a grid before the first one starts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sparsebench.app.config.check import check_config
 from sparsebench.app.grid.job import one_line
 from sparsebench.app.process.execute import check_folder
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import identity, run_folder
 
 WITHIN = ("given", "single")
@@ -17,18 +17,18 @@ WITHIN = ("given", "single")
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One cell of a grid.
+    """One cell of a grid: overrides, configuration and folder.
 
     Attributes:
         overrides: what distinguishes it, as Hydra's command line has it.
         config: its frozen configuration.
-        folder: where it lies.
+        folder: of its run.
         error: why it cannot even begin; empty where it can.
     """
 
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
-    folder: Path
+    folder: RunFolder
     error: str = ""
 
 
@@ -54,7 +54,7 @@ def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> l
 
 
 def _alone(cells: list[Cell]) -> list[Cell]:
-    """Leave out of a grid of methods the one that lives within recipes only: ``method=glob(*)`` names it too."""
+    """Drop the method that only works within recipes from a grid of methods such as ``method=glob(*)``."""
     able = [cell for cell in cells if (cell.config["choices"]["method"], cell.config["choices"]["recipe"]) != WITHIN]
     if not able or len(able) == len(cells):
         return cells
@@ -63,11 +63,19 @@ def _alone(cells: list[Cell]) -> list[Cell]:
 
 
 def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
-    """Name each job by the overrides in which it differs from others, for people; a lonely one by its number."""
+    """Name each job by the overrides that distinguish it, or by its number if there are none."""
     shared = set.intersection(*map(set, jobs))
     named = [[part for part in job if part not in shared and not part.startswith("hydra.")] for job in jobs]
     parts = [" ".join(part.removeprefix("+") for part in own) for own in named]
     return [name or f"run {first + number}" for number, name in enumerate(parts)]
+
+
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """Name cells by the overrides that distinguish them; a single cell by its folder."""
+    if len(cells) == 1:
+        name = cells[0].folder.path.name
+        return [name.rpartition("--")[0] or name]
+    return varying([cell.overrides for cell in cells]) if cells else []
 
 
 def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
@@ -80,18 +88,21 @@ def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
     own = composed.copy()
     OmegaConf.set_struct(own, False)
     own.pop("hydra")
+    if own.cell is not None:
+        raise ValueError(f"cell={own.cell} is one run, -m was given: leave -m out, or repeat the grid's own command")
     config = freeze(own)
+    folder, error = RunFolder(run_folder(config)), ""
     try:
         check_config(config)
-    except ValueError as error:
-        return Cell(overrides, config, run_folder(config), one_line(error))
-    return Cell(overrides, config, run_folder(config))
+    except ValueError as found:
+        error = one_line(found)
+    return Cell(overrides, config, folder, error)
 
 
 def _checked(cells: list[Cell]) -> list[Cell]:
-    """Refuse cells whose folder holds another run, or is that of another cell of the grid."""
-    owner: dict[Path, str] = {}
-    first: dict[str, Path] = {}  # two spellings of one run share a folder
+    """Raise an error for cells whose folder holds another run or belongs to another cell."""
+    owner: dict[RunFolder, str] = {}
+    first: dict[str, RunFolder] = {}  # two spellings of one run share a folder
     checked: list[Cell] = []
     for cell in cells:
         error = cell.error

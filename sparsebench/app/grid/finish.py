@@ -1,4 +1,4 @@
-"""Grids: every cell is known before the first starts, and each is brought to its end whoever is interrupted.
+"""Finish grids: every cell is known before the first starts, and interrupted cells are continued.
 
 The launcher may be anything, on any machine. What has become of a cell stands in its folder, and is read there after
 the launcher has returned: nothing else comes back from a process that was killed.
@@ -6,10 +6,7 @@ the launcher has returned: nothing else comes back from a process that was kille
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import socket
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -17,137 +14,142 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.grid.cells import Cell
+from sparsebench.app.grid.cells import Cell, names_of
 from sparsebench.app.grid.job import GridFailed, one_line, sentence
-from sparsebench.app.process.execute import clear, failure_of, is_finished, result_of
-from sparsebench.runs.activity import STOP, Busy, hold, holder, is_busy
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.app.process.execute import finished_under_old_name, result_of
+from sparsebench.runs.activity import Busy
+from sparsebench.runs.folder import RunFolder
+from sparsebench.runs.manifest import write_manifest
 
 _TRIES = 2  # a cell that leaves no result gets one more
 _POLL = 0.5
 _SILENT = "it left no result: its process died, or files of the configuration have changed meanwhile"
 
-Launch = Callable[[Sequence[Sequence[str]]], Sequence[Any]]
-"""Overrides of each job -> what Hydra's launcher returns for each."""
+Launch = Callable[[Sequence[Cell]], Sequence[Any]]
+"""Freezes cells, launches them, and returns what Hydra's launcher returns for each."""
 
 
 def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
-    """Bring all cells of a grid to their end.
+    """Finish all cells of a grid.
 
     Args:
         cells: as ``compose_cells`` returns them.
-        launch: runs jobs and returns when they have ended, one way or another.
-        place: folder that tells ``sparsebench status`` what is still to come.
+        launch: freezes and launches cells, and returns when they have ended, one way or another.
+        place: folder of the manifest, which tells ``sparsebench status`` what is still to come.
 
     Raises:
         GridFailed: some cells failed; all others are finished.
     """
     able = [cell for cell in cells if not cell.error]
-    write_manifest(place, able)
-    again = [cell for cell in able if cell.config["rerun"] and _clear(cell)]
-    first = list({cell.folder: cell for cell in able}.values())
-    open_cells = [cell for cell in first if cell in again or not is_finished(cell.folder)]
-    for cell in open_cells:
-        (cell.folder / STOP).unlink(missing_ok=True)
+    known: dict[RunFolder, Cell] = {}
+    first = [cell for cell in able if known.setdefault(cell.folder, cell) is cell]
+    write_manifest(place, {cell.folder.path: cell.overrides for cell in first})
     for cell in first:
-        if cell not in open_cells:
-            _say_finished(cell)
-    done = len(first) - len(open_cells)
-    print(f"sparsebench: {len(first)} runs: {done} finished, {len(open_cells)} to do", flush=True)
+        if cell.config["rerun"]:
+            _clear(cell)
+    finished = {cell.folder: done for cell in first if (done := _finished(cell)) is not None}
+    open_cells = [cell for cell in first if cell.folder not in finished]
+    for cell in open_cells:
+        cell.folder.forget_stop()
+    damaged = [(str(done), wrong) for done in finished.values() if (wrong := _say_finished(done))]
+    print(f"sparsebench: {len(first)} runs: {len(finished)} finished, {len(open_cells)} to do", flush=True)
     lost = bring_to_end(open_cells, launch)
     for cell in able:
-        if cell not in first and is_finished(cell.folder):
-            _say_finished(cell)  # another cell of the grid was the same run
-    _report([*_refused(cells), *_failed(first, lost)])
+        if cell not in first and cell.folder.is_finished():
+            _say_finished(cell.folder)  # another cell of the grid was the same run
+    failed = _failed(cells, lost)
+    remove_empty(open_cells)
+    _report([*damaged, *failed])
 
 
-def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
-    """Launch cells until each is finished or has failed; return those that left no result, and why.
+def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
+    """Launch cells until each is finished or has failed; return the cells without result, and why.
 
     Cells that another launch is at work on are left to it, and taken over should it die.
     """
     for cell in cells:
-        if not is_busy(cell.folder):
-            for name in ("failed.txt", "stopped.txt"):
-                (cell.folder / name).unlink(missing_ok=True)
-    tries: Counter[Path] = Counter()
-    lost: dict[Path, str] = {}
+        if not cell.folder.is_busy():
+            cell.folder.reopen()
+    tries: Counter[RunFolder] = Counter()
+    lost: dict[RunFolder, str] = {}
     while pending := [cell for cell in cells if not (_is_settled(cell.folder) or cell.folder in lost)]:
-        free = [cell for cell in pending if not is_busy(cell.folder)]
+        free = [cell for cell in pending if not cell.folder.is_busy()]
         if not free:
             _await(pending)
             continue
         said = _launch(free, launch)
         for cell in free:
             tries[cell.folder] += 1
-            if tries[cell.folder] >= _TRIES and not _is_settled(cell.folder) and not is_busy(cell.folder):
+            if tries[cell.folder] >= _TRIES and not _is_settled(cell.folder) and not cell.folder.is_busy():
                 lost[cell.folder] = said.get(cell.folder, _SILENT)
     return lost
 
 
-def _launch(cells: Sequence[Cell], launch: Launch) -> dict[Path, str]:
-    """Launch cells and return what the launcher says of those that came to grief."""
+def _launch(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
+    """Launch cells and return the launcher's error for each that failed."""
     try:
-        returned = launch([(*cell.overrides, "rerun=false") for cell in cells])  # what had to be cleared is cleared
-    except Exception as error:  # a launcher that loses a process may lose its head
+        returned = launch(cells)
+    except Exception as error:  # some launchers raise when a process dies
         print(f"sparsebench: the launcher stopped: {one_line(error)}", file=sys.stderr, flush=True)
         return dict.fromkeys((cell.folder for cell in cells), one_line(error))
     wrong = {cell.folder: getattr(job, "_return_value", None) for cell, job in zip(cells, returned, strict=False)}
     return {folder: one_line(error) for folder, error in wrong.items() if isinstance(error, Exception)}
 
 
-def write_manifest(place: Path, cells: Sequence[Cell]) -> Path:
-    """Write which cells a launch will come to; the same grid writes the same file."""
-    folders = list(dict.fromkeys(cell.folder for cell in cells))
-    name = hashlib.blake2b("\n".join(sorted(map(str, folders))).encode(), digest_size=4).hexdigest()
-    known = {cell.folder: cell.overrides for cell in reversed(cells)}
-    content = {
-        "launched": time.time(),
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "cells": [{"folder": os.path.relpath(f, place), "overrides": known[f]} for f in folders],
-    }
-    path = place / f"grid-{name}.json"
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
-    return path
+def remove_empty(cells: Sequence[Cell]) -> None:
+    """Remove the folders of cells that failed before training: they contain only the reason."""
+    for cell in cells:
+        if cell.folder.failed_before_training() and not cell.folder.is_busy():
+            cell.folder.remove()
 
 
-def _clear(cell: Cell) -> bool:
-    """Remove what a run has left, unless somebody is at work in it."""
-    try:
-        with hold(cell.folder, wait=False):
-            clear(cell.folder)
-    except Busy:
-        return False
-    return True
+def _finished(cell: Cell) -> RunFolder | None:
+    """Return the folder of the finished run of a cell, in any place, or None if it is not finished."""
+    if cell.folder.is_finished():
+        return cell.folder
+    return None if cell.config["rerun"] else finished_under_old_name(cell.config)
 
 
-def _is_settled(folder: Path) -> bool:
-    return is_finished(folder) or (
-        not is_busy(folder) and (bool(failure_of(folder)) or (folder / "stopped.txt").exists())
-    )
+def _clear(cell: Cell) -> None:
+    """Remove the files of a run, unless a process works on it."""
+    with contextlib.suppress(Busy), cell.folder.hold(wait=False):
+        cell.folder.clear()
+
+
+def _is_settled(folder: RunFolder) -> bool:
+    return folder.state() in ("done", "failed", "stopped")
 
 
 def _await(cells: Sequence[Cell]) -> None:
-    """Wait until nobody is at work on one of the cells."""
+    """Wait until no process works on any of the cells."""
     first = cells[0].folder
-    print(f"sparsebench: waiting for {len(cells)} runs of another launch ({holder(first)})", flush=True)
-    while all(is_busy(cell.folder) for cell in cells):
+    print(f"sparsebench: waiting for {len(cells)} runs of another launch ({first.holder()})", flush=True)
+    while all(cell.folder.is_busy() for cell in cells):
         time.sleep(_POLL)
 
 
-def _say_finished(cell: Cell) -> None:
-    print(f"sparsebench: {cell.folder} is finished (rerun=true trains again)")
-    print(sentence(result_of(cell.folder)), flush=True)
+def _say_finished(folder: RunFolder) -> str:
+    """Say how a finished run ended; return why that cannot be told, or an empty text."""
+    print(f"sparsebench: {folder} is finished (rerun=true trains again)", flush=True)
+    try:
+        print(sentence(result_of(folder)), flush=True)
+    except ValueError as error:
+        return one_line(error)
+    except (KeyError, TypeError) as error:
+        return f"ValueError: {folder.result_file} is not a result of sparsebench ({error}): rerun=true trains again"
+    return ""
 
 
-def _refused(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    return [(" ".join(cell.overrides), cell.error) for cell in cells if cell.error]
-
-
-def _failed(cells: Sequence[Cell], lost: Mapping[Path, str]) -> list[tuple[str, str]]:
-    found = [(cell.folder, lost.get(cell.folder) or failure_of(cell.folder)) for cell in cells]
-    return [(str(folder), error) for folder, error in found if error and not is_finished(folder)]
+def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[str, str]]:
+    """Return the refused and failed cells, each once, with the reason."""
+    found: dict[str, str] = {}
+    for cell, name in zip(cells, names_of(cells), strict=True):
+        if cell.error:
+            found[name] = cell.error
+        elif not cell.folder.is_finished() and (error := lost.get(cell.folder) or cell.folder.failure()):
+            # nothing is kept of a cell that failed before training: what it differs in says which it is
+            found[name if cell.folder.failed_before_training() else str(cell.folder)] = error
+    return [*found.items()]
 
 
 def _report(failed: list[tuple[str, str]]) -> None:

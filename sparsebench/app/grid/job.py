@@ -1,8 +1,10 @@
-"""Jobs: what Hydra calls for each cell of a grid, or for the only one, and the errors that come back."""
+"""The task that Hydra calls for each cell of a grid, or for a single run, and the errors it returns."""
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.config.check import check_config
 from sparsebench.app.config.tree import conf_dir
-from sparsebench.app.errors import STOPPED, USER_ERRORS, stop
+from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
 from sparsebench.app.process.execute import Withdrawn, WorkerFailed
-from sparsebench.runs.activity import Busy
+from sparsebench.runs.activity import Busy, Stopped
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.messages import did_you_mean
 
 if TYPE_CHECKING:
@@ -24,68 +27,91 @@ IN_PROCESS = ("hydra/sweeper=basic", "hydra/launcher=basic")
 
 
 def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]) -> list[str]:
-    """Let Hydra compose each job and call ``call(frozen configuration)`` here; return what failed in a sweep."""
+    """Have Hydra compose each job and call ``call(frozen configuration)`` here; return the failures of a sweep."""
     kept = [argument for argument in arguments if not argument.startswith(("hydra/sweeper=", "hydra/launcher="))]
-    return call_through_hydra([*kept, *IN_PROCESS], Task(call))
+    return call_through_hydra([*IN_PROCESS, *kept], Task(call, lambda folder: call(folder.config())))
 
 
 class Task:
-    """What Hydra calls for each job, in this process or, pickled, in another one on another machine.
+    """The function that Hydra calls for each job, in this process or pickled in another one, on any machine.
 
-    A grid goes on after a failing cell; what failed stands in its folder, since nothing else comes back from
-    everywhere. In a single run the error waits until Hydra, which would print its own words about it, has returned.
+    A job is a configuration that Hydra has composed, or ``cell=FOLDER``: one that a grid has frozen before. A grid
+    reads what became of its cells from their folders, since nothing else comes back from everywhere, so a job that
+    fails only says so. In a single run the error waits until Hydra, which would print its own words about it, has
+    returned.
 
     Args:
         call: frozen configuration -> value to be optimised, if any.
+        call_cell: folder of a frozen run -> the same.
 
     Attributes:
         fatal: the error of a single run.
         failures: what failed in this process, one line each.
     """
 
-    def __init__(self, call: Callable[[dict[str, Any]], Any]) -> None:
-        self.call = call
+    def __init__(self, call: Callable[[dict[str, Any]], Any], call_cell: Callable[[RunFolder], Any]) -> None:
+        self.call, self.call_cell = call, call_cell
+        self.home = _this_process()
         self.fatal: list[Exception] = []
         self.failures: list[str] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Freeze, check, call."""
+        """Run one job of a launch."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from sparsebench.app.config.compose import freeze, register_resolvers
-
         hydra = HydraConfig.get()
+        many = hydra.mode == RunMode.MULTIRUN
+        frozen = cfg.get("cell") is not None
         try:
-            register_resolvers()
-            config = freeze(cfg)
-            if hydra.mode == RunMode.MULTIRUN:
-                _go_home(hydra.runtime.cwd)
-                config["progress"] = _audible(config["progress"], hydra.launcher)
-            check_config(config)
-            return self.call(config)
-        except Busy as busy:
-            print(f"sparsebench: {busy}: left to it", flush=True)
-        except Withdrawn as withdrawn:
-            print(f"sparsebench: {withdrawn}", flush=True)
-        except Exception as error:
-            if hydra.mode != RunMode.MULTIRUN:
-                self.fatal.append(error)
+            if many and Path(hydra.runtime.cwd).is_dir():  # launchers may have led us elsewhere
+                os.chdir(hydra.runtime.cwd)
+            if frozen:
+                _refuse_more(cfg.cell, hydra.overrides.task)
+                return self.call_cell(RunFolder(Path(cfg.cell)))
+            return self.call(_freeze(cfg))
+        except (Busy, Withdrawn) as reason:
+            if not many:
+                self.fatal.append(reason)
             else:
-                self._note(error, remote=not _is_basic(hydra.launcher) and not is_ours(hydra.sweeper))
+                print(f"sparsebench: {reason}{': left to it' if isinstance(reason, Busy) else ''}", flush=True)
+        except Exception as error:
+            if not many:
+                self.fatal.append(error)
+            else:  # a foreign sweeper learns of what happens in other processes in no other way
+                self._note(error, send=not frozen and self.home != _this_process())
         return None
 
-    def _note(self, error: Exception, *, remote: bool) -> None:
+    def _note(self, error: Exception, *, send: bool) -> None:
         said = one_line(error)
-        if type(error).__name__ == "Stopped" or getattr(error, "code", None) == STOPPED:
+        if isinstance(error, Stopped):
             print(f"sparsebench: a run was stopped: {error}", flush=True)
             return
         self.failures.append(said)
         print(f"sparsebench: a run failed: {said}", file=sys.stderr, flush=True)
         if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
             traceback.print_exc()
-        if remote:  # a foreign sweeper learns of it in no other way
+        if send:
             raise CellFailed(said) from None
+
+
+def _freeze(cfg: DictConfig) -> dict[str, Any]:
+    from sparsebench.app.config.compose import freeze, register_resolvers
+
+    register_resolvers()
+    config = freeze(cfg)
+    check_config(config)
+    return config
+
+
+def _refuse_more(cell: str, overrides: Any) -> None:
+    more = [override for override in overrides if not override.lstrip("+").startswith("cell=")]
+    if more:
+        raise ValueError(f"cell={cell} is a frozen run, {' '.join(more)} would change it: leave out one of the two")
+
+
+def _this_process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
 
 
 _EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
@@ -93,11 +119,11 @@ _EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm
 
 
 class CellFailed(RuntimeError):
-    """A cell of a grid failed in another process."""
+    """Raised when a cell of a grid failed in another process."""
 
 
 class GridFailed(RuntimeError):
-    """Cells of a grid failed; all others are finished.
+    """Raised when cells of a grid failed; all others are finished.
 
     Attributes:
         failures: why, one line each.
@@ -108,18 +134,14 @@ class GridFailed(RuntimeError):
         self.failures = failures
 
 
-def is_ours(sweeper: Any) -> bool:
-    """Tell whether a sweeper reads the outcome of its cells from their folders."""
-    return "sparsebench" in str(sweeper.get("_target_"))
-
-
 def one_line(error: BaseException) -> str:
-    """Say what went wrong in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Describe an error in one line."""
+    said = explain(error) if isinstance(error, OSError) else f"{error}"
+    return f"{type(error).__name__}: {said}".splitlines()[0]
 
 
 def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
-    """Call a task through Hydra's command line; return what failed in a sweep."""
+    """Call a task through Hydra's command line; return the failures of a sweep."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -140,28 +162,15 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
         return [*task.failures, str(error)]
     except WorkerFailed as error:
         sys.exit(error.code)  # the process has said why
-    except USER_ERRORS as error:
-        stop(str(error))
+    except Stopped as error:
+        stop(f"the run was stopped ({error}): the same command continues it", code=STOPPED)
+    except (Busy, Withdrawn, *USER_ERRORS) as error:
+        stop(explain(error))
     return task.failures
 
 
-def _go_home(folder: str) -> None:
-    """Go to where the grid was launched, wherever the launcher has brought us: folders are relative to it."""
-    if Path(folder).is_dir():
-        os.chdir(folder)
-
-
-def _audible(progress: str, launcher: Any) -> str:
-    """Return how a cell shows its progress: bars of several processes would overwrite each other."""
-    return "lines" if progress == "auto" and not _is_basic(launcher) else progress
-
-
-def _is_basic(launcher: Any) -> bool:
-    return str(launcher.get("_target_")).endswith(".BasicLauncher")
-
-
 def sentence(result: dict[str, Any]) -> str:
-    """Say how a run ended."""
+    """Describe in one line how a run ended."""
     return (
         f"{result['method']} on {result['model']}, {result['dataset']}, seed {result['seed']}: "
         f"test accuracy {100 * result['test_accuracy']:.2f} %, sparsity {100 * result['sparsity']:.2f} %, "
@@ -171,15 +180,19 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def _short(error: Exception) -> str:
-    """Say in one line what Hydra says in several, with the nearest key where a key is unknown."""
-    import re
-
+    """Shorten Hydra's error message to one line, with the nearest key if a key is unknown."""
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
     if plugin is not None and plugin[2] in _EXTRAS:
         return (
             f"hydra/{plugin[1]}={plugin[2]} needs packages that are missing: install sparsebench[{_EXTRAS[plugin[2]]}]"
         )
+    several = re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires --multirun", first)
+    if several is not None:
+        given = several[1] or several[2]
+        key, _, values = given.partition("=")
+        as_list = f", or write {key}=[{values}] for a list" if several[1] else ""
+        return f"{given} gives several values: add -m to train a run for each{as_list}"
     unknown = re.search(r"Could not override '([^']+)'", first)
     if unknown is None:
         return f"{first}; see sparsebench train --help"

@@ -1,4 +1,4 @@
-"""Search for hyper-parameters with Optuna: a study that persists, and trials that are stopped when they are hopeless.
+"""Search for hyper-parameters with Optuna: the study persists, and hopeless trials are stopped.
 
 A trial is one run, or one per seed; it is launched like the cells of a grid, by any launcher, and found again in its
 folder. This process alone talks to the study: it reads ``metrics.csv`` of the runs under way, and asks a hopeless one
@@ -16,11 +16,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.grid.cells import Cell
-from sparsebench.app.grid.finish import Launch, bring_to_end
-from sparsebench.app.grid.job import GridFailed
-from sparsebench.app.process.execute import curve, failure_of, is_finished, result_of
-from sparsebench.runs.activity import STOP, hold
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.app.grid.finish import Launch, bring_to_end, remove_empty
+from sparsebench.app.grid.job import GridFailed, one_line
+from sparsebench.app.grid.objective import check_objective, objective
+from sparsebench.app.grid.storage import open_storage, study_file
+from sparsebench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -33,7 +33,7 @@ _LOOK = 0.25  # seconds between two looks at the runs under way
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a search is asked for.
+    """The options of a search.
 
     Args:
         study: name of the study.
@@ -60,7 +60,7 @@ class Options:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        """Check what would fail late."""
+        """Check the options early, before launching trials."""
         for name, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"hydra.sweeper.{name}={getattr(self, name)} is unknown: choose {', '.join(allowed)}")
@@ -71,7 +71,7 @@ class Options:
 
 @dataclass
 class Attempt:
-    """A trial under way.
+    """A trial in progress.
 
     Attributes:
         trial: what Optuna knows.
@@ -86,8 +86,8 @@ class Attempt:
     pruned: bool = False
 
     def report(self) -> None:
-        """Tell the study of epochs that all its runs have reached, and stop them when it is hopeless."""
-        curves = [curve(cell.folder) for cell in self.cells]
+        """Report epochs that all runs of the trial have reached, and stop the runs if the trial is hopeless."""
+        curves = [cell.folder.curve() for cell in self.cells]
         known = self.trial.study.trials[self.trial.number].intermediate_values  # of an attempt that was interrupted
         for epoch in range(self.reported, min(map(len, curves))):
             if epoch not in known:
@@ -96,20 +96,18 @@ class Attempt:
             if not self.pruned and self.trial.should_prune():
                 self.pruned = True
                 for cell in self.cells:
-                    write_atomically(
-                        cell.folder / STOP, f"trial {self.trial.number} is hopeless after {epoch + 1} epochs"
-                    )
+                    cell.folder.ask_to_stop(f"trial {self.trial.number} is hopeless after {epoch + 1} epochs")
 
 
 @dataclass
 class Search:
-    """A search.
+    """A search for hyper-parameters with one study.
 
     Args:
         options: what is asked for.
         space: override, such as ``optimizer.lr``, -> values to choose from.
         compose: overrides of jobs -> cells.
-        launch: runs jobs.
+        launch: freezes and launches cells.
         place: folder of the runs.
     """
 
@@ -121,7 +119,7 @@ class Search:
     failures: list[str] = field(default_factory=list)
 
     def run(self, fixed: Sequence[str]) -> None:
-        """Make as many trials as asked for, counting those of earlier launches; interrupted ones continue.
+        """Run the requested number of trials, including earlier launches; interrupted trials continue.
 
         Args:
             fixed: overrides that all trials share.
@@ -132,7 +130,7 @@ class Search:
         from optuna.trial import TrialState
 
         self.place.mkdir(parents=True, exist_ok=True)
-        with hold(self.place):  # one launch at a time
+        with RunFolder(self.place).hold():  # one launch at a time
             study = self._open()
             waiting = [self._again(study, frozen) for frozen in study.get_trials(states=(TrialState.RUNNING,))]
             while waiting or len(study.get_trials(deepcopy=False)) < self.options.trials:
@@ -158,7 +156,7 @@ class Search:
         }
         return optuna.create_study(
             study_name=wanted.study,
-            storage=wanted.storage or f"sqlite:///{(self.place / f'{wanted.study}.db').resolve()}",
+            storage=wanted.storage or open_storage(study_file(self.place, wanted.study)),
             sampler=samplers[wanted.sampler](),
             pruner=pruners[wanted.pruner](),
             direction="maximize",
@@ -179,27 +177,36 @@ class Search:
     def _cells(self, trial: Trial, fixed: Sequence[str]) -> list[Cell]:
         chosen = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
         seeds = [[f"seed={seed}"] for seed in self.options.seeds] if self.options.seeds else [[]]
-        return self.compose([[*chosen, *seed] for seed in seeds])
+        cells = self.compose([[*chosen, *seed] for seed in seeds])
+        for cell in cells:
+            check_objective(cell.config)
+        return cells
 
     def _try(self, study: Study, attempts: list[Attempt]) -> None:
         cells = {cell.folder: cell for attempt in attempts for cell in attempt.cells if not cell.error}
         for folder in cells:
-            (folder / STOP).unlink(missing_ok=True)
-            (folder / "stopped.txt").unlink(missing_ok=True)
+            folder.forget_stop()
+            folder.reopen()
         with _watching(attempts):
-            lost = bring_to_end([cell for cell in cells.values() if not is_finished(cell.folder)], self.launch)
+            lost = bring_to_end([cell for cell in cells.values() if not cell.folder.is_finished()], self.launch)
         for attempt in attempts:
             attempt.report()
             self._tell(study, attempt, lost)
+            remove_empty([cell for cell in attempt.cells if not cell.error])
 
-    def _tell(self, study: Study, attempt: Attempt, lost: Mapping[Path, str]) -> None:
+    def _tell(self, study: Study, attempt: Attempt, lost: Mapping[RunFolder, str]) -> None:
         from optuna.trial import TrialState
 
         number = attempt.trial.number
-        wrong = [cell.error or lost.get(cell.folder) or failure_of(cell.folder) for cell in attempt.cells]
+        wrong = [cell.error or lost.get(cell.folder) or cell.folder.failure() for cell in attempt.cells]
         said = ", ".join(f"{name}={value}" for name, value in attempt.trial.params.items())
-        if all(not cell.error and is_finished(cell.folder) for cell in attempt.cells):
-            value = fmean(result_of(cell.folder)["val_accuracy"] for cell in attempt.cells)
+        value: float | None = None
+        if all(not cell.error and cell.folder.is_finished() for cell in attempt.cells):
+            try:
+                value = objective([cell.folder for cell in attempt.cells])
+            except ValueError as error:
+                wrong = [one_line(error)]
+        if value is not None:
             study.tell(number, value)
             print(f"sparsebench: trial {number}: validation accuracy {100 * value:.2f} %  {said}", flush=True)
         elif attempt.pruned and not any(wrong):
@@ -225,7 +232,7 @@ class Search:
 
 @contextlib.contextmanager
 def _watching(attempts: Sequence[Attempt]) -> Iterator[None]:
-    """Report what trials under way have reached, from a thread, while the launcher is at work."""
+    """Report the progress of running trials from a thread while the launcher works."""
     over = threading.Event()
 
     def watch() -> None:

@@ -1,28 +1,27 @@
-"""How the cells of grids stand, read from their folders; nothing heavy is imported."""
+"""States of the cells of grids, read from their folders without importing anything heavy."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
-import socket
-import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.process.execute import failure_of, is_finished
-from sparsebench.runs.activity import is_busy, running
+from sparsebench.runs.folder import STATES, RunFolder, runs_below
+from sparsebench.runs.identity import WITHOUT_EFFECT
+from sparsebench.runs.manifest import manifests_below
+from sparsebench.runs.mappings import differences, dotted
 
-STATES = ("running", "failed", "stopped", "interrupted", "waiting", "done")
-"""What may become of a cell, in the order shown."""
+_SETTINGS = 3  # at most so many tell runs of one name apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a cell stands.
+    """The state of a cell and its progress.
 
     Attributes:
         name: its folder, below the one asked about.
@@ -33,6 +32,7 @@ class Standing:
         left: seconds until the end of this fit, None where it is not known.
         accuracy: on test data at the end, on validation data before.
         words: why it failed, or where it runs.
+        settings: in which it differs from other runs of the same name; empty where the name tells.
     """
 
     name: str
@@ -43,24 +43,54 @@ class Standing:
     left: float | None = None
     accuracy: float | None = None
     words: str = ""
+    settings: str = ""
 
 
 def standings(root: Path) -> list[Standing]:
-    """Return how each cell below a folder stands, by state and name."""
-    runs, manifests = _survey(root)
-    folders = dict.fromkeys([*runs, *_announced(manifests)])
-    found = [_standing(folder, os.path.relpath(folder, root)) for folder in folders]
+    """Return the state of each cell below a folder, ordered by state and name."""
+    announced = (folder for manifest in manifests_below(root) for folder in manifest.folders)
+    folders = dict.fromkeys([*(run.path for run in runs_below(root)), *announced])
+    told = _told_apart(folders)
+    found = [_standing(RunFolder(folder), os.path.relpath(folder, root), told.get(folder, "")) for folder in folders]
     return sorted(found, key=lambda standing: (STATES.index(standing.state), _natural(standing.name)))
 
 
+def _told_apart(folders: Iterable[Path]) -> dict[Path, str]:
+    """Return the settings in which folders differ whose names are equal except for the hash."""
+    same: dict[Path, list[Path]] = {}
+    for folder in folders:
+        same.setdefault(folder.with_name(folder.name.rpartition("--")[0] or folder.name), []).append(folder)
+    told: dict[Path, str] = {}
+    for group in same.values():
+        if len(group) > 1:
+            told |= _settings([RunFolder(folder) for folder in group])
+    return told
+
+
+def _settings(runs: Sequence[RunFolder]) -> dict[Path, str]:
+    """Return the settings that distinguish the configurations of runs, or their hashes if none do."""
+    configs: dict[Path, dict[str, Any]] = {}
+    for run in runs:
+        with contextlib.suppress(ValueError):
+            configs[run.path] = dotted({k: v for k, v in run.config().items() if k not in WITHOUT_EFFECT})
+    first, *others = [*configs.values()] or [{}]
+    keys = dict.fromkeys(key for other in others for key in differences(first, other))
+    told: dict[Path, str] = {}
+    for run in runs:
+        config = configs.get(run.path, {})
+        words = " ".join(f"{key}={config[key]}" for key in list(keys)[:_SETTINGS] if key in config)
+        told[run.path] = words or run.path.name.rpartition("--")[2]
+    return told
+
+
 def counts(found: Iterable[Standing]) -> dict[str, int]:
-    """Return how many cells are in each state."""
+    """Return the number of cells in each state."""
     seen = Counter(standing.state for standing in found)
     return {state: seen[state] for state in STATES if seen[state]}
 
 
 def time_left(found: Iterable[Standing]) -> float | None:
-    """Return the seconds until the grid ends at its present pace, or None where nothing tells.
+    """Return the seconds until the grid ends at its present pace, or None if unknown.
 
     A cell that waits is taken to last as long as the mean of the others; as many run at a time as now.
     """
@@ -77,91 +107,66 @@ def time_left(found: Iterable[Standing]) -> float | None:
 
 
 def is_launched(root: Path) -> bool:
-    """Tell whether a launch on this machine is about to come to cells below a folder."""
-    return any(_lives(manifest) for manifest in _survey(root)[1].values())
+    """Return True if a launch on this machine is about to reach cells below a folder."""
+    return any(manifest.is_alive() for manifest in manifests_below(root))
 
 
-def _survey(root: Path) -> tuple[list[Path], dict[Path, dict[str, Any]]]:
-    """Return the folders of runs, and the manifests of launches by the folder in which they lie."""
-    runs: list[Path] = []
-    manifests: dict[Path, dict[str, Any]] = {}
-    for place, folders, names in os.walk(root):
-        if "config.yaml" in names:
-            runs.append(Path(place))
-            folders.clear()  # what lies below belongs to the run
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if re.fullmatch(r"grid-[0-9a-f]{8}\.json", name) and (content := _read(Path(place) / name)):
-                manifests[Path(place) / name] = content
-    return runs, manifests
-
-
-def _announced(manifests: dict[Path, dict[str, Any]]) -> Iterable[Path]:
-    """Yield the folders that launches said they would come to."""
-    for path, content in manifests.items():
-        for cell in content["cells"]:
-            yield Path(os.path.normpath(path.parent / cell["folder"]))
-
-
-def _lives(manifest: dict[str, Any]) -> bool:
-    if manifest["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(manifest["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _standing(folder: Path, name: str) -> Standing:
-    if is_finished(folder):
-        result = _read(folder / "result.json")
-        return Standing(
-            name=name, state="done", progress=1.0, seconds=result.get("seconds"), accuracy=result.get("test_accuracy")
-        )
-    sign = running(folder)
-    if is_busy(folder):
-        return _under_way(name, sign)
-    if failure := failure_of(folder):
-        return Standing(name=name, state="failed", words=failure)
-    if (folder / "stopped.txt").exists():
-        return Standing(name=name, state="stopped", words=(folder / "stopped.txt").read_text().strip())
-    if not (folder / "config.yaml").exists():
-        return Standing(name=name, state="waiting")
+def _standing(run: RunFolder, name: str, settings: str) -> Standing:
+    state, sign = run.state(), run.heartbeat()
+    about: dict[str, Any] = {"name": name, "settings": settings, "state": state}
+    if state == "done":
+        result = _result(run)
+        missed = result.get("target_reached") is False
+        words = f"ended at sparsity {result.get('sparsity', 0):.4f}, not as asked for" if missed else ""
+        seconds, accuracy = result.get("seconds"), result.get("test_accuracy")
+        return Standing(**about, progress=1.0, seconds=seconds, accuracy=accuracy, words=words)
+    if state == "running":
+        return Standing(**about, **_under_way(sign, run.heartbeat_age()))
+    words = {"failed": run.failure(), "stopped": run.stopped(), "interrupted": "the same command continues"}
     at = {"progress": _share(sign), "accuracy": sign.get("val_accuracy"), "stage": sign.get("stage", "")}
-    return Standing(name=name, state="interrupted", words="the same command continues", **at)
+    return Standing(**about, words=words.get(state, ""), **(at if state == "interrupted" else {}))
 
 
-def _under_way(name: str, sign: dict[str, Any]) -> Standing:
-    now = time.time()
+def _result(run: RunFolder) -> dict[str, Any]:
+    try:
+        found = run.result()
+    except ValueError:
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
+
+
+def _under_way(sign: dict[str, Any], age: float) -> dict[str, Any]:
+    """Return the progress and the remaining time of a run that a process works on.
+
+    Args:
+        sign: its last heartbeat, by the clock of the machine that has written it.
+        age: seconds since then.
+    """
+    now = sign.get("updated", 0.0) + age
     share, left = _share(sign), None
     done = sign.get("step", 0) - sign.get("first_step", 0)
-    if share is not None and done > 0:
+    if share is not None and done > 0 and {"updated", "train_began"} <= set(sign):
         pace = (sign["updated"] - sign["train_began"]) / done
-        left = max(0.0, pace * (sign["steps"] - sign["step"]) - (now - sign["updated"]))
-    return Standing(
-        name=name,
-        state="running",
-        stage=sign.get("stage", ""),
-        progress=share,
-        seconds=now - sign["began"] if "began" in sign else None,
-        left=left,
-        accuracy=sign.get("val_accuracy"),
-        words=f"process {sign['pid']} on {sign['host']}" if "pid" in sign else "",
-    )
+        left = max(0.0, pace * (sign["steps"] - sign["step"]) - age)
+    return {
+        "stage": sign.get("stage", ""),
+        "progress": share,
+        "seconds": max(0.0, now - sign["began"]) if "began" in sign else None,
+        "left": left,
+        "accuracy": sign.get("val_accuracy"),
+        "words": f"process {sign['pid']} on {sign.get('host', '?')}" if "pid" in sign else "",
+    }
 
 
 def _share(sign: dict[str, Any]) -> float | None:
-    return min(1.0, sign["step"] / sign["steps"]) if sign.get("steps") else None
+    return min(1.0, sign.get("step", 0) / sign["steps"]) if sign.get("steps") else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def clock(seconds: float) -> str:
+    """Format a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _natural(name: str) -> list[Any]:

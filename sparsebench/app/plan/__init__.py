@@ -1,1 +1,1 @@
-"""What a run would cost, found by rehearsing it without data."""
+"""Predict the cost of a run by rehearsing it without data."""

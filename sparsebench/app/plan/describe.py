@@ -15,7 +15,7 @@ _ASSUMED = "the images are not here: the length of training is that of the publi
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything about a run that is known before it: layers, densities, FLOPs, steps.
+    """Return all facts about a run known before it starts: layers, densities, FLOPs, steps.
 
     Keys that also stand in ``result.json`` have the same meaning there.
     """
@@ -59,7 +59,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_images(data: Any) -> tuple[int, list[str]]:
-    """Return how many images a data module trains on, without reading them, and remarks about that number.
+    """Return the number of training images, without reading them, and remarks about that number.
 
     Raises:
         FileNotFoundError: the images are not there, and no published number stands for them.
@@ -83,7 +83,7 @@ def training_images(data: Any) -> tuple[int, list[str]]:
 
 
 def names_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what identifies a cell, under the names of ``result.json``."""
+    """Return the identifying names of a cell under the keys of ``result.json``."""
     choices, density = config["choices"], config["method"].get("density")
     return {
         "method": method_name(choices),
@@ -109,7 +109,7 @@ def _length(config: Mapping[str, Any], images: int) -> Any:
 
 
 def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[str, float]:
-    """Return the share of active weights of each layer: by its mask, or by its zeros where a method has no masks."""
+    """Return the share of active weights of each layer: in its mask, or its non-zero weights without masks."""
     found: dict[str, float] = {}
     for name, parameter in params.items():
         weight = state.weights[name]

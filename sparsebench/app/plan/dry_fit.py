@@ -1,4 +1,4 @@
-"""One fit in rehearsal: the hooks of a method over the whole clock, on weights that nobody trains.
+"""Rehearse one fit: run the method's hooks over the whole clock on untrained weights.
 
 Two things make it fast. A step at which the method does not act is recognised by handing the method a stand-in
 (``Untouched``) that may not be read: most steps are only a question to the clock. And where masks change too often for
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -24,9 +24,8 @@ from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.fits import Setup, State
-from sparsebench.methods.base import Clock, Masked, Method, Probe
+from sparsebench.methods.base import Clock, Method, Probe
 from sparsebench.methods.executor import Executor
-from sparsebench.methods.static import draw_scores
 from sparsebench.sparse import SparseModel
 
 FEW = 40
@@ -45,21 +44,21 @@ SAMPLED = "masks change too often to rehearse every change in a network of this 
 
 
 class Touched(Exception):
-    """The stand-in for a network was read: the method acts."""
+    """Raised when the method reads the stand-in for a network, so that the step matters."""
 
 
 class Untouched:
-    """Stand in for a SparseModel at steps where a method does nothing but mask gradients."""
+    """Stand-in for a SparseModel at steps where a method only masks gradients."""
 
     def mask_gradients_(self) -> None:
-        """Do nothing: there are no gradients."""
+        """Do nothing, since there are no gradients."""
 
     def __getattr__(self, name: str) -> Any:
         raise Touched(name)
 
 
 class Sketch:
-    """One fit in rehearsal.
+    """A fit under rehearsal: its method, clock, ledger and masks.
 
     Args:
         module: the network, whose weights the method prunes but nobody trains.
@@ -89,24 +88,17 @@ class Sketch:
         try:
             self.method.start(self.net, probe)
         except _NeedsData:
-            self.net.set_masks(self._drawn())
+            self.net.set_masks(self.method.draw_masks(self.net))
             self._estimated()
-        if self.method.budget_holds == "never" and type(self.method) is not Method:
+        if self.method.budget_holds == "never":
             self.notes[:] = [EMERGES]
-        if getattr(self.method, "redistribute", False):
+        if self.method.moves_budget:
             self.notes.append(MOVES)
-
-    def _drawn(self) -> dict[str, Tensor]:
-        """Return random masks that spend the method's budget: data would choose others, of the same size."""
-        scores = draw_scores(self.net, "start")
-        if not isinstance(self.method, Masked):
-            return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-        return self.method.pattern.keep(scores, self.method.budget(self.net))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def play(self, samples: Callable[[int], int]) -> None:
-        """Charge every step of the budget, and leave the masks as they are at its end.
+        """Charge every step of the budget, and leave the masks in their final state.
 
         Args:
             samples: step -> images of this step.
@@ -138,13 +130,12 @@ class Sketch:
         self.executor.finish()
 
     def _estimated(self) -> None:
-        """Note that layers compete for one budget, by values that training decides."""
-        together = not isinstance(self.method, Masked) or isinstance(self.method.budget(self.net), int)
-        if together and not self.notes:
+        """Note that layers compete for one budget, by values known only after training."""
+        if not isinstance(self.method.budget(self.net), Mapping) and not self.notes:
             self.notes.append(ESTIMATED)
 
     def _events(self) -> list[int]:
-        """Return the steps, by the clock before the step, at which the method looks at the network."""
+        """Return the steps, by the clock before the step, at which the method reads the network."""
         return [step for step in range(self.total) if not self._passes_by(step)]
 
     def _passes_by(self, step: int) -> bool:
@@ -172,7 +163,7 @@ class Sketch:
         self._stated = None
 
     def _passes(self, step: int) -> Passes:
-        """Ask what the step costs; an answer that depends on the network is asked for once per change."""
+        """Query the cost of a step, once per change if it depends on the network."""
         clock = Clock(step, self.total)
         if not self.executor.counts:
             with contextlib.suppress(Touched):
@@ -183,7 +174,7 @@ class Sketch:
 
 @dataclass
 class _Span:
-    """Consecutive steps of equal cost, charged together: the ledger counts whole MACs, so the sum is the same."""
+    """Consecutive steps of equal cost, charged together; the sum is the same because MACs are whole numbers."""
 
     first: int
     passes: Passes
@@ -196,7 +187,7 @@ Known = list[tuple[int, dict[str, float]]]
 
 
 def _at(known: Known, moment: float) -> dict[str, float]:
-    """Return the densities at a moment where every change is known."""
+    """Return the densities at a moment when every change is known."""
     return known[bisect_right(known, moment, key=lambda pair: pair[0]) - 1][1]
 
 
@@ -221,7 +212,7 @@ def _between(known: Known, moment: float) -> dict[str, float]:
 
 
 class _NeedsData(Exception):
-    """A method asks for data, of which a rehearsal has none."""
+    """Raised when a method requests data, which a rehearsal does not have."""
 
 
 def _no_data(*_: Any, **__: Any) -> Any:

@@ -27,7 +27,7 @@ from sparsebench.methods import Method
 
 @dataclass(frozen=True)
 class Length:
-    """How long training lasts.
+    """Length of training: epochs, steps and batches.
 
     Attributes:
         images: training images.
@@ -46,13 +46,13 @@ class Length:
         return steps_of_fit(self.epoch, max_epochs, max_steps)
 
     def samples(self, step: int) -> int:
-        """Return the images of one optimizer step; the last one of an epoch may have fewer forwards."""
+        """Return the images of an optimizer step; the last step of an epoch may have fewer forward passes."""
         size = min(self.batch, self.images)
         place = step % self.epoch
         return size * min(self.accumulate, self._batches - place * self.accumulate)
 
     def epochs(self, steps: int) -> float:
-        """Return how many epochs so many steps are, a whole number where they are."""
+        """Return the number of epochs in ``steps`` steps, an int if whole."""
         return epochs_of(steps, self.epoch)
 
     @property
@@ -67,7 +67,7 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalSetup(Setup):
-    """A setup without images and trainers: the length of training is given, and nothing can be measured.
+    """A setup without images and trainers: the length of training is given, and measurements are skipped.
 
     Args:
         length: how long an epoch is.
@@ -78,7 +78,7 @@ class RehearsalSetup(Setup):
     settings: Mapping[str, Any]
 
     def numbers(self, **budget: Any) -> Numbers:
-        """Return the length of a fit, on the CPU, whatever the run is made for."""
+        """Return the length of a fit, always on the CPU."""
         # as the trainer has it: a fit's own number of epochs keeps the run's number of steps
         wanted = {**{key: self.settings.get(key) for key in ("max_epochs", "max_steps")}, **budget}
         return Numbers(self.length.epoch, wanted["max_epochs"], wanted["max_steps"])
@@ -103,7 +103,7 @@ class Rehearsal(Run):
 
     @classmethod
     def of(cls, setup: Setup, *, length: Length, settings: Mapping[str, Any]) -> Rehearsal:
-        """Rehearse a run of this setup."""
+        """Create the rehearsal of a run with this setup."""
         parts = {f.name: getattr(setup, f.name) for f in fields(Setup) if not f.name.startswith("_")}
         return cls(setup=RehearsalSetup(**parts, length=length, settings=settings), stages=Stages(Path()))
 
@@ -120,7 +120,7 @@ class Rehearsal(Run):
         alone: bool = False,
         **budget: Any,
     ) -> State:
-        """Charge what the fit would cost, and return its masks on untrained weights."""
+        """Charge the cost of a fit, and return its masks on untrained weights."""
         del seed, rate, average, alone
         first, last = span or (0, self.setup.total_steps(**budget))
         idle = first == last
@@ -145,11 +145,11 @@ class Rehearsal(Run):
         return state
 
     def fit_all(self, fits: Mapping[str, Mapping[str, Any]]) -> list[State]:
-        """Make fits one after the other: nobody else is there."""
+        """Rehearse fits one after the other."""
         return [self.fit(name, **arguments) for name, arguments in fits.items()]
 
     def memo(self, name: str, make: Callable[[], State]) -> State:
-        """Make a state anew: nothing is saved."""
+        """Make a state without saving it."""
         del name
         return make()
 

@@ -1,4 +1,4 @@
-"""What processes say: a prefix before each line where several speak, and nothing that Lightning always says."""
+"""Console output of processes: a prefix before each line of parallel processes, and no Lightning banners."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOISE = (
 
 
 class Prefixed(io.TextIOBase):
-    """Write whole lines only, each in one piece and with its prefix, so that processes do not interrupt each other.
+    """Write only complete lines, each in one piece with its prefix, so that processes do not interleave.
 
     Args:
         stream: where the lines go.
@@ -33,7 +33,7 @@ class Prefixed(io.TextIOBase):
         self.stream, self.prefix, self._rest = stream, prefix, ""
 
     def write(self, text: str) -> int:
-        """Keep what is no whole line yet."""
+        """Buffer an incomplete line."""
         *lines, self._rest = (self._rest + text).split("\n")
         if lines:
             self.stream.write("".join(f"{self.prefix}{line}\n" if line else "\n" for line in lines))
@@ -41,11 +41,11 @@ class Prefixed(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush what is whole."""
+        """Flush complete lines."""
         self.stream.flush()
 
     def isatty(self) -> bool:
-        """Tell that no bar can be drawn here."""
+        """Return False: progress bars cannot be drawn here."""
         return False
 
     def fileno(self) -> int:
@@ -54,7 +54,7 @@ class Prefixed(io.TextIOBase):
 
 
 def speak_for(prefix: str) -> None:
-    """Put a prefix before every line from now on; an empty one takes it away."""
+    """Set the prefix of every line of this process; an empty prefix removes it."""
     streams: Any = sys
     for name in ("stdout", "stderr"):
         stream = getattr(streams, name)
@@ -63,12 +63,12 @@ def speak_for(prefix: str) -> None:
 
 
 def spoken_for() -> str:
-    """Return the prefix of this process."""
+    """Return the line prefix of this process."""
     return sys.stdout.prefix if isinstance(sys.stdout, Prefixed) else ""
 
 
 def quieten() -> None:
-    """Silence what Lightning says of itself."""
+    """Silence Lightning's messages about itself."""
     import lightning.pytorch  # noqa: F401 (sets its own level when it is imported)
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

@@ -17,10 +17,10 @@ from sparsebench.app.config.compose import compose_config
 from sparsebench.app.process.finished import FinishedRun
 from sparsebench.data.loader import EvalLoader
 from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.files import EVALUATIONS
 from sparsebench.runs.fingerprints import fingerprints
 
 SPLITS = ("test", "validation", "train")
-EVALUATIONS = "evaluations.json"
 _OF_PLACE = ("root", "download", "workers", "resident", "batch_size", "eval_batch_size")
 """Settings of a data set that cannot change what is measured."""
 

@@ -1,194 +1,232 @@
-"""One cell of a grid: a folder that is finished, is continued, or is begun."""
+"""Bring a run to its end: return its result, continue it, or start it."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sparsebench.app.errors import STOPPED
 from sparsebench.app.process.console import PREFIX, spoken_for
+from sparsebench.app.process.ranks import environment_without_ranks, is_several, slurm_rank, started_by_slurm
 from sparsebench.results.schema import with_current_names
-from sparsebench.runs.activity import RUNNING, STOP, asked_to_stop, give_sign, hold
-from sparsebench.runs.atomic import write_atomically
+from sparsebench.runs.activity import Stopped
+from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
+from sparsebench.runs.mappings import differences
 
-
-def run_cell(config: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
-    """Bring a run to its end and return its result.
-
-    Args:
-        config: the frozen configuration.
-        wait: wait where another launch is at work in the folder.
-
-    Raises:
-        ValueError: the folder holds a run with another configuration.
-        Busy: another launch is at work in the folder, and ``wait`` is false.
-        Withdrawn: it was asked to stop before it began.
-    """
-    folder = run_folder(config)
-    check_folder(folder, config)
-    if is_finished(folder) and not config["rerun"]:
-        return _finished(folder)
-    if not config["rerun"] and (old := finished_before(config)) is not None:
-        if not config["fingerprints"]:
-            return _finished(old)
-        print(f"sparsebench: {old} was trained by an earlier version on data or code it does not name: training again")
-    if int(os.environ.get("SLURM_PROCID", 0)) > 0 and _by_srun():
-        return _follow(folder)
-    with hold(folder, wait=wait, join=config["choices"]["recipe"] != "single") as held:
-        if is_finished(folder) and not config["rerun"]:  # by whoever we have waited for
-            return _finished(folder)
-        if held.first:
-            if config["rerun"]:
-                clear(folder)
-            write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-            if not wait and (reason := asked_to_stop(folder)):
-                write_atomically(folder / "stopped.txt", f"Stopped: {reason}\n")
-                raise Withdrawn(f"{folder}: {reason}")
-            for name in ("failed.txt", "stopped.txt", STOP):
-                (folder / name).unlink(missing_ok=True)
-            give_sign(folder)
-        _train(folder, config, held.handle)
-        (folder / RUNNING).unlink(missing_ok=True)
-    return result_of(folder)
-
-
-def is_finished(folder: Path) -> bool:
-    """Tell whether a run is at its end."""
-    return (folder / "DONE").exists()
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """Return the result of a finished run, under the names of today."""
-    return with_current_names(json.loads((folder / "result.json").read_text()))
-
-
-def failure_of(folder: Path) -> str:
-    """Return why a run has failed, in one line, or nothing."""
-    try:
-        return (folder / "failed.txt").read_text(errors="replace").strip().splitlines()[0]
-    except FileNotFoundError:
-        return ""
-    except IndexError:
-        return "it does not say why"
-
-
-def curve(folder: Path) -> list[float]:
-    """Return the validation accuracy of each epoch so far."""
-    try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            return [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
-    except OSError:
-        return []
-
-
-def clear(folder: Path) -> None:
-    """Remove what a run has left, so that it begins anew."""
-    names = ("DONE", "result.json", "metrics.csv", "cycles.json", "failed.txt", "stopped.txt", "*.pt", "*.ckpt")
-    for path in [found for name in names for found in folder.glob(name)]:
-        path.unlink(missing_ok=True)
-
-
-def _finished(folder: Path) -> dict[str, Any]:
-    print(f"sparsebench: {folder} is finished (rerun=true trains again)")
-    return result_of(folder)
-
-
-def _train(folder: Path, config: Mapping[str, Any], lock: int) -> None:
-    """Train here, or in processes of its own; whatever goes wrong stands in the folder afterwards."""
-    try:
-        if not _several_processes(config["trainer"]) or _by_srun():
-            from sparsebench.app.process.worker import work
-
-            return work(folder)
-        # ranks re-execute their command line: it must be a frozen configuration, never a sweep
-        code = subprocess.run(
-            [sys.executable, "-m", "sparsebench.app.process.worker", str(folder)], env=_environment(), pass_fds=(lock,)
-        ).returncode  # the lock is theirs too: it must outlive a kill of this process alone
-        if code:
-            raise WorkerFailed(folder, code)
-    except Exception as error:
-        (folder / RUNNING).unlink(missing_ok=True)
-        if not failure_of(folder) and not (folder / "stopped.txt").exists():
-            write_atomically(folder / "failed.txt", f"{type(error).__name__}: {error}\n")
-        raise
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment of a run of several processes: Lightning must start them, and not ask SLURM for them."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    return {**inherited, PREFIX: spoken_for()}
-
-
-def _by_srun() -> bool:
-    """Tell whether SLURM has started all processes of this run already, one task each."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
-
-
-def _follow(folder: Path) -> dict[str, Any]:
-    """Work as a further rank that SLURM has started: the first one writes."""
-    while not (folder / RUNNING).exists() and not is_finished(folder):
-        time.sleep(0.2)
-    from sparsebench.app.process.worker import work
-
-    work(folder)
-    while not (folder / "result.json").exists():
-        time.sleep(0.2)
-    return result_of(folder)
+_GRACE = 10.0  # seconds in which processes of a run may end by themselves
+_PATIENCE = 300  # seconds in which another rank may come to its part
+_POLL = 0.2
 
 
 class Withdrawn(RuntimeError):
-    """A run of a grid was asked to stop before it began."""
+    """Raised when a run of a grid was asked to stop before it began."""
 
 
 class WorkerFailed(RuntimeError):
-    """A run in a process of its own has failed, and has said why."""
+    """Raised when a run in a separate process has failed and reported why."""
 
-    def __init__(self, folder: Path, code: int) -> None:
+    def __init__(self, folder: RunFolder, code: int) -> None:
         super().__init__(f"{folder}: the run failed with exit code {code}")
         self.folder, self.code = folder, code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Allow it to travel from a worker process."""
+        """Allow the exception to be pickled by a worker process."""
         return WorkerFailed, (self.folder, self.code)
 
 
-def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
-    """Check that a folder is empty or holds this very run.
+def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the run of a configuration to its end and return its result, waiting while another process works on it.
+
+    Args:
+        config: the frozen configuration.
+
+    Raises:
+        ValueError: the folder holds a run with another configuration.
+    """
+    folder = RunFolder(run_folder(config))
+    check_folder(folder, config)
+    if not config["rerun"]:
+        if folder.is_finished():
+            return _finished(folder, config)
+        if (old := finished_under_old_name(config)) is not None:
+            return _finished(old)
+
+    def begin() -> None:
+        if config["rerun"]:
+            folder.clear()
+        folder.write_config(config)
+        folder.forget_stop()
+
+    try:
+        return _bring_to_end(folder, config, begin, wait=True, again=config["rerun"])
+    except Exception:
+        if folder.failed_before_training() and not folder.is_busy():
+            folder.remove()  # nothing has come of it but the error that the caller sees
+        raise
+
+
+def run_frozen(folder: RunFolder) -> dict[str, Any]:
+    """Bring the run of a folder with a written configuration to its end and return its result.
+
+    Raises:
+        ValueError: the folder holds no configuration.
+        Busy: somebody else works on it.
+        Withdrawn: it was asked to stop before it began.
+    """
+    config = folder.config()
+    if folder.is_finished():
+        return _finished(folder)
+
+    def begin() -> None:
+        if reason := folder.asked_to_stop():
+            folder.stop(f"Stopped: {reason}")
+            raise Withdrawn(f"{folder}: {reason}")
+
+    return _bring_to_end(folder, config, begin, wait=False)
+
+
+def finished_under_old_name(config: Mapping[str, Any]) -> RunFolder | None:
+    """Return the finished run of this configuration by an earlier version, if it is unique.
+
+    Earlier versions did not fingerprint data and source files: with these, it is said that training is repeated.
+    """
+    old = finished_before(config)
+    if old is not None and config["fingerprints"]:
+        print(f"sparsebench: {old} was trained by an earlier version on data or code it does not name: training again")
+        return None
+    return None if old is None else RunFolder(old)
+
+
+def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """Check that a folder is empty or holds this run.
 
     Raises:
         ValueError: it holds another one; names the first differences.
     """
-    present = folder / "config.yaml"
-    if not present.exists():
+    if not folder.config_file.exists():
         return
-    other = yaml.safe_load(present.read_text())
-    if identity(other) != identity(config):
-        names = _differences(essence(other), essence(config))
+    try:
+        other = folder.config()
+        found = identity(other)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if config["run_dir"] is not None:  # nothing else tells what that folder holds
+            raise ValueError(f"{folder.config_file} is damaged: choose another run_dir, or delete the folder") from None
+        print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: written anew", flush=True)
+        folder.config_file.unlink()
+        return
+    if found != identity(config):
+        found = differences(essence(other), essence(config))
+        names = [f"{key}: {there} there, {here} here" for key, (there, here) in found.items()]
         raise ValueError(
             f"{folder} holds a run with another configuration ({', '.join(names[:4])}): "
             f"choose another run_dir, or repeat that run's own settings to continue it"
         )
 
 
-def _differences(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted({*one, *two}):
-        a, b = one.get(key), two.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a} there, {b} here")
-    return found
+def _bring_to_end(
+    folder: RunFolder, config: Mapping[str, Any], begin: Callable[[], None], *, wait: bool, again: bool = False
+) -> dict[str, Any]:
+    if started_by_slurm(config["trainer"]) and slurm_rank() > 0:
+        return _follow(folder)
+    with folder.hold(wait=wait, join=config["choices"]["recipe"] != "single") as held:
+        if folder.is_finished() and not again:  # by whoever we have waited for
+            return _finished(folder)
+        if held.first:
+            begin()
+            folder.reopen()
+            folder.write_heartbeat()
+        _train(folder, config, held.handle)
+        folder.end_heartbeat()
+    return result_of(folder)
 
 
-def _several_processes(trainer: Mapping[str, Any]) -> bool:
-    return str(trainer["strategy"]).startswith("ddp") or trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1
+def result_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the result of a finished run, under current names."""
+    return with_current_names(folder.result())
+
+
+def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    kind = (asked or {}).get("logger", {}).get("kind")
+    if kind in LOGGED and not LOGGED[kind](folder).exists():
+        print(f"sparsebench: it was trained without logger={kind}, to which nothing is sent now")
+    return result_of(folder)
+
+
+LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
+    "wandb": lambda folder: folder.wandb,
+    "tensorboard": lambda folder: folder.tensorboard,
+}
+"""Logger -> folder that it leaves in a run."""
+
+
+def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
+    """Train in this process, or in separate processes; any failure is recorded in the folder."""
+    try:
+        if not is_several(config["trainer"]) or started_by_slurm(config["trainer"]):
+            from sparsebench.app.process.worker import work
+
+            return work(folder)
+        code = _work_apart(folder, lock)
+        if code == STOPPED:
+            raise Stopped(folder.stopped().partition(": ")[2] or "somebody asked for it")
+        if code:
+            raise WorkerFailed(folder, code)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
+            if not folder.failure() and not folder.stopped():
+                folder.fail(f"{type(error).__name__}: {error}")
+            folder.end_heartbeat()
+        raise
+
+
+def _work_apart(folder: RunFolder, lock: int) -> int:
+    """Train in separate processes, and return the exit code; they end with this one, and hold the lock as well.
+
+    Ranks re-execute their command line: it must be a frozen configuration, never a sweep. The lock is theirs too: it
+    must outlive a kill of this process alone.
+    """
+    command = [sys.executable, "-m", "sparsebench.app.process.worker", str(folder)]
+    environment = {**environment_without_ranks(), PREFIX: spoken_for()}
+    process = subprocess.Popen(command, env=environment, pass_fds=(lock,))
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()  # it ends its ranks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        process.kill()
+        raise
+    finally:
+        process.wait()
+
+
+def _follow(folder: RunFolder) -> dict[str, Any]:
+    """Work as a further rank started by SLURM; only the first rank writes.
+
+    Raises:
+        ValueError: the first one gives no sign of life.
+    """
+    _await(lambda: bool(folder.heartbeat()) or folder.is_finished(), folder)
+    from sparsebench.app.process.worker import work
+
+    work(folder)
+    _await(folder.result_file.exists, folder)
+    return result_of(folder)
+
+
+def _await(happened: Callable[[], bool], folder: RunFolder) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not happened():
+        if time.monotonic() > end:
+            raise ValueError(
+                f"{folder}: no sign of the first of the tasks that srun has started for {_PATIENCE} s (this is task "
+                f"{slurm_rank()}, by SLURM_PROCID): see what it says, or unset SLURM_STEP_NUM_TASKS if there is none"
+            )
+        time.sleep(_POLL)

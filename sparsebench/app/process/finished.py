@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from sparsebench.results.schema import with_current_names
+from sparsebench.runs.files import DONE
+from sparsebench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from sparsebench.fits import Setup
@@ -71,24 +71,26 @@ def load(run: str | Path) -> FinishedRun:
     folder = Path(run)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give the folder of a finished run, such as outputs/runs/...")
-    for name in ("config.yaml", "result.json", "final.pt", "masks.pt", "DONE"):
-        if not (folder / name).exists():
-            raise ValueError(f"{folder} holds no finished run ({name} is missing): give the folder of one")
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    files = RunFolder(folder)
+    for path in (files.config_file, files.result_file, files.final, files.masks, folder / DONE):
+        if not path.exists():
+            raise ValueError(f"{folder} holds no finished run ({path.name} is missing): give the folder of one")
+    config = files.config()
     return FinishedRun(
         folder=folder,
         config=config,
-        result=with_current_names(json.loads((folder / "result.json").read_text(encoding="utf-8"))),
+        result=with_current_names(files.result()),
         network=_network(folder, config),
-        masks=_tensors(folder / "masks.pt"),
-        metrics=_metrics(folder / "metrics.csv"),
+        masks=_tensors(files.masks),
+        metrics=_metrics(files.metrics),
     )
 
 
 def weights_of(folder: Path) -> list[dict[str, Tensor]]:
     """Return the weights of a run's final network; of an ensemble, those of each member."""
-    others = folder / "members.pt"
-    return [_tensors(folder / "final.pt"), *(_tensors(others) if others.exists() else [])]
+    files = RunFolder(folder)
+    others = files.members
+    return [_tensors(files.final), *(_tensors(others) if others.exists() else [])]
 
 
 def _network(folder: Path, config: Mapping[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""More processes for one run: each executes the same recipe over the same folder, and locks divide the work.
+"""Additional processes for one run: each executes the same recipe in the same folder; locks divide the work.
 
 A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper
 may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebench.app.process.sockets import shorten_socket_folder
+from sparsebench.runs.folder import RunFolder
+
 if TYPE_CHECKING:
     from sparsebench.fits import Run
 
@@ -24,7 +27,7 @@ MARK = "SPARSEBENCH_HELPER"
 
 
 def number_of(config: Mapping[str, Any]) -> int:
-    """Return how many processes a run may use: what users write as ``recipe.workers``.
+    """Return the number of processes a run may use: the key ``workers`` of its configuration.
 
     Raises:
         ValueError: fewer than one, or several where each run has several already.
@@ -60,19 +63,18 @@ def helpers(folder: Path, config: Mapping[str, Any], run: Run) -> Iterator[None]
 def help_out(folder: Path) -> None:
     """Execute the recipe of a run as a helper: no test, no result."""
     _die_with(int(os.environ[MARK]))
-    import yaml
-
     from sparsebench.app.config.build import build_recipe, build_run
     from sparsebench.app.config.compose import lift_workers
     from sparsebench.app.process.console import quieten
 
-    config = lift_workers(yaml.safe_load((folder / "config.yaml").read_text()))
+    config = lift_workers(RunFolder(folder).config())
     quieten()
+    shorten_socket_folder()
     build_recipe(config)(build_run({**config, "progress": "none"}, folder, shared=True))
 
 
 def gain(trained: float, seconds: float) -> str:
-    """Say what several processes have gained: seconds of training over the seconds that passed."""
+    """Return the speed-up by several processes: seconds of training over the elapsed seconds."""
     return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
 
 
@@ -84,7 +86,7 @@ def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
     own = {"CUDA_VISIBLE_DEVICES": _device(number % devices)} if devices > 1 else {}
     environment = {**os.environ, **threads, **own, MARK: str(os.getpid())}
     command = [sys.executable, "-m", "sparsebench.app.process.helpers", str(folder)]
-    with (folder / f"helper{number}.log").open("wb") as log:
+    with RunFolder(folder).helper_log(number).open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -94,7 +96,7 @@ def _device(index: int) -> str:
 
 
 def _die_with(parent: int) -> None:
-    """End this process soon after the one that it helps, however that one ends."""
+    """End this process soon after the process that it helps, however that one ends."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Divide a machine among processes that work side by side."""
+"""Divide the machine's cores and GPUs among parallel processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """What one worker may use.
+    """The cores and GPUs of one worker.
 
     Attributes:
         threads: of each of its operations.
@@ -40,7 +40,7 @@ def places(
     for name, value in (("workers", workers), ("threads", threads), ("per_gpu", per_gpu), ("devices", devices)):
         if value is not None and value < 1:
             raise ValueError(f"hydra.launcher.{name}={value} is impossible: give at least 1, or null where it is")
-    cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
+    cores, gpus = own_cores(), visible_gpus()
     if gpus:
         groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
         seen: list[str | None] = [*(groups or [",".join(gpus)])] * per_gpu
@@ -54,12 +54,28 @@ def places(
     return [Place(each, own, gpu) for own, gpu in zip(bound, seen, strict=True)]
 
 
+def own_cores() -> list[int]:
+    """Return the cores that this process may use; all where the system does not tell, as on macOS."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def visible_gpus() -> list[str]:
-    """Return the GPUs that may be used, without waking them: a process that has done so cannot be forked any more."""
+    """Return the usable GPUs without initialising CUDA, after which a process can no longer be forked.
+
+    ``CUDA_VISIBLE_DEVICES`` counts where there is a GPU at all: clusters and shells leave it behind on other machines.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+        found = any(os.path.exists(trace) for trace in _TRACES)
+        return [name for name in named.split(",") if name.strip() not in ("", "-1")] if found else []
     with contextlib.suppress(OSError):
-        names = sorted(name for name in os.listdir("/proc/driver/nvidia/gpus"))
+        names = sorted(name for name in os.listdir(_DRIVER))
         return [str(number) for number in range(len(names))]
     return []
+
+
+_DRIVER = "/proc/driver/nvidia/gpus"
+_TRACES = (_DRIVER, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd")
+"""What shows that a machine has GPUs: NVIDIA's driver, also in containers and on Jetson, WSL's, AMD's."""

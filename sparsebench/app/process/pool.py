@@ -1,4 +1,4 @@
-"""A pool of warm processes that fills a machine: one per core, group of cores or GPU, for the cells of a grid.
+"""A pool of warm processes that run the cells of a grid: one per core, group of cores or GPU.
 
 Libraries are imported once, in a server from which the workers are forked; a worker keeps what is cached (data) from
 one cell to the next. A worker that dies takes one cell with it, and another one takes its place.
@@ -18,6 +18,7 @@ from multiprocessing import connection
 from typing import Any
 
 from sparsebench.app.process.placement import Place
+from sparsebench.app.process.sockets import shorten_socket_folder
 
 _WARM = [
     "sparsebench.app.config.build",
@@ -30,23 +31,24 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Job:
-    """One cell for a worker: its name for people, and what Hydra's ``run_job`` needs."""
+    """One cell for a worker: its display name and the arguments of Hydra's ``run_job``."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
 def warm_up(place: Place) -> None:
-    """Start the server from which workers are forked; it imports while this process does something else."""
+    """Start the server from which workers are forked; it imports in the background."""
     from multiprocessing.forkserver import ensure_running
 
+    shorten_socket_folder()
     with _environment(place):
         multiprocessing.get_context("forkserver").set_forkserver_preload(_WARM)
         ensure_running()
 
 
 class Pool:
-    """Workers that wait for jobs.
+    """Worker processes that wait for jobs.
 
     Args:
         divided: what each may use.
@@ -57,7 +59,7 @@ class Pool:
         self.workers: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """Run all jobs; the answer of a job is what it returned, or the exception that it or its process died of."""
+        """Run all jobs; the answer of a job is its result, or the exception that ended it or its process."""
         waiting, answers = deque(enumerate(jobs)), [None] * len(jobs)
         self.workers = [_Worker(place) for place in self.divided[: len(jobs)]]
         try:
@@ -105,7 +107,7 @@ class _Worker:
             return RuntimeError(f"its process died with exit code {self.process.exitcode}")
 
     def end(self) -> None:
-        """End the process, whatever it does: what it was at work on can be continued."""
+        """End the process in any state; its work can be continued."""
         if self.number is not None and self.process.is_alive():
             self.process.terminate()
         self.pipe.close()
@@ -115,7 +117,7 @@ class _Worker:
 
 
 def _serve(pipe: connection.Connection, place: Place) -> None:
-    """Run jobs until nobody sends any more, or until told to leave."""
+    """Run jobs until the pool sends no more, or until told to exit."""
     from sparsebench.app.process.console import speak_for
 
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
@@ -147,10 +149,10 @@ def _run(job: Job) -> Any:
 
 
 def _settle(place: Place) -> None:
-    """Take the place, die with the launch, and leave Ctrl-C to it."""
+    """Pin this worker to its cores and GPUs, exit with the parent, and ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    if place.cores:
+    if place.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, place.cores)
     if place.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpus
@@ -169,13 +171,13 @@ def _settle(place: Place) -> None:
 
 
 def _leave(number: int, frame: Any) -> None:
-    """Leave as after Ctrl-C, so that processes which a run has started end too."""
+    """Exit as after Ctrl-C, so that processes started by a run end too."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise KeyboardInterrupt
 
 
 def _tidy() -> None:
-    """Give back the memory of a GPU between two cells."""
+    """Free the memory of a GPU between two cells."""
     import gc
 
     import torch
@@ -187,7 +189,7 @@ def _tidy() -> None:
 
 @contextlib.contextmanager
 def _environment(place: Place) -> Iterator[None]:
-    """Set what a process must find when it starts, and nothing that the launch itself would see afterwards."""
+    """Set environment variables for new processes only, leaving the launching process unchanged afterwards."""
     # without NVML, asking for GPUs wakes them, and what is forked afterwards cannot use them
     wanted = {**{name: str(place.threads) for name in _THREADS}, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     before = {name: os.environ.get(name) for name in wanted}

@@ -40,7 +40,7 @@ def outcome(setup: Setup, state: State, tested: Mapping[str, float], config: Map
 
 
 def _describe(setup: Setup, state: State, net: nn.Module, costs: Sequence[LayerCost]) -> dict[str, Any]:
-    """Describe the network; of an ensemble, one network, and the inference cost of all."""
+    """Describe the network; for an ensemble, one network with the inference cost of all."""
     described = describe_network(net, setup.prunable.select(net), costs, state.weights, state.masks)
     networks = 1 + len(state.members)
     cost = {key: described[key] * networks for key in ("inference_flops", "inference_flops_ratio")}

@@ -14,12 +14,12 @@ from sparsebench.functional.average import running_mean
 from sparsebench.optim.lr_schedules import Factor
 
 _GRID = 1000
-"""Points at which a schedule is looked at to find its peak."""
+"""Number of points at which a schedule is evaluated to find its peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Averaging:
-    """How weights are averaged over time (SWA, Izmailov et al. 2018, arXiv 1803.05407).
+    """Settings for averaging weights over time (SWA, Izmailov et al. 2018, arXiv 1803.05407).
 
     Args:
         start: sampling begins after this share of the fit.
@@ -42,7 +42,7 @@ class Averaging:
             raise ValueError(f"a learning rate of {self.rate:g} gives equal samples: choose one above 0, or null")
 
     def schedule(self, base: Factor | None, rate: float) -> Factor | None:
-        """Return the schedule of a fit with averaging.
+        """Return the learning-rate schedule of a fit with averaging.
 
         Args:
             base: the schedule without.
@@ -50,7 +50,7 @@ class Averaging:
         """
         if self.rate is None:
             return base
-        return settle(base or (lambda progress: 1.0), start=self.start, end=self.rate / rate)
+        return anneal(base or (lambda progress: 1.0), start=self.start, end=self.rate / rate)
 
     def samples(self, total: int, epoch: int) -> list[int]:
         """Return the steps, counted from 1, after which weights are sampled.
@@ -64,10 +64,10 @@ class Averaging:
         return [step for step in range(total, 0, -period) if step > self.start * total or step == total][::-1]
 
 
-def settle(base: Factor, *, start: float, end: float) -> Factor:
-    """Run through a schedule by ``start``, descending to ``end`` instead of its own last value, and stay there.
+def anneal(base: Factor, *, start: float, end: float) -> Factor:
+    """Compress a schedule to end at ``start`` with the value ``end``, and stay at ``end`` from there on.
 
-    What lies before the peak, a warm-up, keeps its values.
+    Values before the peak, a warm-up, do not change.
 
     Args:
         base: progress -> factor.
@@ -90,7 +90,7 @@ def settle(base: Factor, *, start: float, end: float) -> Factor:
 
 
 class WeightAveraging(L.Callback):
-    """Keep the mean of the sampled parameters, in float64; it never touches the weights that are trained.
+    """Keep the mean of the sampled parameters in float64, without touching the weights in training.
 
     Args:
         averaging: when to sample.
@@ -112,7 +112,7 @@ class WeightAveraging(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Sample after an optimizer step at which it is due; micro-batches without a step are passed over."""
+        """Sample after an optimizer step when due; micro-batches without a step are ignored."""
         step = trainer.global_step
         if step == self._seen:
             return
@@ -124,7 +124,7 @@ class WeightAveraging(L.Callback):
             self.count += 1
 
     def weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a network's state with the mean in the place of its parameters; buffers stay the last ones."""
+        """Return a network's state with the mean in place of its parameters; buffers keep their last values."""
         assert self.count, "the last step is always a sample"
         return {n: self._mean[n].to(v.dtype) if n in self._mean else v for n, v in state.items()}
 
@@ -133,9 +133,9 @@ class WeightAveraging(L.Callback):
         return {"mean": self._mean, "count": self.count, "seen": self._seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Restore the mean that ``state_dict`` returned."""
         self._mean, self.count, self._seen = state_dict["mean"], state_dict["count"], state_dict["seen"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bring a restored mean to the device of the weights."""
+        """Move a restored mean to the device of the weights."""
         self._mean = {name: value.to(pl_module.device) for name, value in self._mean.items()}

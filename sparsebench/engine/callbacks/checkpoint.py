@@ -1,8 +1,7 @@
-"""Continue an interrupted fit exactly: one checkpoint, written atomically, with the random state in it."""
+"""Continue an interrupted fit exactly: one checkpoint, written atomically, including the random state."""
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+
+from sparsebench.runs.atomic import PARTIAL, publish
 
 
 class Continuation(L.Callback):
@@ -36,33 +37,39 @@ class Continuation(L.Callback):
         self._random: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remove what a kill has left."""
+        """Remove temporary files that a killed process left behind."""
         if trainer.is_global_zero:
             self._partial.unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save in mid-epoch when it is time; the last batch is left to the end of the epoch."""
+        """Save in mid-epoch when due; the last batch is left to the end of the epoch."""
         progress = trainer.fit_loop.epoch_loop.batch_progress
         stepped = trainer.global_step > self._seen
         self._seen = trainer.global_step
-        if stepped and not progress.is_last_batch and self._is_time(trainer):
+        ended = 0 <= trainer.max_steps <= trainer.global_step
+        if stepped and not (progress.is_last_batch or ended) and self._is_time(trainer):
             self._write(trainer)
             self._commit(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save once the epoch, validation included, is over."""
+        """Save once the epoch, including validation, is over."""
         if self.steps is not None or self._is_time(trainer):
             self._write(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the checkpoint of the last epoch's end count."""
+        """Publish the checkpoint of the previous epoch."""
         self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the checkpoint of the last epoch's end count."""
-        self._commit(trainer)
+        """Forget the checkpoint of the last epoch: a fit that went on from there would train nothing and log no metric.
+
+        A kill between here and the saved state repeats the steps since the last checkpoint, to the same end.
+        """
+        if self._written and trainer.is_global_zero:
+            self._partial.unlink(missing_ok=True)
+        self._written = False
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:
@@ -72,7 +79,7 @@ class Continuation(L.Callback):
 
     @property
     def _partial(self) -> Path:
-        return self.path.with_name(self.path.name + ".partial")
+        return self.path.with_name(self.path.name + PARTIAL)  # one name for all ranks, whose trainers write together
 
     def _write(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self._partial)
@@ -80,7 +87,7 @@ class Continuation(L.Callback):
 
     def _commit(self, trainer: L.Trainer) -> None:
         if self._written and trainer.is_global_zero:
-            os.replace(self._partial, self.path)
+            publish(self._partial, self.path)
         self._written = False
 
     # -- random state ---------------------------------------------------------------------------------------------
@@ -97,7 +104,7 @@ class Continuation(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training goes on: set-up and sanity checks may still draw."""
+        """Keep the random state until training continues: set-up and sanity checks may still draw."""
         self._random = state_dict
 
     def on_train_batch_start(

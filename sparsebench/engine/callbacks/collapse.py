@@ -1,4 +1,4 @@
-"""Notice layers that have lost every weight: nothing flows through them any more."""
+"""Detect layers without active weights, which pass no signal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ACTIONS = ("warn", "error", "floor")
 
 
 class CollapseGuard(L.Callback):
-    """Warn of, or stop at, a layer without any active weight.
+    """Warn about layers without active weights, or raise an error.
 
     With ``floor`` no layer becomes empty: the sparse state gives it its strongest weight, and takes the weakest of
     the other layers instead, so that the budget stays exact.
 
     Args:
-        sparsity: the callback to watch.
+        sparsity: the callback whose masks are checked.
         action: ``warn`` once per layer, ``error``, or ``floor``.
 
     Raises:
@@ -35,14 +35,14 @@ class CollapseGuard(L.Callback):
         self._warned: set[str] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Set the floor before the first masks."""
+        """Set the minimum number of weights per layer before the first masks."""
         if stage == "fit":
             self.sparsity.net.floor = self.action == "floor"
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Look, when the masks have changed."""
+        """Check all layers when the masks have changed."""
         net = self.sparsity.net
         if net.version == self._seen:
             return

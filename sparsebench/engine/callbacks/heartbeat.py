@@ -1,4 +1,4 @@
-"""Signs of life: how far a fit has come, told every few seconds, and a door through which others can stop it."""
+"""Report every few seconds how far a fit has come, and accept requests to stop it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import lightning as L
 
+from sparsebench.runs.activity import Stopped
 
-class Stopped(RuntimeError):
-    """Somebody asked the run to stop; it can be continued."""
+__all__ = ["Heartbeat", "Stopped"]
 
 
 class Heartbeat(L.Callback):
-    """Tell every few seconds how far a fit is, and stop it at the end of an epoch when somebody asks for it.
+    """Write the progress of a fit every few seconds, and stop it at the end of an epoch on request.
 
     Args:
         tell: takes the facts as keywords; called on the first rank.
         asked: returns why the run shall stop, or nothing; called on the first rank.
-        seconds: least time between two signs.
+        seconds: least time between two heartbeats.
 
     Attributes:
-        label: name of the stage, where a run has several; set by whoever builds the fit.
+        label: name of the stage, where a run has several; set when the fit is built.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class Heartbeat(L.Callback):
         self._first = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin."""
+        """Start the clock and write the first heartbeat."""
         self._began, self._first = time.time(), trainer.global_step
         self._beat(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Give a sign when it is time."""
+        """Write a heartbeat when due."""
         if time.monotonic() - self._last >= self.seconds:
             self._beat(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop, on all ranks, where it was asked for."""
+        """Stop on all ranks if a stop was requested."""
         reason = self.asked() if trainer.is_global_zero else ""
         if trainer.world_size > 1:
             reason = trainer.strategy.broadcast(reason, src=0)

@@ -1,4 +1,4 @@
-"""Read-only callbacks: what a run shows while it trains."""
+"""Read-only callbacks that measure and show a run while it trains."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import torch
 from sparsebench.cost.speed import Stopwatch
 from sparsebench.engine.sparsity import Sparsity
 from sparsebench.engine.steps import loss_of
-from sparsebench.methods import SET, Clock, Method
-from sparsebench.methods.base import Masked
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 
@@ -38,7 +36,7 @@ class SparsityMonitor(L.Callback):
                 logger.log_metrics({"sparsity": 1 - self.sparsity.net.density}, step=0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log."""
+        """Log sparsity, cost and mask statistics of the epoch."""
         net, ledger = self.sparsity.net, self.sparsity.ledger
         shown = {"sparsity": 1 - net.density, "explored": explored(net)}
         quiet = {
@@ -46,7 +44,7 @@ class SparsityMonitor(L.Callback):
             "dead_units": float(sum(dead_units(net).values())),
             "collapsed_layers": float(len(collapsed_layers(net))),
         }
-        quiet |= aims(self.sparsity.method, self.sparsity.clock)
+        quiet |= self.sparsity.method.targets(self.sparsity.clock)
         if ledger is not None:
             quiet |= {"train_flops": float(ledger.train_flops), "train_flops_ratio": ledger.train_flops_ratio}
         if self.per_layer:
@@ -54,24 +52,9 @@ class SparsityMonitor(L.Callback):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         strengths = [group["lam"] for group in groups if group.get("regularizer") is not None]
         quiet |= {"lambda": strengths[0]} if strengths else {}
-        # equal on all ranks, so that one rank speaks for all
+        # equal on all ranks, so one rank logs for all
         pl_module.log_dict(shown, prog_bar=True, rank_zero_only=True)
         pl_module.log_dict(quiet, rank_zero_only=True)
-
-
-def aims(method: Method, clock: Clock) -> dict[str, float]:
-    """Return what a method is after at this moment: its final sparsity, and the share that an update would drop.
-
-    Only what the method states is returned: no sparsity where it emerges, no share where a method drops by a rule of
-    its own; no share after its last update either.
-    """
-    found: dict[str, float] = {}
-    if isinstance(method, Masked):
-        found["sparsity_target"] = 1 - method.density
-    if isinstance(method, SET) and type(method).drop is SET.drop:
-        share = method.drop_schedule(method.drop_fraction, method.drop_fraction_end, clock.between(0.0, method.until))
-        found["drop_fraction"] = share if clock.progress < method.until else 0.0
-    return found
 
 
 class GradientFlow(L.Callback):
@@ -88,7 +71,7 @@ class GradientFlow(L.Callback):
         self.norms: dict[str, float] = {}
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        """Measure after the masks have acted; a step that only rewires keeps the previous values."""
+        """Measure after masking the gradients; a step that only rewires keeps the previous values."""
         total = self.sparsity.total_steps or 0
         if not (trainer.is_last_batch or self.sparsity.step + 1 >= total):
             return
@@ -98,7 +81,7 @@ class GradientFlow(L.Callback):
             self.norms = dict(zip(found, norms, strict=True))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log, where wanted."""
+        """Log the measured norms if requested."""
         if not self.log:
             return
         values = {f"gradient_flow/{name}": norm for name, norm in self.norms.items()}
@@ -109,14 +92,14 @@ class GradientFlow(L.Callback):
         return {"norms": self.norms}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the last measurement."""
         self.norms = state_dict["norms"]
 
 
 class LossGuard(L.Callback):
-    """Stop with one clear line when the loss is not a number any more.
+    """Stop with one clear line when the loss becomes nan or infinite.
 
-    On a GPU the loss is looked at every ``every`` batches, since each look waits for the device.
+    On a GPU the loss is checked every ``every`` batches, since each check waits for the device.
     """
 
     def __init__(self, *, every: int = 50) -> None:
@@ -125,7 +108,7 @@ class LossGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss."""
+        """Check that the loss is finite."""
         loss = loss_of(outputs) if outputs is not None else torch.zeros(())
         if loss.device.type != "cpu" and batch_idx % self.every:
             return
@@ -137,7 +120,7 @@ class LossGuard(L.Callback):
 
 
 class SpeedMonitor(L.Callback):
-    """Measure training steps and their data, without validation, and the seconds of the whole fit."""
+    """Measure the speed of training steps including data loading, and the duration of the whole fit."""
 
     def __init__(self) -> None:
         self.stopwatch = Stopwatch()
@@ -150,7 +133,7 @@ class SpeedMonitor(L.Callback):
         return self._before + time.monotonic() - self._began
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start."""
+        """Start counting the seconds of the fit."""
         measured = self.stopwatch.state_dict()
         self.stopwatch = Stopwatch(device=trainer.strategy.root_device)
         self.stopwatch.load_state_dict(measured)
@@ -159,28 +142,28 @@ class SpeedMonitor(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Run, if a pause has ended."""
+        """Start the clock if it is paused."""
         self.stopwatch.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step."""
+        """Count a training step."""
         self.stopwatch.lap(len(batch[0]) * trainer.world_size)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pause."""
+        """Pause the clock during validation."""
         self.stopwatch.pause()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pause."""
+        """Pause the clock between epochs."""
         self.stopwatch.pause()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what has been measured."""
+        """Return the measured totals."""
         return {"seconds": self.seconds, "stopwatch": self.stopwatch.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Restore the totals that ``state_dict`` returned."""
         self._before = state_dict["seconds"]
         self.stopwatch.load_state_dict(state_dict["stopwatch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 
@@ -13,7 +14,7 @@ from sparsebench.results.schema import shown_in
 
 
 class EpochLines(L.Callback):
-    """Print one line per epoch: for logs, sweeps and machines."""
+    """Print one line per epoch, for logs, sweeps and scripts."""
 
     def __init__(self, label: str = "") -> None:
         self.label = label
@@ -24,12 +25,14 @@ class EpochLines(L.Callback):
         self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print at every tenth of the run, and at its end."""
+        """Print at every tenth of the run and at its end."""
         epochs = max(1, trainer.max_epochs or 1)
         done = trainer.current_epoch + 1
         if done % max(1, epochs // 10) and done != epochs:
             return
-        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}  # on all ranks: they talk here
+        seen = {
+            name: float(value) for name, value in trainer.callback_metrics.items()
+        }  # on all ranks: reading them is collective
         if not trainer.is_global_zero:
             return
         parts = [
@@ -44,14 +47,15 @@ def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:
     """Return the callbacks that show progress.
 
     Args:
-        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal, lines elsewhere.
-        label: what stands before each line.
+        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal of its own, lines elsewhere.
+        label: text at the start of each line.
 
     Raises:
         ValueError: unknown kind.
     """
-    if kind == "auto":
-        kind = "rich" if sys.stdout.isatty() else "lines"
+    if kind == "auto":  # bars of several processes would overwrite each other
+        alone = multiprocessing.parent_process() is None
+        kind = "rich" if alone and sys.stdout.isatty() else "lines"
     if kind == "rich":
         theme = RichProgressBarTheme(metrics_format=".4f", metrics_text_delimiter="  ")
         return [RichProgressBar(leave=False, theme=theme)]

@@ -1,4 +1,4 @@
-"""Open the loggers of a run, and close them."""
+"""Open and close the loggers of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sparsebench.engine.loggers.metrics_file import MetricsFile
 from sparsebench.engine.protocols import Closable
+from sparsebench.runs.folder import RunFolder
 
 
 def build_loggers(
@@ -29,10 +30,11 @@ def build_loggers(
     Args:
         folder: where logs are written.
         settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
-            ``tags``, ``artifacts`` and ``offline`` (None: offline unless a key is set).
+            ``tags``, ``artifacts`` and ``offline`` (None: as ``WANDB_MODE`` says, or else offline unless a key is set).
+            ``WANDB_MODE=disabled`` and ``WANDB_DISABLED=true`` leave ``metrics.csv`` alone.
         config: the resolved configuration, shown by loggers that can.
         label: name of the run for people.
-        run: name of the run's folder; that of ``folder`` by default.
+        run: name of the run's folder; by default the name of ``folder``.
         stage: the stage of the run that is logged; None for the run itself.
 
     Raises:
@@ -41,18 +43,18 @@ def build_loggers(
     kind = settings["kind"]
     if kind == "none":
         return []
-    loggers: list[Logger] = [MetricsFile(folder / "metrics.csv")]
+    loggers: list[Logger] = [MetricsFile(RunFolder(folder).metrics)]
     if kind == "tensorboard":
         loggers.append(_tensorboard(folder))
-    elif kind == "wandb":
+    elif kind == "wandb" and not is_disabled():
         loggers.append(_wandb(folder, settings, config, label, run or folder.name, stage))
-    elif kind != "csv":
+    elif kind not in ("csv", "wandb"):
         raise ValueError(f"logger {kind!r} is unknown: choose csv, tensorboard, wandb or none")
     return loggers
 
 
 def close_loggers(loggers: list[Logger], *, failed: bool = False, summary: Mapping[str, Any] | None = None) -> None:
-    """Close every logger; a W&B run is marked failed where the run failed."""
+    """Close every logger; a W&B run is marked as failed if the run failed."""
     for logger in loggers:
         if isinstance(logger, Closable):
             logger.close(failed=failed, summary=summary or {})
@@ -65,7 +67,7 @@ def _tensorboard(folder: Path) -> Logger:
         raise ValueError("logger=tensorboard needs the package tensorboard: install sparsebench[tensorboard]")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(save_dir=folder, name="", version="tensorboard")
+    return TensorBoardLogger(save_dir=folder, name="", version=RunFolder(folder).tensorboard.name)
 
 
 def _wandb(
@@ -73,7 +75,8 @@ def _wandb(
 ) -> Logger:
     from sparsebench.engine.loggers.wandb import WandbRun, identity_of
 
-    offline = settings["offline"] if settings["offline"] is not None else not os.environ.get("WANDB_API_KEY")
+    offline = settings["offline"] if settings["offline"] is not None else _is_offline()
+    attempt = RunFolder(folder if stage is None else folder.parents[1]).attempt()
     choices = config.get("choices") or {}
     names = [str(choices[key]) for key in ("method", "model", "dataset", "recipe") if choices.get(key)]
     return WandbRun(
@@ -85,7 +88,7 @@ def _wandb(
         name=label if stage is None else f"{label} {stage}",
         group=config["name"],
         job_type="train" if stage is None else "stage",
-        id=identity_of(run, stage),
+        id=identity_of(run, stage, attempt),
         resume="allow",
         save_dir=str(folder.resolve()),
         offline=offline,
@@ -94,10 +97,23 @@ def _wandb(
     )
 
 
+def is_disabled() -> bool:
+    """Return True if W&B's environment variables switch it off."""
+    mode, switch = os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_DISABLED", "")
+    return mode.lower() == "disabled" or switch.lower() in ("true", "1", "yes", "y", "t", "on")
+
+
+def _is_offline() -> bool:
+    mode = os.environ.get("WANDB_MODE", "").lower()
+    if mode in ("offline", "dryrun"):
+        return True
+    return mode not in ("online", "run") and not os.environ.get("WANDB_API_KEY")
+
+
 def _silent(offline: bool) -> Any:
     import wandb
 
     settings = wandb.Settings(silent=True, console="off", mode="offline" if offline else "online")
     if rank_zero_only.rank == 0:
-        wandb.setup(settings)  # or else it speaks while it reads what Lightning hands over
+        wandb.setup(settings)  # otherwise wandb prints while Lightning configures it
     return settings

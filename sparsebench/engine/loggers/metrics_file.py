@@ -1,10 +1,10 @@
-"""Loggers of a run: metrics.csv always, others beside it; closed also when the run fails."""
+"""The loggers of a run: always metrics.csv, optionally others, closed even if the run fails."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sparsebench.runs.atomic import write_atomically
+
 
 class MetricsFile(Logger):
-    """Write ``metrics.csv``: one row per optimizer step that logged something, whole and in order after a resumption.
+    """Write ``metrics.csv``: one complete row per optimizer step with metrics, in order even after resuming.
 
     A row is replaced when its step is logged again, so that the file of an interrupted and continued run equals
-    that of an uninterrupted one.
+    an uninterrupted run's.
 
     Args:
         path: the file.
@@ -28,9 +30,7 @@ class MetricsFile(Logger):
         self.path = path
         self._rows: dict[int, dict[str, Any]] = {}
         if path.exists():
-            with path.open(newline="") as file:
-                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-            self._rows = {int(row["step"]): row for row in rows}
+            self._rows = _read(path)
 
     @property
     def name(self) -> str:
@@ -39,25 +39,25 @@ class MetricsFile(Logger):
 
     @property
     def version(self) -> str:
-        """One version only: the folder is the run."""
+        """Version for Lightning, always the same: the folder is the run."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The configuration stands in config.yaml already."""
+        """Ignore hyper-parameters: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add to the row of a step."""
+        """Add metrics to the row of a step."""
         row = self._rows.setdefault(step or 0, {"step": step or 0})
         row.update({name: f"{value:.10g}" for name, value in metrics.items()})
         for later in [known for known in self._rows if known > (step or 0)]:
-            del self._rows[later]  # written by a part of the run that a kill undid
+            del self._rows[later]  # written after the checkpoint from which the run resumed
         self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the file atomically, once there is something to write."""
+        """Write the file atomically, once there are rows."""
         if not self._rows:
             return
         columns = list(dict.fromkeys(["step", "epoch", *(key for row in self._rows.values() for key in row)]))
@@ -65,6 +65,15 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows[step] for step in sorted(self._rows))
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
-        partial.write_text(text.getvalue())
-        os.replace(partial, self.path)
+        write_atomically(self.path, text.getvalue())
+
+
+def _read(path: Path) -> dict[int, dict[str, Any]]:
+    """Return the rows that are whole, by step: of a file that was cut short, those before the cut."""
+    found: dict[int, dict[str, Any]] = {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file, contextlib.suppress(csv.Error):
+        for row in csv.DictReader(file):
+            whole = None not in row and None not in row.values()
+            if whole and (row.get("step") or "").isdecimal():
+                found[int(row["step"])] = {name: value for name, value in row.items() if value}
+    return found

@@ -1,4 +1,4 @@
-"""One W&B run for one training run: whole rows, closed with its outcome."""
+"""One W&B run per training run, with complete rows, closed with the run's outcome."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-ARTIFACTS = ("final.pt", "masks.pt", "members.pt", "config.yaml", "result.json")
-"""Files of a finished run that are uploaded where that is asked for."""
+from sparsebench.runs.files import ARTIFACTS
 
 
 class WandbRun(WandbLogger):
-    """Log to W&B one row per optimizer step, so that a panel can draw any metric against any other.
+    """Log to W&B one row per optimizer step, so that panels can draw any metric against any other.
 
-    Lightning logs validation and training metrics of one step apart; W&B joins only what is logged at once. The last
+    Lightning logs validation and training metrics of a step apart; W&B joins only metrics logged together. The last
     row waits until the next step, or the end, is there.
 
     Args:
@@ -35,7 +34,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add to the row of a step."""
+        """Add metrics to the row of a step."""
         if step != self._row_step:
             self.flush()
         self._row_step = step
@@ -43,14 +42,14 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send the row that waits."""
+        """Send the pending row."""
         if self._row:
             super().log_metrics(self._row, self._row_step)
             self._row = {}
 
     @rank_zero_only
     def close(self, *, failed: bool, summary: Mapping[str, Any]) -> None:
-        """End the run, marked failed where it failed, with the numbers of its result as summary."""
+        """End the run, marked as failed if it failed, with the numbers of its result as summary."""
         if self.closed:
             return
         self.flush()
@@ -70,12 +69,13 @@ class WandbRun(WandbLogger):
         self.experiment.log_artifact(artifact)
 
 
-def identity_of(run: str, stage: str | None) -> str:
-    """Return the W&B id of a run, or of a stage of it: the same whenever it is continued.
+def identity_of(run: str, stage: str | None, attempt: str) -> str:
+    """Return the W&B id of a run, or of a stage of it: the same whenever it is continued, another for each attempt.
 
     Args:
         run: name of the run's folder; its hash is taken where it ends with one.
         stage: name of the stage; None for the run itself.
+        attempt: tells folders of one configuration, and attempts in one folder, apart.
     """
     name = run.rpartition("--")[2] or run
-    return re.sub(r"[^\w.-]+", "-", name if stage is None else f"{name}-{stage}")
+    return re.sub(r"[^\w.-]+", "-", "-".join(part for part in (name, attempt, stage) if part))

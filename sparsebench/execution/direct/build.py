@@ -29,7 +29,7 @@ _COMMON = "-std=c++17 -O3 -fPIC -shared"
 
 
 def _flags(kind: str) -> str:
-    """Return the compiler's arguments; those of ``CXXFLAGS`` come last and count."""
+    """Return the compiler's arguments, with ``CXXFLAGS`` last so that they take precedence."""
     return f"{_COMMON} {_FLAGS[kind]} {os.environ.get('CXXFLAGS', '')}".strip()
 
 
@@ -129,7 +129,7 @@ def library() -> ctypes.CDLL:
 
 @cache
 def available() -> bool:
-    """Tell whether the kernels can be used here; says once, in one line, why not."""
+    """Return True if the kernels can be used here; otherwise print the reason once, in one line."""
     try:
         library()
     except NoKernels as error:

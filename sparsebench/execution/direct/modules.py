@@ -15,7 +15,7 @@ from sparsebench.execution.direct.walk import Pair
 
 
 class _Stored(nn.Module):
-    """A layer of active values; its ``state_dict`` is that of the dense layer, real zeros included."""
+    """A layer of active values only; its ``state_dict`` equals the dense layer's, real zeros included."""
 
     values: nn.Parameter
     bias: nn.Parameter | None

@@ -77,7 +77,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Walk:
-    """What the kernels read: see ``kernels.cpp`` for the meaning of each tensor.
+    """The index structure read by the kernels; see ``kernels.cpp`` for the meaning of each tensor.
 
     Attributes:
         starts: first weight of each (row, block, tap), and the end; int64.

@@ -1,4 +1,4 @@
-"""From rows to what a picture shows: points, curves over training, density per layer, published numbers, links."""
+"""Data of the charts: points, curves over training, density per layer, published numbers, links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST, _LEAST = 120, 10
 
 
 def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return everything that plots show, ready for JSON, and what could not be read.
+    """Return the data of all plots, ready for JSON, and remarks on unreadable files.
 
     Curves are thinned to between 10 and 120 points, so that a page stays small however many runs it shows.
 
@@ -60,7 +60,7 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
 
 
 def published_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return the published numbers at every sparsity, for each method on each network and data set of ours."""
+    """Return the published numbers at every sparsity for each method, network and data set in the rows."""
     asked = dict.fromkeys(tuple(row.key[key] for key in ("dataset", "model", "recipe", "method")) for row in rows)
     sparsities = sorted({entry.sparsity for entry in load_published() if entry.sparsity is not None})
     found: list[dict[str, Any]] = []
@@ -78,13 +78,13 @@ def published_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def source(entry: Published) -> str:
-    """Say where a published number stands."""
+    """Return the source of a published number: paper and table."""
     place = entry.table if entry.evidence == "read" else f"{entry.table}, quoted second-hand"
     return f"{citation(entry.paper)} ({place})"
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other beats in both: cheaper (first number) and better (second), cheapest first."""
+    """Return the points that no other beats in both cost (first number) and value (second), cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or value > front[-1][1]:
@@ -93,12 +93,12 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def decades(sparsity: float) -> float:
-    """Return where a sparsity stands on an axis of equal factors of density."""
+    """Return the position of a sparsity on an axis of equal factors of density."""
     return -math.log10(max(1e-6, 1 - sparsity))
 
 
 def dodged(places: set[float], count: int) -> list[float]:
-    """Return how far each of so many lines stands to the side of its places, so that error bars lie side by side."""
+    """Return the sideways offset of each of several lines, so that error bars lie side by side."""
     ordered = sorted(places)
     gaps = [after - before for before, after in itertools.pairwise(ordered) if after - before > 0.05]
     step = min(0.02, 0.4 * min(gaps, default=0.3) / max(1, count))
@@ -106,12 +106,12 @@ def dodged(places: set[float], count: int) -> list[float]:
 
 
 def is_dense(row: Mapping[str, Any]) -> bool:
-    """Tell dense training from all else."""
+    """Return True for dense training."""
     return row["method"] == "dense" and row["recipe"] == "single"
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
-    """Return what has a colour of its own: the method, or the method within its recipe."""
+    """Return the key by which colours are chosen: the method, or the method within its recipe."""
     plain = row["recipe"] in ("single", row["method"])
     return row["method"] if plain else f"{row['method']}, {row['recipe']}"
 
@@ -122,12 +122,12 @@ def label_of(row: Mapping[str, Any]) -> str:
 
 
 def line_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what rows of one line have in common: all but sparsity."""
+    """Return the properties shared by the rows of one line: all but sparsity."""
     return kind_of(row), row["epochs"], row["settings"]
 
 
 def link(folder: Path, base: Path) -> str:
-    """Return a link from a page in ``base`` to a folder: relative where both lie on one drive."""
+    """Return a link from a page in ``base`` to a folder, relative if both are on one drive."""
     try:
         return quote(Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()) + "/"
     except ValueError:

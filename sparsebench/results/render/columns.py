@@ -1,4 +1,4 @@
-"""From rows to a grid of text: which columns a table has, and how each number is written."""
+"""Convert rows to a grid of text: the columns of a table and the format of each number."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LEGEND = "; ".join(
         "Δ: ours minus published, in points",
     ]
 )
-"""What the headings of a table mean."""
+"""Explanations of the headings of a table."""
 
 
 @dataclass
 class Grid:
-    """A table as text.
+    """A table of text cells with headings.
 
     Attributes:
         headers: one per column; a line break may stand where a narrow column wants one.
         numeric: which columns are aligned to the right.
         body: rows of cells.
-        common: what holds for every row and has no column of its own.
+        common: names shared by all rows, which need no column.
         sources: where the published numbers stand.
         results: columns of names, accuracy and published values.
         costs: columns of names, FLOPs and speed.
@@ -55,7 +55,7 @@ class Grid:
     def add(
         self, header: str, cells: Sequence[str], *, numeric: bool = True, results: bool = True, costs: bool = True
     ) -> None:
-        """Add a column; where a table must be split, it belongs to one part or to both."""
+        """Add a column; if the table must be split, it belongs to one part or to both."""
         self.results += [len(self.headers)] if results else []
         self.costs += [len(self.headers)] if costs else []
         self.headers.append(header)
@@ -70,7 +70,7 @@ BESIDE = ("published", "delta", "protocol")
 
 
 def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list[str]]:
-    """Return the numbers to show, and which of ``BESIDE``; without a choice those of the schema and all.
+    """Return the numbers to show, and which of ``BESIDE``; by default the schema's numbers and all of ``BESIDE``.
 
     Raises:
         ValueError: no run has a number of that name.
@@ -87,7 +87,7 @@ def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list
 
 
 def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (), *, printed: bool = False) -> Grid:
-    """Lay rows out for people; a name that is the same in every row moves to the line above the table.
+    """Arrange rows as a readable grid; a name shared by all rows moves to the line above the table.
 
     Args:
         rows: of the table.
@@ -127,7 +127,7 @@ def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (
 
 
 def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return rows with every name and number in full, for CSV and JSON; of numbers, those that are chosen."""
+    """Return rows with every name and the chosen numbers in full precision, for CSV and JSON."""
     numbers, beside = chosen(rows, columns)
     found: list[dict[str, Any]] = []
     for row in rows:
@@ -152,7 +152,7 @@ def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, 
 
 
 def sources(rows: Sequence[Row]) -> list[str]:
-    """Return one line per published source: paper, and the tables that were used."""
+    """Return one line per published source: the paper and the tables used."""
     tables: dict[str, list[str]] = {}
     for row in rows:
         if row.published:
@@ -165,7 +165,7 @@ def sources(rows: Sequence[Row]) -> list[str]:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pad cells with ``±`` to equal width on the right of it, so that decimal points stand below each other."""
+    """Pad cells with ``±`` on the right to equal width, so that decimal points align."""
     width = max((len(cell.partition(" ± ")[2]) for cell in cells), default=0)
     if not width:
         return list(cells)
@@ -173,7 +173,7 @@ def aligned(cells: Sequence[str]) -> list[str]:
 
 
 def number(average: Mean | None, key: Key) -> str:
-    """Write a mean with its deviation, in the digits of its key."""
+    """Format a mean with its deviation in the digits of its key."""
     factor, digits = (100 if key.percent else 1), key.digits
     if average is None or not math.isfinite(average.value):
         return "-"

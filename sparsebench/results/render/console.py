@@ -1,4 +1,4 @@
-"""One console for all tables: colours on a terminal only, and no line broken where nobody reads it on one."""
+"""A console for all tables: colours and line wrapping on a terminal only."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def console() -> Console:
 
 
 def heading(text: str) -> Text:
-    """Return a title."""
+    """Return a title as styled text."""
     return Text(text, style="bold")

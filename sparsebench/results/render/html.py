@@ -1,4 +1,4 @@
-"""One page that holds a whole report: opened from disk, without a network."""
+"""A whole report on one HTML page that opens from disk without network access."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(picture: Mapping[str, Any], *, title: str, notes: Sequence[str], sources: Sequence[str], made: str) -> str:
-    """Return the page.
+    """Return the report as one HTML page.
 
     Nothing of a run's text is ever markup: the data stand in a block of JSON in which no tag can begin, and the
     script writes them as text.
 
     Args:
-        picture: what ``series.picture`` returns.
+        picture: the result of ``charts.picture``.
         title: heading.
         notes: remarks on runs: unfinished, damaged, of different versions.
         sources: where the published numbers stand.
@@ -36,5 +36,5 @@ def page(picture: Mapping[str, Any], *, title: str, notes: Sequence[str], source
 
 
 def _plain(value: Any) -> str:
-    """Write what JSON does not know, such as a date in a configuration, as text."""
+    """Write values unknown to JSON, such as a date in a configuration, as text."""
     return str(value)

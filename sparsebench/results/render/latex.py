@@ -1,4 +1,4 @@
-"""Write a table in LaTeX: as it stands, or as papers print it, methods by sparsities."""
+"""Write a table in LaTeX: unchanged, or as papers print it, methods by sparsities."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str]
     """Return one table per number, network and data set: methods down, sparsities across; it needs booktabs.
 
     The best mean of a sparsity is bold, and with it every mean whose interval, mean plus or minus sample standard
-    deviation, meets that of the best; a single run has no interval, and ties only with an equal number.
+    deviation, overlaps the best row's; a single run has no interval, and ties only with an equal number.
 
     Args:
         rows: of the report.
@@ -72,14 +72,14 @@ def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str]
     ]
     head = [
         r"% \usepackage{booktabs}",
-        "% mean and sample standard deviation; bold: the best of a sparsity, and what lies within its deviation",
+        "% mean and sample standard deviation; bold: the best of a sparsity, and values within its deviation",
         *(f"% {note}" for note in notes),
     ]
     return "\n".join([*head, *tables]) + "\n"
 
 
 def escape(text: str) -> str:
-    """Return text in which no letter means anything to LaTeX."""
+    """Escape all characters with a special meaning in LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
@@ -120,7 +120,7 @@ def _pivot(rows: Sequence[Row], key: Key) -> str:
 
 
 def _levels(rows: Sequence[Row]) -> list[float]:
-    """Return the sparsities of the columns: targets, and what emerged away from any of them."""
+    """Return the sparsities of the columns: targets, and emergent values far from all targets."""
     targets = {row.key["sparsity_target"] for row in rows if row.key["sparsity_target"] is not None}
     for row in rows:
         if row.key["sparsity_target"] is None and not is_dense(row) and "sparsity" in row.means:
@@ -139,7 +139,7 @@ def _level(row: Row, levels: Sequence[float]) -> float:
 
 
 def _line(row: Row, rows: Sequence[Row]) -> str:
-    """Return the name of a row: its method, and the epochs and settings that tell it from others."""
+    """Return the name of a row: its method, and the epochs and settings that distinguish it."""
     parts = [display_kind(row.key["method"], row.key["recipe"])]
     if len({other.key["epochs"] for other in rows}) > 1:
         parts.append(f"{row.key['epochs']:g} epochs")
@@ -147,7 +147,7 @@ def _line(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _bold(rows: Sequence[Row], key: Key) -> list[Row]:
-    """Return the rows that may claim to be best; none where no direction is better."""
+    """Return the rows printed in bold as best; none if the number has no better direction."""
     known = [(row, row.means[key.name]) for row in rows if key.name in row.means]
     if not known or key.direction == "none":
         return []

@@ -1,4 +1,4 @@
-"""The table as Parquet, for pandas, polars, DuckDB and R."""
+"""Write the table as Parquet, for pandas, polars, DuckDB and R."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def parquet(records: Sequence[dict[str, Any]]) -> bytes:
-    """Return records as the bytes of a Parquet file: every number in full, null where there is none.
+    """Return records as the bytes of a Parquet file: numbers in full precision, null if missing.
 
     Raises:
         ValueError: the package pyarrow is missing.
@@ -27,7 +27,7 @@ def parquet(records: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _array(pyarrow: Any, values: list[Any]) -> Any:
-    """Return a column; one that mixes numbers with whole numbers holds floats, one without values too."""
+    """Return a column; it holds floats if integers and floats are mixed, or if it is empty."""
     numbers = [value for value in values if value is not None]
     plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers)
     if plain and not all(isinstance(value, int) for value in numbers):

@@ -22,7 +22,7 @@ def print_cell(cell: Cell) -> None:
 
 
 def print_grid(cells: Sequence[Cell]) -> None:
-    """Print one line per cell."""
+    """Print one line per cell of a grid."""
     screen = console()
     screen.print(grid_table(cells))
     screen.print("inference: forward pass of one sample; training: all steps of the budget; FLOPs, 1 MAC = 2 FLOPs")
@@ -31,7 +31,7 @@ def print_grid(cells: Sequence[Cell]) -> None:
 
 
 def title_of(cell: Cell) -> str:
-    """Say in one line which run is planned."""
+    """Return the planned run as one line of text."""
     parts = [f"{cell['method']} on {cell['model']}, {cell['dataset']}"]
     if cell["recipe"] != "single":
         parts.append(f"recipe {cell['recipe']}")
@@ -41,7 +41,7 @@ def title_of(cell: Cell) -> str:
 
 
 def layer_table(cell: Cell) -> Table:
-    """Return the table of layers; FLOPs are those of the forward pass of one sample."""
+    """Return the table of layers; FLOPs count the forward pass of one sample."""
     table = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     rows, total = cell["layers"], _total(cell)
     table.add_column("layer", footer="total", overflow="fold")
@@ -75,13 +75,13 @@ def _total(cell: Cell) -> dict[str, str]:
 
 
 def totals_of(cell: Cell) -> list[str]:
-    """Return the lines below the table of layers; each number says what it counts."""
+    """Return the lines below the table of layers; each number is labelled."""
     about = "" if cell["exact"] else "about "
     lines = [
         "",
         f"weights    {cell['active_weights']:,} of {cell['prunable_weights']:,} that may be sparse stay: sparsity "
         f"{cell['sparsity']:.4f}, or {cell['sparsity_all']:.4f} over all {cell['parameters']:,} parameters; "
-        f"{cell['excluded_parameters']:,} are excluded (biases, norms and what prunable leaves out)",
+        f"{cell['excluded_parameters']:,} are excluded (biases, norms and layers that prunable leaves out)",
         f"inference  {flops(cell['inference_flops'])} per sample, {cell['inference_flops_ratio']:.4f} of dense "
         f"{flops(cell['inference_flops_dense'])}: a forward pass of convolutions, linear layers, products; "
         "1 MAC = 2 FLOPs",
@@ -115,12 +115,12 @@ def grid_table(cells: Sequence[Cell]) -> Table:
 
 
 def notes_of(cells: Sequence[Cell]) -> list[str]:
-    """Return every note once."""
+    """Return every note of the plans once."""
     return list(dict.fromkeys(note for cell in cells for note in cell["notes"]))
 
 
 def flops(value: float) -> str:
-    """Write a number of FLOPs with three digits and a unit."""
+    """Format a number of FLOPs with three digits and a unit."""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {unit}FLOPs" if value / size < 999.5 else f"{value / size:.0f} {unit}FLOPs"

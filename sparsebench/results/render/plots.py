@@ -29,7 +29,7 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
     "svg.fonttype": "none",  # text stays text, so that a paper can set it in its own type
-    "pdf.fonttype": 42,  # TrueType: some venues refuse the Type 3 of matplotlib's default
+    "pdf.fonttype": 42,  # TrueType: several venues refuse matplotlib's default, Type 3
     "svg.hashsalt": "sparsebench",  # the same runs give the same bytes
 }
 
@@ -41,11 +41,11 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def draw(picture: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write every chart that has something to show, for each network and data set; return the files.
+    """Draw every chart with data, for each network and data set; return the files.
 
     Args:
-        picture: what ``series.picture`` returns.
-        folder: where the files go; made where it is missing.
+        picture: the result of ``charts.picture``.
+        folder: destination of the files; created if missing.
 
     Raises:
         ValueError: the package matplotlib is missing.
@@ -68,7 +68,7 @@ def draw(picture: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _charts(rows: Rows, papers: Rows, picture: Mapping[str, Any]) -> dict[str, Callable[[Any], bool]]:
-    """Return the charts by file name; each draws on axes and says whether there was anything to draw."""
+    """Return the charts by file name; each draws on axes and returns whether there was data."""
     style = _styles(rows)
     charts: dict[str, Callable[[Any], bool]] = {
         "accuracy_sparsity": lambda axes: _accuracy_sparsity(axes, rows, papers, style),
@@ -81,7 +81,7 @@ def _charts(rows: Rows, papers: Rows, picture: Mapping[str, Any]) -> dict[str, C
 
 
 def _save(stem: Path, chart: Callable[[Any], bool]) -> list[Path]:
-    """Draw on a figure of its own, which needs no screen."""
+    """Draw on a separate figure, which needs no screen."""
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -200,14 +200,14 @@ def _dashes(rows: Rows) -> dict[Any, str]:
 
 
 def _explain(axes: Any, dash: Mapping[Any, str]) -> None:
-    """Say in the legend which dashes stand for which sparsity."""
+    """Explain in the legend the dash pattern of each sparsity."""
     for level, style in dash.items():
         if level is not None and len(set(dash.values())) > 1:
             axes.plot([], [], color="#66737f", linestyle=style, linewidth=1.2, label=f"sparsity {level:g}")
 
 
 def _logarithmic(axes: Any, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers on it."""
+    """Make an axis logarithmic with plain numbers on it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
@@ -232,7 +232,7 @@ def _published(axes: Any, x: float, paper: Mapping[str, Any], style: Mapping[str
 
 
 def _apart(ticks: Iterable[tuple[float, float]], least: float = 0.09) -> list[tuple[float, float]]:
-    """Keep ticks whose labels do not touch."""
+    """Keep only ticks whose labels do not overlap."""
     kept: list[tuple[float, float]] = []
     for tick in ticks:
         if not kept or tick[0] - kept[-1][0] >= least:

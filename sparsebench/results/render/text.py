@@ -15,7 +15,7 @@ FORMATS = ("terminal", "markdown", "latex", "csv", "json")
 
 
 def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: bool) -> str:
-    """Return the table for a terminal, or for a file where ``width`` is None: then no line is broken.
+    """Return the table for a terminal, or for a file without line breaks if ``width`` is None.
 
     A table wider than the terminal becomes two, below each other: results, then costs.
     """
@@ -43,7 +43,7 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
 
 
 def _rich_table(grid: Grid, columns: Sequence[int], bound: int | None) -> Any:
-    """Return a table whose columns of sentences are at most so wide."""
+    """Return a table whose columns of sentences have a bounded width."""
     from rich.table import Table
     from rich.text import Text
 
@@ -58,7 +58,7 @@ def _rich_table(grid: Grid, columns: Sequence[int], bound: int | None) -> Any:
 
 
 def markdown(grid: Grid, notes: Sequence[str]) -> str:
-    """Return the table in Markdown, with columns of equal width so that the source can be read too."""
+    """Return the table in Markdown, with columns of equal width so that the source is readable."""
     cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in (one_line(grid), *grid.body)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.headers))]
     lines = []
@@ -76,7 +76,7 @@ def markdown(grid: Grid, notes: Sequence[str]) -> str:
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
-    """Return records as CSV: every number in full, empty where there is none."""
+    """Return records as CSV: numbers in full precision, empty if missing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -87,12 +87,12 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
 
 
 def json_text(records: Sequence[dict[str, Any]], **more: Any) -> str:
-    """Return one JSON document: ``rows`` and what is passed besides; numbers that JSON has no name for are null."""
+    """Return one JSON document with ``rows`` and further keys; nan and infinity become null."""
     return json.dumps(finite({"rows": list(records), **more}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """Replace numbers that JSON has no name for by None, at any depth."""
+    """Replace nan and infinity by None at any depth."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The panels of a Weights & Biases workspace, as plain data."""
+"""The panels of a Weights & Biases workspace as plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Panel = dict[str, Any]
 
 
 def specification(project: str, entity: str | None = None, *, name: str = "sparsebench") -> dict[str, Any]:
-    """Return a workspace: sections of panels.
+    """Return the workspace as sections of panels.
 
     A panel has a ``kind`` (``line``: history against history; ``scatter``: one point per run, from its result; ``bar``:
     one bar per metric and run) and a title; its other keys are arguments of the panel of that kind in the package
@@ -42,7 +42,7 @@ def _results() -> list[Panel]:
 
 
 def _histories() -> list[Panel]:
-    """Return the sections that the schema names, each metric on its panel."""
+    """Return the schema's sections of histories, each metric on its panel."""
     sections: dict[str, dict[str, list[str]]] = {}
     for key in KEYS:
         section, _, title = key.panel.partition("/")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
-from grids import GRID, TINY, kill
+from grids import GRID, TINY, essence, kill
 
 
 def test_the_grid_equals_hydras_own(cli, bench, reference):
@@ -163,3 +165,113 @@ def test_several_processes_per_run(bench):
     assert bench.results("pooled") == first
     assert "[seed=0] epoch 2/2" in pooled.out
     assert sorted(path.name for path in bench.outputs.iterdir()) == ["pooled", "runs"]
+
+
+def test_each_cell_is_composed_and_frozen_once_and_launched_by_its_folder(cli, bench, monkeypatch):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    from sparsebench.app.config import compose
+    from sparsebench.app.grid.job import Task
+
+    counted = {"composed": 0, "frozen": 0}
+    load, freeze, call = ConfigLoaderImpl.load_sweep_config, compose.freeze, Task.__call__
+    jobs = []
+
+    def count(name, function):
+        def counting(*arguments):
+            counted[name] += 1
+            return function(*arguments)
+
+        return counting
+
+    def note(self, cfg):
+        from hydra.core.hydra_config import HydraConfig
+
+        jobs.append(list(HydraConfig.get().overrides.task))
+        return call(self, cfg)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", count("composed", load))
+    monkeypatch.setattr(compose, "freeze", count("frozen", freeze))
+    monkeypatch.setattr(Task, "__call__", note)
+    answer = cli("train", "-m", *TINY, "method=static", "seed=0,1")
+    assert answer.code == 0, answer.err
+    assert counted == {"composed": 2, "frozen": 2}
+    assert jobs == [[f"cell=outputs/runs/{name}"] for name in sorted(bench.results())]
+    lines = [line for line in answer.out.splitlines() if line.startswith(("sparsebench: 1/2", "sparsebench: 2/2"))]
+    assert lines[0] == "sparsebench: 1/2  seed=0"
+    assert re.fullmatch(r"sparsebench: 2/2  seed=1  about \d+:\d\d left", lines[1])
+
+
+def test_a_frozen_cell_is_trained_by_its_folder(cli, bench):
+    answer = cli("train", *TINY, "method=static", "run_dir='my run\\'s, folder'")
+    assert answer.code == 0, answer.err
+    folder = bench.folder / "my run's, folder"
+    wanted = essence(folder)
+    for path in folder.iterdir():
+        if path.name != "config.yaml":
+            path.unlink()
+    assert "1 waiting" in cli("status", str(bench.folder)).out
+    refused = cli("train", "cell='my run\\'s, folder'", "seed=3")
+    assert refused.code == 2
+    assert "is a frozen run, seed=3 would change it" in refused.err
+    answer = cli("train", "cell='my run\\'s, folder'")
+    assert answer.code == 0, answer.err
+    assert essence(folder) == wanted
+    answer = cli("train", "cell=nowhere")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "nowhere/config.yaml cannot be read" in answer.err
+
+
+def test_odd_names_reach_a_job_unchanged():
+    from sparsebench.app.grid.loader import _value, override_for
+
+    for name in ("a/b-1", "my run's, folder", "a=b,c", "[x]", "a\\'b\\", "ümlaut", "a b "):
+        assert _value([override_for(Path(name))]) == name
+
+
+@pytest.mark.parametrize("sweeper", ["", "grid", "basic"])
+def test_what_fails_before_training_leaves_no_folder(cli, bench, sweeper):
+    more = ["-m", "model.depth=3,4", f"hydra/sweeper={sweeper}"] if sweeper else ["model.depth=3"]
+    answer = cli("train", *TINY, "method=static", *("+" + part if "depth" in part else part for part in more))
+    assert answer.code in (1, 2)
+    assert "has no option 'depth'" in answer.err
+    assert not list(bench.outputs.rglob("config.yaml"))
+    if sweeper == "grid":
+        assert "failed: model.depth=3: ValueError: " in answer.err
+    assert cli("clean", str(bench.folder)).code == 0
+
+
+def test_clean_removes_what_failed_and_what_never_began(cli, bench):
+    assert cli("train", "-m", *TINY, "method=static", "optimizer.lr=1e30,0.1").code == 1
+    waiting = bench.outputs / "runs" / "w--01234567"
+    waiting.mkdir()
+    (waiting / "config.yaml").write_text("seed: 0\n")
+    (failed,) = bench.outputs.rglob("failed.txt")
+
+    (manifest,) = (bench.outputs / "runs").glob("grid-*.json")
+    answer = cli("clean", "--yes")
+    assert "1 run removed" in answer.out, "this process may come to the failed cell: its manifest says so"
+    assert not waiting.exists()
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "pid": 2**22 + 1}))
+
+    answer = cli("clean")
+    assert answer.code == 0
+    assert "failed  runs/static-mlp-digits-sparsity0.5-" in answer.out
+    assert "FloatingPointError: the training loss is" in answer.out
+    assert "nothing is removed; --yes removes these runs" in answer.out
+    assert failed.exists()
+    assert "1 run removed" in cli("clean", "--yes").out
+    assert not failed.parent.exists()
+    assert not manifest.exists()
+    assert len(bench.results()) == 1
+    assert "holds no run that failed" in cli("clean").out
+
+
+def test_options_may_stand_between_overrides(cli, bench):
+    answer = cli("train", *TINY, "method=static", "-m", "seed=0,1")
+    assert answer.code == 0, answer.err
+    assert len(bench.results()) == 2
+    answer = cli("train", *TINY, "seed=0,1")
+    assert answer.code == 2
+    assert "seed=0,1 gives several values: add -m to train a run for each, or write seed=[0,1] for a list" in answer.err
+    assert "seed=range(0,2) gives several values: add -m" in cli("train", *TINY, "seed=range(0,2)").err

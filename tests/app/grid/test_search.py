@@ -118,3 +118,31 @@ def test_wrong_words(cli):
     answer = cli(*search(LR, "hydra.sweeper.sampler=magic"))
     assert answer.code == 2
     assert "hydra.sweeper.sampler=magic is unknown: choose tpe, random" in answer.err
+
+
+@pytest.mark.parametrize("name", ["a%20b", "exp/one", "what?x=1", "{braces}", "größe"])
+def test_a_study_of_any_name(tmp_path, name):
+    from sparsebench.app.grid.storage import open_storage, study_file
+
+    place = tmp_path / "p%41th ?#{x}"
+    for _ in range(2):
+        study = optuna.create_study(
+            study_name=name, storage=open_storage(study_file(place, name)), direction="maximize", load_if_exists=True
+        )
+        study.tell(study.ask({}), 1.0)
+    assert len(study.trials) == 2
+    assert [path.parent for path in tmp_path.rglob("*.db")] == [place]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("dataset.val_share=0", "dataset.val_share=0 leaves no images for it"),
+        ("trainer.check_val_every_n_epoch=9", "never measures it: choose at most 2"),
+    ],
+)
+def test_a_search_without_a_measure_is_refused_before(cli, bench, more, said):
+    answer = cli(*search(LR, "method=static", "hydra.sweeper.trials=1", more))
+    assert answer.code == 2
+    assert said in answer.err
+    assert not list(bench.outputs.rglob("config.yaml"))

@@ -12,7 +12,8 @@ from support import environment_of
 
 from sparsebench.app.cli.status import main as status
 from sparsebench.app.grid.status import Standing, standings, time_left
-from sparsebench.runs.activity import Busy, give_sign, hold, is_busy, running
+from sparsebench.runs.activity import Busy
+from sparsebench.runs.folder import RunFolder
 
 
 def cell(root, name, **files):
@@ -31,9 +32,11 @@ def grid(tmp_path):
     cell(root, "runs/a,seed=0--1", DONE="", result_json=json.dumps({"test_accuracy": 0.5, "seconds": 100.0}))
     cell(root, "runs/b,seed=0--2", failed_txt="ValueError: too\nmany lines\n")
     half = {"stage": "cycle1", "step": 30, "steps": 60, "first_step": 10, "val_accuracy": 0.25}
-    give_sign(cell(root, "runs/c,seed=2--3"), **half, train_began=time.time() - 40)
+    RunFolder(cell(root, "runs/c,seed=2--3")).write_heartbeat(**half, train_began=time.time() - 40)
     cell(root, "runs/d,seed=0--4", stopped_txt="Stopped: hopeless\n")
-    give_sign(cell(root, "runs/e,seed=0--5"), **half, train_began=time.time() - 40, began=time.time() - 50)
+    RunFolder(cell(root, "runs/e,seed=0--5")).write_heartbeat(
+        **half, train_began=time.time() - 40, began=time.time() - 50
+    )
     cells = [{"folder": f"{name},seed=0--9", "overrides": []} for name in ("w", "x")]
     manifest = {"launched": 0, "pid": 1, "host": "elsewhere", "cells": cells}
     (root / "runs" / "grid-01234567.json").write_text(json.dumps(manifest))
@@ -41,7 +44,7 @@ def grid(tmp_path):
 
 
 def test_every_state_is_told(grid, capsys):
-    with hold(grid / "runs/e,seed=0--5"):
+    with RunFolder(grid / "runs/e,seed=0--5").hold():
         status([str(grid)])
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("7 runs: 1 running, 1 failed, 1 stopped, 1 interrupted, 2 waiting, 1 done; about ")
@@ -51,6 +54,18 @@ def test_every_state_is_told(grid, capsys):
     assert out[4] == "interrupted  runs/c,seed=2  cycle1 50 %  25.00 %  the same command continues"
     assert out[5:7] == ["waiting  runs/w,seed=0", "waiting  runs/x,seed=0"]
     assert out[7] == "done  runs/a,seed=0  50.00 %  1:40"
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path, capsys):
+    for number, rate in enumerate((0.1, 0.2)):
+        RunFolder(tmp_path / f"rigl--0000000{number}").write_config({"optimizer": {"lr": rate}, "name": str(number)})
+    RunFolder(tmp_path / "set--00000000").write_config({"optimizer": {"lr": 0.3}})
+    status([str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "waiting  rigl optimizer.lr=0.1",
+        "waiting  rigl optimizer.lr=0.2",
+        "waiting  set",
+    ]
 
 
 def test_json_for_programs(grid, capsys):
@@ -73,20 +88,20 @@ def test_time_left_of_a_grid():
 
 def test_a_run_elsewhere_lives_as_long_as_it_gives_signs(grid):
     folder = grid / "runs/c,seed=2--3"
-    sign = {**running(folder), "host": "elsewhere", "updated": time.time()}
+    sign = {**RunFolder(folder).heartbeat(), "host": "elsewhere", "updated": time.time()}
     (folder / "running.json").write_text(json.dumps(sign))
-    assert is_busy(folder)
-    with pytest.raises(Busy, match="is at work"), hold(folder, wait=False):
+    assert RunFolder(folder).is_busy()
+    with pytest.raises(Busy, match="is at work"), RunFolder(folder).hold(wait=False):
         pass
-    (folder / "running.json").write_text(json.dumps({**sign, "updated": time.time() - 1000}))
-    assert not is_busy(folder)
+    os.utime(folder / "running.json", (time.time() - 1000,) * 2)  # the disk's clock counts, not that of the writer
+    assert not RunFolder(folder).is_busy()
 
 
 def test_the_lock_dies_with_its_holder(tmp_path):
     code = f"""
 import os, pathlib, signal
-from sparsebench.runs.activity import hold
-with hold(pathlib.Path({str(tmp_path)!r}) / "run"):
+from sparsebench.runs.folder import RunFolder
+with RunFolder(pathlib.Path({str(tmp_path)!r}) / "run").hold():
     print("held", flush=True)
     signal.pause()
 """
@@ -94,21 +109,22 @@ with hold(pathlib.Path({str(tmp_path)!r}) / "run"):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert is_busy(folder)
+        assert RunFolder(folder).is_busy()
         assert (folder / "run.lock").read_text() == f"process {process.pid} on {socket.gethostname()}\n"
-        with pytest.raises(Busy), hold(folder, wait=False):
+        with pytest.raises(Busy), RunFolder(folder).hold(wait=False):
             pass
         process.kill()
-    assert not is_busy(folder)
-    with hold(folder, wait=False) as held:
+    assert not RunFolder(folder).is_busy()
+    with RunFolder(folder).hold(wait=False) as held:
         assert held.first
     assert os.listdir(folder) == []
 
 
 def test_runs_that_divide_their_work_are_joined(tmp_path):
-    with hold(tmp_path, join=True) as first, hold(tmp_path, wait=False, join=True) as second:
+    run = RunFolder(tmp_path)
+    with run.hold(join=True) as first, run.hold(wait=False, join=True) as second:
         assert (first.first, second.first) == (True, False)
-        assert is_busy(tmp_path)
+        assert run.is_busy()
     assert os.listdir(tmp_path) == []
 
 

@@ -11,6 +11,11 @@ from sparsebench.runs.messages import did_you_mean
 SUBJECTS = {
     "channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step",
     "execution": "products that skip zeros on a processor against dense ones: layers, an MLP, a network, predictions",
+    "overhead": "a step of each method between two updates, and of two published patterns, against a dense step",
+    "updates": "one change of the masks of a whole network against two published patterns",
+    "input": "images a second from memory against a DataLoader",
+    "loop": "microseconds that the training loop adds to a step",
+    "nm": "products with 2:4 sparse weights on tensor cores against dense ones",
 }
 
 USAGE = """usage: sparsebench bench SUBJECT [ARGUMENT ...]

@@ -1,4 +1,4 @@
-"""``sparsebench bench channels``: what a network of few channels gains when it really is small."""
+"""``sparsebench bench channels``: speed-up of a network with few channels when it runs as a small one."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     print(table(rows))
     if options.json:
         said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 @dataclass(kw_only=True)
 class Bench:
-    """A network, a batch, and the cases that are compared on them.
+    """A network, a batch, and the cases compared on them.
 
     Attributes:
         net: the network.
@@ -67,7 +67,7 @@ class Bench:
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Bench:
-        """Build what the options say."""
+        """Build network, batch and cases from the options."""
         torch.manual_seed(0)
         device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -82,7 +82,7 @@ class Bench:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device of the network."""
         return self.images.device
 
     def objective(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -93,7 +93,7 @@ class Bench:
 
     @property
     def rounding(self) -> dict[str, int]:
-        """Return what widths are rounded to."""
+        """Return the multiples to which widths are rounded."""
         return {"multiple": self.multiple, "sum_multiple": self.sum_multiple}
 
     # -- cases ----------------------------------------------------------------------------------------------------

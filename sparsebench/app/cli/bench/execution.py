@@ -1,4 +1,4 @@
-"""``sparsebench bench execution``: what products that skip zeros gain on a processor, beside the best dense ones."""
+"""``sparsebench bench execution``: speed-up of sparse CPU products over the fastest dense ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
         print(f"{subject}\n\n{table(measured[subject])}\n", flush=True)
     if options.json:
         said = {"command": command, "hardware": hardware(), "clock": options.clock, "rows": measured}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n")
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def layers(options: argparse.Namespace) -> Iterator[Row]:
@@ -142,7 +142,7 @@ def network(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def inference(options: argparse.Namespace) -> Iterator[Row]:
-    """Measure predictions of a network whose active weights alone are stored."""
+    """Measure predictions of a network that stores only its active weights."""
     for sparsity in options.sparsity:
         for batch in (1, 64):
             net = make_network(options).eval()
@@ -196,7 +196,7 @@ def table(rows: list[Row]) -> str:
 
 
 def head(options: argparse.Namespace) -> str:
-    """Return what the numbers hold for, in one line."""
+    """Return the hardware and settings of the numbers in one line."""
     machine = hardware()
     return (
         f"{options.model}, batch {options.batch}; {machine['cpu']}, {options.threads} thread(s), "

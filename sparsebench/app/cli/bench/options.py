@@ -49,8 +49,75 @@ def execution() -> Parser:
     return parser
 
 
+def overhead() -> Parser:
+    """Return the parser of ``sparsebench bench overhead``."""
+    parser = Parser("bench overhead", "What a step between two updates costs beside a dense step, for every method.")
+    parser.add_argument("--methods", type=_names, default=list(STEPPED), help="such as rigl,set")
+    parser.add_argument("--model", default="vgg19", help="name of a file of conf/model")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    return _measured(parser, batch=128)
+
+
+def updates() -> Parser:
+    """Return the parser of ``sparsebench bench updates``."""
+    parser = Parser("bench updates", "One change of the masks of a whole network, beside two published patterns.")
+    parser.add_argument("--model", choices=MODELS, default="resnet50")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a side of the images: which stem there is")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    return _measured(parser, batch=1)
+
+
+def input_() -> Parser:
+    """Return the parser of ``sparsebench bench input``."""
+    parser = Parser("bench input", "Images a second from memory, cropped, flipped and normalised.")
+    parser.add_argument("--images", type=int, default=50_000, help="of an epoch")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--workers", type=_numbers, default=[0], help="of the DataLoader, such as 0,8")
+    return _measured(parser, batch=128)
+
+
+def loop() -> Parser:
+    """Return the parser of ``sparsebench bench loop``."""
+    parser = Parser("bench loop", "Microseconds that the training loop adds to a step of an almost empty network.")
+    parser.add_argument("--steps", type=int, default=500)
+    return _measured(parser, batch=16)
+
+
+def nm() -> Parser:
+    """Return the parser of ``sparsebench bench nm``."""
+    return _measured(Parser("bench nm", "Products with 2:4 sparse weights, beside dense ones."), batch=4096)
+
+
+def _measured(parser: Parser, *, batch: int) -> Parser:
+    """Add the options shared by these benchmarks."""
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
+    parser.add_argument("--device", help="cuda where there is one, or else cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers")
+    return parser
+
+
+STEPPED = (
+    "ac_dc", "adabreg", "deep_r", "dsr", "dst_ee", "gmp", "granet", "linbreg", "mest", "ml_linbreg", "probmask",
+    "prox_sgd", "rigl", "set", "snfs", "sr_ste", "srigl", "static", "str", "top_kast", "vr_pge",
+)  # fmt: skip
+"""Methods whose steps differ; those that only start otherwise step as ``static`` does."""
 SUBJECTS = ("layers", "mlp", "network", "inference")
-PARSERS = {"channels": channels, "execution": execution}
+PARSERS = {
+    "channels": channels,
+    "execution": execution,
+    "overhead": overhead,
+    "updates": updates,
+    "input": input_,
+    "loop": loop,
+    "nm": nm,
+}
 """Subject -> what makes its parser."""
 
 
@@ -73,3 +140,11 @@ def _subjects(text: str) -> list[str]:
     if unknown := [name for name in chosen if name not in SUBJECTS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown: choose among {', '.join(SUBJECTS)}")
     return chosen
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]

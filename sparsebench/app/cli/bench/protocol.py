@@ -1,4 +1,4 @@
-"""How we measure: cases in turn, ratios within a round, their median and range."""
+"""Measurement protocol: cases in turn, ratios within a round, their median and range."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of times: the median over rounds, the least and the greatest."""
+    """A ratio of times: the median over rounds, with minimum and maximum."""
 
     median: float
     least: float
@@ -63,7 +63,7 @@ def interleave(
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
-    """Divide times of one case by those of another, round by round."""
+    """Divide the times of one case by the times of another, round by round."""
     each = [a / b for a, b in zip(above, below, strict=True)]
     return Ratio(statistics.median(each), min(each), max(each))
 

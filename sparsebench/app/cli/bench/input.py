@@ -1,0 +1,128 @@
+"""``sparsebench bench input``: images a second from memory, cropped, flipped and normalised, beside a DataLoader."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparsebench.app.cli.bench.options import CLOCKS
+from sparsebench.app.cli.bench.protocol import interleave, ratio
+from sparsebench.app.cli.bench.training import head, place, table
+from sparsebench.cost.speed import hardware
+from sparsebench.data.loader import TrainLoader
+from sparsebench.data.resident import Resident, Shift, normalise, pad
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+PADDING = 4
+
+
+def main(options: argparse.Namespace, *, command: str) -> None:
+    """Measure an epoch of each way to make batches; print images a second, and ours over each.
+
+    Args:
+        options: what ``options.input_`` has parsed.
+        command: the command line, for the record.
+    """
+    torch.set_num_threads(options.threads)
+    device, _ = place(options)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=random)
+    labels = torch.arange(options.images) % 10
+    cases = ways(images, labels, options, device)
+    seconds = interleave(cases, rounds=options.rounds, warmups=1, device=device, clock=CLOCKS[options.clock])
+    rows = [
+        {
+            "way": name,
+            "images/s": round(options.images / min(taken)),
+            "its time / ours": ratio(taken, seconds["ours"]),
+        }
+        for name, taken in seconds.items()
+    ]
+    print(head(options, device, f"{options.images} images, {options.size} px, batch {options.batch}"))
+    print(table(rows))
+    if options.json:
+        said = {"command": command, "hardware": hardware(), "rows": rows}
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+
+
+def ways(
+    images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device
+) -> dict[str, Callable[[], None]]:
+    """Return name -> one epoch: ours, images grouped by shift, torchvision in a DataLoader where it is installed."""
+    source = Resident(images.clone(), labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
+    loader = TrainLoader(source, batch_size=options.batch, device=device)
+
+    def ours() -> None:
+        for _ in loader:
+            pass
+
+    padded = pad(images, PADDING, mode="reflect").to(device)
+
+    def grouped() -> None:
+        whole = torch.empty((len(images), *images.shape[1:]), dtype=torch.uint8, device=device)
+        rows, columns = torch.randint(0, 2 * PADDING + 1, (2, len(images)), device=device)
+        side = images.shape[-1]
+        for row in range(2 * PADDING + 1):
+            for column in range(2 * PADDING + 1):
+                mine = (rows == row) & (columns == column)
+                whole[mine] = padded[mine, :, row : row + side, column : column + side]
+        for part in torch.randperm(len(images), device=device).split(options.batch):
+            normalise(whole[part], MEAN, STD)
+
+    cases: dict[str, Callable[[], None]] = {"ours": ours, "ours again": ours, "grouped by shift, whole epoch": grouped}
+    if importlib.util.find_spec("torchvision") is not None:
+        for workers in options.workers:
+            cases[f"DataLoader, torchvision, {workers} workers"] = _epoch(images, labels, options, device, workers)
+    return cases
+
+
+def _epoch(
+    images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device, workers: int
+) -> Callable[[], None]:
+    loader: DataLoader[Any] = DataLoader(
+        Transformed(images, labels),
+        batch_size=options.batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+
+    def run() -> None:
+        for batch, classes in loader:
+            batch.to(device, non_blocking=True)
+            classes.to(device, non_blocking=True)
+
+    return run
+
+
+class Transformed(Dataset[Any]):
+    """Images that torchvision crops, flips and normalises one by one, as its examples do."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        from PIL import Image
+        from torchvision import transforms
+
+        self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+        self.labels = labels.tolist()
+        self.change = transforms.Compose(
+            [
+                transforms.RandomCrop(images.shape[-1], padding=PADDING),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.change(self.images[index]), self.labels[index]

@@ -1,0 +1,116 @@
+"""Rules that act on the weights or gradients of another optimizer: HAM after its step, SparseOpt before it.
+
+Each builds the optimizer that it is given and adds a hook to its step. The result is that very optimizer: parameter
+groups, state and state dict are its own, so that checkpoints, schedules and gradient scalers see nothing new.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from .base import RegularizedOptimizer
+
+Build = Callable[..., Optimizer]
+"""Parameters or groups, and ``lr`` and ``weight_decay`` -> optimizer."""
+
+
+def ham(
+    params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0, *, alpha: float = 200.0, beta: float = 1e-3
+) -> Optimizer:
+    """Build an optimizer whose steps are followed by hyperbolic ones, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
+
+    They act on tensors of two or more dimensions that have a gradient g, that of the step; the exponent is clamped to
+    [-5, 5]. A weight at zero stays there, so masks hold.
+
+    Args:
+        params: parameters, or groups with keys of their own.
+        base: (params, lr=, weight_decay=) -> optimizer.
+        lr: step of both; schedules move it in the groups.
+        weight_decay: of the base optimizer.
+        alpha: strength of the sign's part.
+        beta: strength of the decay.
+
+    Raises:
+        ValueError: a value is negative, or the base optimizer computes the weights from a dual variable.
+
+    Source: Jacobs et al. 2026 (arXiv 2506.02630), algorithm 1, and their code.
+    """
+    if alpha < 0 or beta < 0:
+        raise ValueError(f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more")
+    optimizer = _build("ham", params, base, lr, weight_decay)
+
+    def follow(done: Optimizer, *_: Any) -> None:
+        for weight, slope, rate in _matrices(done):
+            weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
+
+    optimizer.register_step_post_hook(follow)
+    return optimizer
+
+
+def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0) -> Optimizer:
+    """Build an optimizer that takes the gradient of each neuron times ``sqrt((1 - s) / (1 - s_mean))``.
+
+    s is the sparsity of a neuron's incoming weights and s_mean the mean over the layer's neurons. It undoes what batch
+    norm does to gradients of neurons of unequal fan-in. A weight counts as incoming when it or its gradient is not
+    zero: outside of a mask both are zero, and one that is zero in spite of its mask adds nothing to its neuron either.
+    The gradient that methods look at for growth is the one before, as in the paper. A dense layer sees no change.
+
+    Args:
+        params: parameters, or groups with keys of their own.
+        base: (params, lr=, weight_decay=) -> optimizer.
+        lr: step of the base optimizer.
+        weight_decay: of the base optimizer.
+
+    Raises:
+        ValueError: the base optimizer computes the weights from a dual variable.
+
+    Source: Adnan and Ioannou 2026 (SparseOpt), the authors' description.
+    """
+    optimizer = _build("sparse_opt", params, base, lr, weight_decay)
+
+    def precede(begun: Optimizer, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        closure = options.get("closure") or next(iter(given[1:]), None)  # the first is the optimizer
+        if closure is None:
+            _level(begun)
+            return None
+
+        def then_level() -> Any:
+            """Compute the gradients, which are there only after the closure has run, and level them."""
+            loss = closure()
+            _level(begun)
+            return loss
+
+        return given[:1], {**options, "closure": then_level}
+
+    optimizer.register_step_pre_hook(precede)
+    return optimizer
+
+
+def _level(optimizer: Optimizer) -> None:
+    """Multiply the gradient of each neuron by the root of its share of incoming weights, over that of the layer."""
+    for weight, slope, _rate in _matrices(optimizer):
+        incoming = ((weight != 0) | (slope != 0)).flatten(1).to(slope.dtype).mean(dim=1)
+        factor = (incoming / incoming.mean().clamp(min=torch.finfo(slope.dtype).tiny)).sqrt()
+        slope.mul_(factor.reshape(-1, *[1] * (slope.dim() - 1)))
+
+
+def _build(who: str, params: ParamsT, base: Build, lr: float, weight_decay: float) -> Optimizer:
+    optimizer = base(params, lr=lr, weight_decay=weight_decay)
+    if isinstance(optimizer, RegularizedOptimizer):
+        raise ValueError(
+            f"{who} changes weights or gradients, and {type(optimizer).__name__} has a regulariser, and weights that "
+            f"follow from it: choose a base such as sgd or adamw"
+        )
+    return optimizer
+
+
+def _matrices(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Iterate over weights of two or more dimensions, without history, with their gradients and learning rates."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter.dim() >= 2:
+                yield parameter.detach(), parameter.grad.detach(), group["lr"]
