@@ -73,8 +73,8 @@ def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
         labels: int64 [n].
     """
     classes = logits.shape[1]
-    images: list[int] = labels.bincount(minlength=classes).tolist()
-    right: list[int] = labels[logits.argmax(dim=1) == labels].bincount(minlength=classes).tolist()
+    images = [int(n) for n in labels.bincount(minlength=classes)]
+    right = [int(n) for n in labels[logits.argmax(dim=1) == labels].bincount(minlength=classes)]
     return [hits / count if count else None for hits, count in zip(right, images, strict=True)]
 
 

@@ -33,5 +33,6 @@ class Given(Masked):
         if not net.masks:
             raise ValueError(
                 "method=given trains within masks that are handed over, and this fit has none: "
-                "give masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, or a method that chooses its masks itself"
+                "give masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, "
+                "or a method that chooses its masks itself"
             )
