@@ -1,4 +1,4 @@
-"""Cannistraci-Hebb training with the soft rule: what goes and what grows is drawn, not ranked (Zhang et al. 2025)."""
+"""Cannistraci-Hebb training with the soft rule: dropped and grown links are drawn, not ranked (Zhang et al. 2025)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FUNCTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class CHTs(CHT):
-    """Draw what stays in proportion to magnitude, and what grows in proportion to its link-prediction score.
+    """Draw the kept weights in proportion to magnitude, and the grown ones in proportion to link-prediction score.
 
     Draws are without replacement. Of the active links of a layer, ``|w|^T / sum |w|^T`` is the law of those that stay,
     with a temperature that rises from 1 to 3 until the last update: early removals are random, late ones nearly those
@@ -67,7 +67,7 @@ class CHTs(CHT):
     # -- what goes ----------------------------------------------------------------------------------------------------
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what stays: links drawn by their strength, without those of neurons that the draw left idle."""
+        """Return the kept links, drawn by strength, without links of neurons that the draw left idle."""
         share, temperature = self.drops(clock) or 0.0, 1 + 2 * clock.between(0.0, self.until)
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
@@ -122,7 +122,7 @@ def race(law: Tensor, stream: torch.Generator) -> Tensor:
 
 
 def chains(net: SparseModel) -> list[tuple[str, str]]:
-    """Return pairs of sparse linear weights of which the second reads the neurons of the first, and nobody else does.
+    """Return pairs of sparse linear weights of which the second alone reads the neurons of the first.
 
     Between them are only modules and functions that act on each neuron alone. Networks that ``torch.fx`` cannot trace
     have none.

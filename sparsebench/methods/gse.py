@@ -84,7 +84,7 @@ class GSE(RigL):
         )
 
     def candidates(self, net: SparseModel, name: str, moment: int) -> Tensor:
-        """Return the positions of a layer that the update at step ``moment`` looks at, a bool mask."""
+        """Return the positions of a layer that the update at step ``moment`` considers, as a bool mask."""
         weight, active = net.params[name], net.counts[name]
         if 2 * active >= weight.numel():
             return torch.ones_like(weight, dtype=torch.bool)

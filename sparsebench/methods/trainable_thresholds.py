@@ -65,7 +65,7 @@ class TrainableThresholds(STR):
         return {n: net.params[n] * long_tailed_step(net.params[n].abs() - t) for n, t in self.thresholds(net).items()}
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
-        """Return the loss of what the network sees, and the penalty on small thresholds."""
+        """Return the loss of the thresholded network plus the penalty on small thresholds."""
         if self._fixed(net):
             return super().loss(net, objective)
         small = torch.stack([torch.exp(-t).sum() for t in net.learned.values()])

@@ -91,7 +91,7 @@ def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.
 
 
 def _level(optimizer: Optimizer) -> None:
-    """Multiply the gradient of each neuron by the root of its share of incoming weights, over that of the layer."""
+    """Multiply each neuron's gradient by the root of its share of incoming weights over the layer's share."""
     for weight, slope, _rate in _matrices(optimizer):
         incoming = ((weight != 0) | (slope != 0)).flatten(1).to(slope.dtype).mean(dim=1)
         factor = (incoming / incoming.mean().clamp(min=torch.finfo(slope.dtype).tiny)).sqrt()
