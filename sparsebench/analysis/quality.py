@@ -52,6 +52,32 @@ def qualities(logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def brier(logits: Tensor, labels: Tensor) -> float:
+    """Return the Brier score: mean squared distance of the probabilities from the true class, from 0 to 2.
+
+    Summed over classes (Brier 1950), so that a uniform guess among K classes scores 1 - 1/K.
+
+    Args:
+        logits: [n, classes].
+        labels: int64 [n].
+    """
+    wanted = nn.functional.one_hot(labels, logits.shape[1])
+    return float((logits.double().softmax(dim=1) - wanted).square().sum(dim=1).mean())
+
+
+def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """Return the accuracy on the images of each class; None for a class without images.
+
+    Args:
+        logits: [n, classes].
+        labels: int64 [n].
+    """
+    classes = logits.shape[1]
+    images = [int(n) for n in labels.bincount(minlength=classes)]
+    right = [int(n) for n in labels[logits.argmax(dim=1) == labels].bincount(minlength=classes)]
+    return [hits / count if count else None for hits, count in zip(right, images, strict=True)]
+
+
 def calibration_error(confidence: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
     """Return the expected calibration error: mean over bins, by their size, of |accuracy - confidence|.
 

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
 from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
@@ -135,9 +135,13 @@ def _sparsity(setup: Setup, fit: Fit, net: nn.Module, *, steps: int) -> Sparsity
         module="net",
         total_steps=steps,
         ledger=Ledger(layer_costs(net, torch.zeros(1, *setup.data.shape))),
-        masks=None if fit.start is None else fit.start.masks,
+        masks=_first_masks(setup) if fit.start is None else fit.start.masks,
         execution=setup.execution if fit.method is None else None,
     )
+
+
+def _first_masks(setup: Setup) -> Mapping[str, Tensor] | None:
+    return None if setup.first_masks is None else setup.first_masks()
 
 
 def _monitors(setup: Setup, sparsity: Sparsity) -> list[L.Callback]:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers.logger import Logger
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from sparsebench.data import ImageData
@@ -61,6 +61,7 @@ class Setup:
         trainer: keyword arguments -> Trainer.
         prunable: which parameters may be sparse.
         execution: how networks of this method are computed (``engine.Sparsity``).
+        first_masks: masks of a fit that starts from no state; the method chooses them by default.
         loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
         progress: callbacks that show progress, created for each fit.
         seed: initial weights, data order and masks.
@@ -78,6 +79,7 @@ class Setup:
     trainer: Callable[..., L.Trainer]
     prunable: Prunable = field(default_factory=Prunable)
     execution: Execution | None = None
+    first_masks: Callable[[], Mapping[str, Tensor]] | None = None
     loggers: Callable[..., Sequence[Logger]] = lambda folder, *, run, stage: ()
     progress: Callable[[], Sequence[L.Callback]] = lambda: ()
     seed: int = 0

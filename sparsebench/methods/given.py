@@ -32,6 +32,7 @@ class Given(Masked):
         del probe
         if not net.masks:
             raise ValueError(
-                "method=given trains within the masks that a recipe hands over, and this fit has none: choose "
-                "recipe=imp, swamp, soup or prune_finetune, or a method that chooses its masks itself"
+                "method=given trains within masks that are handed over, and this fit has none: "
+                "give masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, "
+                "or a method that chooses its masks itself"
             )

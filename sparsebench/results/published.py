@@ -138,8 +138,8 @@ def find(
 def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | None:
     """Return the published number with the nearest protocol, or None.
 
-    Nearest is: under the method's own name, the same distribution, the number of epochs nearest by ratio, read at the
-    source, with a standard deviation, over more seeds.
+    Nearest is: under the method's own name, the same distribution or else one that is not stated, the number of epochs
+    nearest by ratio, read at the source, with a standard deviation, over more seeds.
 
     Args:
         epochs: of our training.
@@ -155,12 +155,17 @@ def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | No
         length = float("inf")
         if entry.epochs and epochs:
             length = max(entry.epochs / epochs, epochs / entry.epochs)
-        kind = not dense and (distribution is None or entry.distribution != distribution)
+        kind = 0 if dense else _distance(entry.distribution, distribution)
         named = entry.method != found[0].method
         return named, kind, length, entry.evidence != "read", entry.std is None, -(entry.seeds or 0)
 
     best = min(found, key=distance)
     return Match(best, tuple(_differences(best, epochs, None if dense else distribution, compare=not dense)))
+
+
+def _distance(stated: str | None, ours: str | None) -> int:
+    """Return 0 for the same distribution, 1 where one is not known, 2 for another one."""
+    return 1 if stated is None or ours is None else 2 * (stated != ours)
 
 
 def _differences(entry: Published, epochs: int, distribution: str | None, *, compare: bool) -> list[str]:

@@ -9,6 +9,7 @@ from sparsebench.runs.atomic import PARTIAL
 
 CONFIG, RESULT, DONE = "config.yaml", "result.json", "DONE"
 METRICS, CYCLES = "metrics.csv", "cycles.json"
+EVALUATIONS = "evaluations.json"
 FINAL, MASKS, MEMBERS = "final.pt", "masks.pt", "members.pt"
 FAILED, STOPPED = "failed.txt", "stopped.txt"
 STOP, HEARTBEAT, LOCK, ATTEMPT = "stop", "running.json", "run.lock", "attempt.txt"
@@ -20,7 +21,7 @@ ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""
 ENDINGS = (DONE, RESULT, FAILED, STOPPED)
 """Files that tell how a run ended."""
-TRACES = (RESULT, METRICS, CYCLES, "*.pt", "*.ckpt")
+TRACES = (RESULT, METRICS, CYCLES, EVALUATIONS, "*.pt", "*.ckpt")
 """Patterns of files that only training leaves."""
 LEFT = (DONE, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
 """Patterns of all files that a run leaves beside its configuration; ``DONE`` goes first, lest a kill mislead."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from sparsebench.runs.files import RESULT
 from sparsebench.runs.walk import walk
 
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "Digits", "Synthetic")
@@ -49,6 +51,9 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         folder = inside if inside.is_dir() else folder
         if folder.is_dir() and (seen := tree(folder)) != _ORIGINALS.get(name):
             found["data"] = seen
+    for key in ("start_from", "masks_from"):
+        if config.get(key):
+            found[key] = "zeros" if (key, config[key]) == ("masks_from", "zeros") else file_digest(key, config[key])
     targets = set(_targets(config))
     if "." in str(config.get("execution")):  # a back end of the user's own
         targets.add(config["execution"])
@@ -56,6 +61,25 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         if not target.startswith("sparsebench.") and (source := find_source(target)) is not None:
             found[target.rpartition(".")[0]] = source_digest(source)
     return found
+
+
+def file_digest(key: str, place: str) -> str:
+    """Return 8 hexadecimal digits over a file of weights or masks, or over those of a finished run.
+
+    Raises:
+        ValueError: there is no such file, or the run is not finished.
+    """
+    path = Path(place)
+    if path.is_dir():  # archives of equal tensors differ in their bytes: the run knows its own digests
+        try:
+            result = json.loads((path / RESULT).read_text(encoding="utf-8"))
+            return str(result["weights_digest" if key == "start_from" else "mask_digest"])
+        except (OSError, ValueError, KeyError):
+            raise ValueError(f"{key}={place} holds no finished run: give the folder of one, or a file") from None
+    if not path.is_file():
+        raise ValueError(f"{key}={place} does not exist: give the folder of a finished run, or a file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4)).hexdigest()
 
 
 @lru_cache(maxsize=64)

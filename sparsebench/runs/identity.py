@@ -30,8 +30,13 @@ WITHOUT_EFFECT = (
     "choices",
     "typed",
     "workers",
+    "start_from",
+    "masks_from",
 )
-"""Keys that cannot change a result: where files lie, who watches, and what was typed."""
+"""Keys that cannot change a result: where files lie, who watches, and what was typed.
+
+What lies in ``start_from`` and ``masks_from`` counts by its digest, among the fingerprints.
+"""
 # Which device computes, how fast, and in which order the same sums are taken.
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
                     "channels_last")  # fmt: skip
@@ -92,6 +97,9 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept[group] = {key: value for key, value in config[group].items() if key not in keys}
     if "execution" in kept["method"]:  # the method has taken it over
         kept.pop("execution", None)
+    if config.get("masks_from"):  # the masks are there: nothing is divided over layers
+        asked = ("density", "distribution", "pattern")
+        kept["method"] = {key: value for key, value in kept["method"].items() if key not in asked}
     if corrections := CORRECTED.get(_last_name(str(kept["method"].get("_target_", "")))):
         kept["corrected"] = corrections
     return _without_neutral(_without_paths(kept))
@@ -126,7 +134,8 @@ def _digest(value: Any) -> str:
 
 def method_name(choices: Mapping[str, str]) -> str:
     """Return the method's name in tables, or the recipe's name if masks come from a recipe."""
-    return choices["recipe"] if choices["method"] == "given" else choices["method"]
+    by_recipe = choices["method"] == "given" and choices["recipe"] != "single"
+    return choices["recipe"] if by_recipe else choices["method"]
 
 
 def model_name(config: Mapping[str, Any]) -> str:
@@ -145,7 +154,7 @@ def label(config: Mapping[str, Any]) -> str:
     parts = [name, model_name(config), choices["dataset"]]
     if choices["recipe"] not in ("single", name):
         parts.append(choices["recipe"])
-    if "density" in config["method"]:
+    if "density" in config["method"] and not config.get("masks_from"):
         parts.append(f"sparsity{config['sparsity']:g}")
     parts += _settings(config)
     return "-".join(_plain(part) for part in [*parts, f"seed{config['seed']}"])

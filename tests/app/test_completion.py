@@ -71,8 +71,8 @@ def test_flags_and_folders(tmp_path, monkeypatch):
 
 
 PARSED = (
-    "report", "compare", "dashboard", "status", "clean", "export", "bench channels", "bench execution", "build-kernels",
-    "reproduce",
+    "report", "compare", "dashboard", "status", "clean", "evaluate", "export", "bench channels", "bench execution",
+    "build-kernels", "reproduce",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ VERBS = {
     "report": "tabulate the runs of a folder, or show them in a page with charts",
     "compare": "show in what two runs differ: configuration, numbers, masks",
     "dashboard": "lay out the panels of a Weights & Biases workspace",
+    "evaluate": "measure a finished run on other data, with calibration and accuracy per class",
     "export": "write the final network of a run without its dead channels, for plain PyTorch",
     "reproduce": "run published results at their protocol, and say which hold",
     "bench": "measure ratios of step times on this machine",

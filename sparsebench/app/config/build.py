@@ -15,7 +15,7 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
@@ -23,6 +23,7 @@ from sparsebench.engine.classifier import Groups
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
+from sparsebench.fits.checkpoint_file import masks_in, start_state, zeros_of
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
 from sparsebench.runs.messages import did_you_mean
@@ -127,10 +128,9 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     for target in (Classifier, Setup):
         check_words(target, ours)
     data = build_data(config)
-    network = build(config["model"])
     prunable = build(config["prunable"])
     return Setup(
-        network=partial(_network, network, config["model"], data),
+        network=partial(started_network, config, data),
         data=data,
         classifier=partial(
             Classifier,
@@ -145,6 +145,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
         ),
         method=build(config["method"]),
         execution=_execution(config),
+        first_masks=partial(_first_masks, config, data, prunable) if config.get("masks_from") else None,
         trainer=partial(_trainer, **trainer),
         prunable=prunable,
         loggers=partial(build_loggers, settings=config["logger"], config=config, label=label(config)),
@@ -158,14 +159,34 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     )
 
 
-def _network(build_network: Callable[..., nn.Module], settings: Mapping[str, Any], data: Any) -> nn.Module:
+def started_network(config: Mapping[str, Any], data: Any) -> nn.Module:
+    """Build the network, with the weights of ``start_from`` where they are asked for."""
+    net = build_network(config, data)
+    if config.get("start_from"):
+        net.load_state_dict(start_state(Path(config["start_from"]), net)[0])
+    return net
+
+
+def _first_masks(config: Mapping[str, Any], data: Any, prunable: Prunable) -> Mapping[str, Tensor]:
+    """Return the masks of ``masks_from``, which ``method=given`` keeps."""
+    parameters = prunable.select(started_network(config, data))
+    place = config["masks_from"]
+    return zeros_of(parameters) if place == "zeros" else masks_in(Path(place), parameters)
+
+
+def build_network(config: Mapping[str, Any], data: Any) -> nn.Module:
+    """Build the untrained network for the classes and the shape of the data."""
+    return _network(build(config["model"]), config["model"], data)
+
+
+def _network(builder: Callable[..., nn.Module], settings: Mapping[str, Any], data: Any) -> nn.Module:
     """Build the network for the classes and the shape of the data.
 
     Raises:
         ValueError: it cannot be built for them.
     """
     try:
-        return build_network(classes=data.classes, shape=data.shape)
+        return builder(classes=data.classes, shape=data.shape)
     except (TypeError, AssertionError, RuntimeError) as error:
         name = settings.get("name") or settings["_target_"]
         raise ValueError(

@@ -152,6 +152,11 @@ def check_config(config: Mapping[str, Any]) -> None:
     if pattern not in (None, "unstructured") and "density" in method and "pattern" not in method:
         name = config["choices"]["method"]
         raise ValueError(f"method {name} takes no pattern, pattern={pattern} was given: leave it out for this method")
+    if config.get("masks_from") and (config["choices"]["method"], config["choices"]["recipe"]) != ("given", "single"):
+        raise ValueError(
+            "masks_from keeps masks as they are, other methods and recipes choose them: "
+            "choose method=given recipe=single, or leave masks_from out"
+        )
     for key, allowed in CHOICES.items():
         if config[key] not in allowed:
             *others, last = allowed

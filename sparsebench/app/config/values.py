@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TEXTS = ("name",)
-PATHS = ("output_root", "run_dir", "data_root", "dataset.root")
+PATHS = ("start_from", "masks_from", "output_root", "run_dir", "data_root", "dataset.root")
 LISTS = ("logger.tags", "prunable.types", "prunable.include", "prunable.exclude", "distribution.dense")
 WHOLE = {
     "seed": 0,

@@ -28,7 +28,7 @@ def outcome(setup: Setup, state: State, tested: Mapping[str, float], config: Map
         "recipe": choices["recipe"],
         "seed": config["seed"],
         "batch_size": config["dataset"]["batch_size"] * config["trainer"]["accumulate_grad_batches"],
-        "sparsity_target": None if density is None else round(1 - density, 12),
+        "sparsity_target": None if density is None or config.get("masks_from") else round(1 - density, 12),
         "test_accuracy": tested["test_accuracy"],
         "test_top5": tested["test_top5"],
         "test_loss": tested["test_loss"],
