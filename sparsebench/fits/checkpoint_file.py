@@ -1,4 +1,4 @@
-"""Weights and masks from somebody's file: what a fit may start from."""
+"""Read weights and masks from a file, for a fit to start from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED = 4
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name: safetensors, or what ``torch.load(weights_only=True)`` reads.
+    """Return the tensors of a safetensors or PyTorch file by name (``torch.load`` with ``weights_only=True``).
 
     A run's folder stands for its final weights.
 
@@ -124,7 +124,7 @@ def masks_in(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(tensors: Mapping[str, Tensor], wanted: set[str]) -> str:
-    """Return what stands before the wanted names; of several, that of the most names."""
+    """Return the prefix in front of the wanted names, the most frequent of several."""
     found = [
         name.removesuffix(end)
         for end in sorted(wanted)[:1]

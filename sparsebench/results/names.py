@@ -14,6 +14,7 @@ METHODS = {
     "dst_thresholds": "DST (thresholds)",
     "given": "Given masks",
     "gmp": "GMP",
+    "gradual_snip": "gradual SNIP",
     "granet": "GraNet",
     "grasp": "GraSP",
     "gse": "GSE",

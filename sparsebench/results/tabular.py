@@ -41,7 +41,9 @@ def read_results(folder: str | Path, *, settings: Sequence[str] = ()) -> list[di
 
 
 def frame(folder: str | Path, *, settings: Sequence[str] = ()) -> Any:
-    """Return the finished runs below a folder as a ``pandas.DataFrame``, one row per run. ::
+    """Return the finished runs below a folder as a ``pandas.DataFrame``, one row per run.
+
+    For example::
 
         table = sparsebench.results.frame("outputs", settings=["optimizer.lr"])
         table.groupby(["method", "sparsity_target"])["test_accuracy"].agg(["mean", "std", "count"])

@@ -64,7 +64,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def file_digest(key: str, place: str) -> str:
-    """Return 8 hexadecimal digits over a file of weights or masks, or over those of a finished run.
+    """Return 8 hexadecimal digits over a file of weights or masks, or over the files of a finished run.
 
     Raises:
         ValueError: there is no such file, or the run is not finished.

@@ -92,6 +92,7 @@ def test_it_is_the_right_cell(name, paper, value):
     assert (found.published.paper, found.published.value) == (paper, value)
 
 
+@pytest.mark.filterwarnings("ignore:sparsity .* was reached")  # two steps of a gradual method
 @pytest.mark.parametrize("name", SOURCED)
 def test_two_steps_run_on_synthetic_images(cli, outputs, name):
     """Everything but the images, the size of a batch and the network is the preset's own."""

@@ -69,7 +69,7 @@ def test_the_numbers_are_those_of_the_trainer(tmp_path):
 
 @pytest.mark.parametrize(
     ("budget", "says"),
-    [({"max_epochs": -1}, "training has no end"), ({"max_epochs": 0}, "0 optimizer steps are no training")],
+    [({"max_epochs": -1}, "training has no end"), ({"max_epochs": 0}, "0 optimizer steps train nothing")],
 )
 def test_training_without_an_end_or_a_step_is_refused(tmp_path, budget, says):
     with pytest.raises(ValueError, match=says) as refusal:

@@ -1,4 +1,4 @@
-"""Measure a finished run once more: on another split, another data set, or with other settings of its own."""
+"""Measure a finished run once more: on another split, on another data set, or with other settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_PLACE = ("root", "download", "workers", "resident", "batch_size", "eval_batc
 
 
 def data_settings(run: FinishedRun, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return name and settings of the data that overrides ask for: the run's own, but for what they say.
+    """Return name and settings of the data that overrides ask for, starting from the run's own.
 
     Args:
         run: the run.

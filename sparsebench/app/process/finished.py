@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """What a finished run has left.
+    """A finished run, read back: network, masks, configuration and metrics.
 
     Attributes:
         folder: where it lies.
@@ -87,7 +87,7 @@ def load(run: str | Path) -> FinishedRun:
 
 
 def weights_of(folder: Path) -> list[dict[str, Tensor]]:
-    """Return the weights of a run's final network; of an ensemble, those of each member."""
+    """Return the weights of a run's final network, or of each member of an ensemble."""
     files = RunFolder(folder)
     others = files.members
     return [_tensors(files.final), *(_tensors(others) if others.exists() else [])]
@@ -113,7 +113,7 @@ def _tensors(path: Path) -> Any:
 
 
 def _metrics(path: Path) -> list[dict[str, float | None]]:
-    """Return the rows of a file of metrics; a run of several fits, or without the logger of CSV, may have none."""
+    """Return the rows of a metrics file; empty where the run wrote none (no CSV logger, several fits)."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from support import REPOSITORY
 
-from sparsebench.app.config.check import check_config, check_overrides
+from sparsebench.app.config.check import check_config, check_overrides, normalise
 from sparsebench.app.config.compose import compose_config
 
 GUIDES = REPOSITORY / "docs" / "guides"
@@ -29,6 +29,10 @@ def test_the_sweep_of_weights_and_biases_composes():
     assert sweep["metric"]["name"] == "val_accuracy"
 
 
+ELSEWHERE = ("hydra", "+hydra", "start_from=", "masks_from=")
+"""Overrides that need a launcher, or the file of a reader."""
+
+
 def commands():
     for guide in sorted(GUIDES.glob("*.md")):
         for block in re.findall(r"```bash\n(.*?)```", guide.read_text(), re.S):
@@ -39,12 +43,13 @@ def commands():
 
 @pytest.mark.parametrize("arguments", list(commands()))
 def test_commands_of_guides_compose(arguments):
+    arguments = normalise(arguments)
     check_overrides(arguments)
     firsts = [
         part.split(",")[0] if "(" not in part else re.sub(r"=.*\((?:\w+,)?([\w.]+).*", r"=\1", part)
         for part in arguments
     ]
-    kept = [part for part in firsts if part != "-m" and not part.startswith(("hydra", "+hydra"))]
+    kept = [part for part in firsts if part != "-m" and not part.startswith(ELSEWHERE)]
     check_config(compose_config(kept))
 
 
