@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.speed import peak_memory_mb
 from sparsebench.engine import Classifier, Sparsity
@@ -134,7 +132,7 @@ def _sparsity(setup: Setup, fit: Fit, net: nn.Module, *, steps: int) -> Sparsity
         seed=setup.seed,
         module="net",
         total_steps=steps,
-        ledger=Ledger(layer_costs(net, torch.zeros(1, *setup.data.shape))),
+        ledger=Ledger(setup.costs(net)),
         masks=_first_masks(setup) if fit.start is None else fit.start.masks,
         execution=setup.execution if fit.method is None else None,
     )

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.data import ImageData
 from sparsebench.data.loader import Source
 from sparsebench.engine import Classifier
@@ -134,6 +135,18 @@ class Setup:
         )
 
     # -- the untrained network ------------------------------------------------------------------------------------
+
+    def costs(self, net: nn.Module) -> list[LayerCost]:
+        """Return the products of one forward pass of the network, for one sample of the data.
+
+        Raises:
+            ValueError: the network cannot process such a sample.
+        """
+        try:
+            return layer_costs(net, torch.zeros(1, *self.data.shape))
+        except (AssertionError, RuntimeError, TypeError) as error:
+            shape, said = tuple(self.data.shape), " ".join(str(error).split())
+            raise ValueError(f"the network cannot process images of shape {shape}: {said}") from error
 
     def initial(self) -> State:
         """Return the initial network, untrained and dense."""

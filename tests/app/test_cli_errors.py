@@ -261,3 +261,11 @@ def test_a_plus_before_a_group_is_read_without(cli):
     answer = cli("train", "+experiment=quickstart", "--cfg", "job")
     assert answer.code == 0
     assert "name: quickstart" in answer.out
+
+
+def test_a_network_that_cannot_process_the_images(cli, tiny):
+    kept = [part for part in tiny if not part.startswith("model")]
+    answer = cli("train", *kept, "model=timm", "model.name=vit_tiny_patch16_224")
+    assert answer.code == 2
+    assert "the network cannot process images of shape (1, 8, 8): Input height (8)" in answer.err
+    assert answer.err.count("\n") == 1

@@ -139,7 +139,11 @@ def _measure(cell: Cell) -> float:
             "run_dir=" + os.path.join(place, "pace"),
             *short,
         ]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            stop(
+                (done.stderr.strip().splitlines() or ["a run cannot be timed"])[-1].removeprefix("sparsebench: error: ")
+            )
         taken = RunFolder(Path(place) / "pace").result()
     return taken["seconds"] * steps / taken["steps"]
 

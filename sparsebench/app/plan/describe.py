@@ -19,12 +19,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Keys that also stand in ``result.json`` have the same meaning there.
     """
-    import torch
-
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
     from sparsebench.app.process.console import quieten
-    from sparsebench.cost.flops import dense_flops, inference_flops, layer_costs
+    from sparsebench.cost.flops import dense_flops, inference_flops
     from sparsebench.cost.layers import plan_rows
 
     quieten()
@@ -36,7 +34,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     net = setup.network()
     params = setup.prunable.select(net)
     densities = _densities(params, state, dense=setup.method.budget_holds == "always")
-    costs = layer_costs(net, torch.zeros(1, *setup.data.shape))
+    costs = setup.costs(net)
     facts, networks = state.facts, 1 + len(state.members)
     return {
         **names_of(config),

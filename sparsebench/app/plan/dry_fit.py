@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from sparsebench.cost.flops import layer_costs
 from sparsebench.cost.ledger import Ledger
 from sparsebench.cost.passes import Passes
 from sparsebench.fits import Setup, State
@@ -71,7 +70,7 @@ class Sketch:
     def __init__(self, module: nn.Module, setup: Setup, method: Method, steps: int, start: State | None) -> None:
         self.method, self.total = method, steps
         self.notes: list[str] = []
-        self.ledger = Ledger(layer_costs(module, torch.zeros(1, *setup.data.shape)))
+        self.ledger = Ledger(setup.costs(module))
         self.net = SparseModel(setup.prunable.select(module), seed=setup.seed, module=module)
         if start is not None and start.masks:
             self.net.set_masks(start.masks)
