@@ -31,7 +31,7 @@ class Redistributed(SET):
     fill: ClassVar[float] = 1.0
     """Largest share of a layer's free places that one update fills."""
     up: ClassVar[bool] = False
-    """Whether a layer's part of what grows is rounded up, so that whoever deserves anything gets something."""
+    """Whether a layer's share of the growth is rounded up, so that every layer with a share gets a weight."""
 
     redistribute: bool = True
 

@@ -84,7 +84,7 @@ def read_curves(path: Path, points: int) -> Curves:
     Drawn are the curves of the schema, under the names of today, and whatever a method of your own has logged.
 
     Raises:
-        ValueError: a cell is no number.
+        ValueError: a cell is not a number.
     """
     head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
     if len(lines) > points:

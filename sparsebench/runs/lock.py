@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROBES, _PAUSE = 4, 0.02  # whoever only looks holds the lock for an instant, which must not pass for a holder
+_PROBES, _PAUSE = 4, 0.02  # a look takes the lock for an instant, which must not pass for a holder
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _FORGOTTEN = 180.0  # seconds after which a file of another machine counts as left behind; heartbeats tell of the living
 _warned = False
@@ -47,7 +47,9 @@ class Held:
         try:
             if _lock_or_else(self.handle, fcntl.LOCK_EX, without=True):
                 with contextlib.suppress(OSError):  # a file left behind is no lock
-                    self.path.unlink(missing_ok=True)  # while locked: whoever waits sees that the file is another one
+                    self.path.unlink(
+                        missing_ok=True
+                    )  # while locked: waiting processes see that the file is another one
         finally:
             os.close(self.handle)
 

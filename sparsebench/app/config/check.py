@@ -169,4 +169,4 @@ def _number(key: str, value: Any, example: str = "a share such as 0.9") -> float
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{key}={value} is no number: choose {example}") from None
+        raise ValueError(f"{key}={value} is not a number: choose {example}") from None

@@ -31,7 +31,7 @@ WHOLE = {
     "recipe.particles": 1,
     "recipe.workers": 1,
 }
-"""Whole numbers, each with the least that makes sense; null is left to whoever reads it."""
+"""Whole numbers, each with the least that makes sense; null keeps its meaning for the key."""
 _MOST = 2**32 - 1  # what seeds may be, and more than anything that is counted
 NUMBERS = {"trainer.save_seconds": 0.0, "trainer.gradient_clip_val": 0.0, "trainer.label_smoothing": 0.0}
 """Numbers, each with the least that makes sense."""
@@ -100,7 +100,7 @@ def _whole(key: str, value: Any) -> int:
     least = WHOLE[key]
     allowed = f"choose a whole number of at least {least}"
     if not _is_number(value):
-        raise ValueError(f"{key}={_shown(value)} is no number: {allowed}")
+        raise ValueError(f"{key}={_shown(value)} is not a number: {allowed}")
     if value > _MOST:
         raise ValueError(f"{key}={value} is impossible: choose a whole number of at most {_MOST}")
     if value != int(value) or value < least:
@@ -110,7 +110,7 @@ def _whole(key: str, value: Any) -> int:
 
 def _number(key: str, value: Any) -> float:
     if not _is_number(value):
-        raise ValueError(f"{key}={_shown(value)} is no number: choose one of at least {NUMBERS[key]:g}")
+        raise ValueError(f"{key}={_shown(value)} is not a number: choose one of at least {NUMBERS[key]:g}")
     if value < NUMBERS[key]:
         raise ValueError(f"{key}={value:g} is impossible: choose a number of at least {NUMBERS[key]:g}")
     return value

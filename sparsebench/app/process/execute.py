@@ -135,7 +135,7 @@ def _bring_to_end(
     if started_by_slurm(config["trainer"]) and slurm_rank() > 0:
         return _follow(folder)
     with folder.hold(wait=wait, join=config["choices"]["recipe"] != "single") as held:
-        if folder.is_finished() and not again:  # by whoever we have waited for
+        if folder.is_finished() and not again:  # by the launch that we waited for
             return _finished(folder)
         if held.first:
             begin()

@@ -1,6 +1,6 @@
 """Additional processes for one run: each executes the same recipe in the same folder; locks divide the work.
 
-A stage is trained by whoever comes first; the others load what it saved. Nothing else is exchanged, so that a helper
+The first process to reach a stage trains it; the others load its result. Nothing else is exchanged, so that a helper
 may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
 """
 
