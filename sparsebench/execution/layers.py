@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsebench.execution import csr
+from sparsebench.execution.base import replace
 from sparsebench.execution.choice import Candidate, Choices
 from sparsebench.execution.direct import Support, available, support_of
 from sparsebench.execution.direct.functions import conv2d_values, linear_values
 from sparsebench.execution.direct.modules import refusal
 from sparsebench.execution.direct.support import density_of
 from sparsebench.execution.direct.walk import Pair, Shape
-from sparsebench.execution.layout import kept, replace_forward
+from sparsebench.execution.layout import kept
 
 Kernel = Literal["masked", "direct", "csr", "auto"]
 Layer = nn.Linear | nn.Conv2d
@@ -86,7 +87,7 @@ class SparseLayers:
         with contextlib.ExitStack() as stack:
             for name, layer in self.layers.items():
                 if name in masks:
-                    replace_forward(stack, layer, partial(self._forward, name, layer, layer.forward, masks[name]))
+                    replace(stack, layer, "forward", partial(self._forward, name, layer, layer.forward, masks[name]))
             stack.enter_context(kept(self.module))
             yield
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
+
+from sparsebench.execution.base import replace
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -26,20 +27,10 @@ def kept(network: nn.Module) -> Generator[None]:
     with contextlib.ExitStack() as stack:
         for layer in network.modules():
             if type(layer) is nn.BatchNorm2d:
-                replace_forward(stack, layer, partial(_norm, layer.forward))
+                replace(stack, layer, "forward", partial(_norm, layer.forward))
             elif type(layer) in _POOLS:
-                replace_forward(stack, layer, partial(_pool, layer.forward))
+                replace(stack, layer, "forward", partial(_pool, layer.forward))
         yield
-
-
-def replace_forward(stack: contextlib.ExitStack, layer: nn.Module, forward: Callable[..., Any]) -> None:
-    """Set a module's own ``forward`` until the stack closes."""
-    own: dict[str, Any] = vars(layer)
-    if "forward" in own:
-        stack.callback(own.__setitem__, "forward", own["forward"])
-    else:
-        stack.callback(own.__delitem__, "forward")
-    own["forward"] = forward
 
 
 def _norm(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
