@@ -39,7 +39,7 @@ class SET(Static):
             step and uses that step's gradient (ITOP).
         exclude_dropped: True when a weight dropped in an update may not grow in the same update.
         regrown_keeps_value: whether a weight dropped and regrown in one update keeps its value and moments.
-        score_batches: number of optimizer steps over which the growth gradient is averaged.
+        score_batches: number of optimizer steps over which the gradient for growth is averaged.
     """
 
     paper: ClassVar[str] = "set"
@@ -88,7 +88,7 @@ class SET(Static):
         return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
 
     def _due(self, clock: Clock) -> bool:
-        # what grows after the last step would never train
+        # weights that grow after the last step would never train
         return clock.step < clock.total and clock.due(self.every, stop=self.until)
 
     def _collects(self, clock: Clock) -> bool:
@@ -102,7 +102,7 @@ class SET(Static):
             memory[name] = memory[name] + part if name in memory else part
 
     def drops(self, clock: Clock) -> float | None:
-        """Return the share of active weights that an update now would drop; None if no share decides."""
+        """Return the share of active weights that an update now would drop; None if the method uses no share."""
         return self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
 
     def targets(self, clock: Clock) -> dict[str, float]:
@@ -201,13 +201,13 @@ class RigL(SET):
 class DSTEE(RigL):
     """Grow by gradient magnitude plus a bonus for rarely active weights (Huang et al. 2023).
 
-    Growth score of weight i at time t: ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
+    The growth score of weight i at time t is ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
     configurations in which i was active. ``c = 0`` is RigL, bit for bit, under equal options.
 
     Args:
-        c: weight of exploration against exploitation. The paper's value is not known here: no code default.
-        eps: added to the counters; ``c / eps`` is the bonus of a weight that never was active.
-        time_unit: what t counts: ``iteration`` (optimizer steps) or ``update`` (mask updates).
+        c: weight of exploration against exploitation. No default, since the paper's value is not known here.
+        eps: added to the counters; ``c / eps`` is the bonus of a weight that was never active.
+        time_unit: unit of t: ``iteration`` (optimizer steps) or ``update`` (mask updates).
         counter_init: counters start at the first mask (``initial_mask``) or at ``zeros``.
         counter_update: counters grow at each ``mask_update`` or at each ``step``.
     """

@@ -23,10 +23,10 @@ class Objectives(Protocol):
         """Return the objectives of the requested training batches, evaluated in full precision.
 
         Args:
-            number: of batches.
-            temperature: divides the network's output.
-            mode: ``eval``: norms by their running statistics; ``train``: by those of the batch. Dropout is off.
-            per_class: images of each class in the place of a number of batches.
+            number: number of batches.
+            temperature: divisor of the network's output.
+            mode: ``eval``: norms use running statistics; ``train``: norms use batch statistics. Dropout is off.
+            per_class: number of images of each class, in place of a number of batches.
         """
         ...
 
@@ -36,9 +36,9 @@ class Probe:
     """Access to network and data before the first step, in full precision.
 
     Attributes:
-        objectives: number of batches -> as many objectives; see ``Objectives`` for what else may be asked.
+        objectives: number of batches -> one objective per batch; see ``Objectives`` for further arguments.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
-        parameters: every parameter of the network by name, those that may not be sparse included.
+        parameters: every parameter of the network by name, including those that may not be sparse.
     """
 
     objectives: Objectives
@@ -48,7 +48,7 @@ class Probe:
     def ask(
         self, number: int, *, temperature: float = 1.0, mode: ScoreMode = "eval", per_class: int | None = None
     ) -> Sequence[Objective]:
-        """Return objectives, passing only non-default arguments, so that custom probes may ignore the others."""
+        """Return objectives, passing only non-default arguments, so that custom probes need not accept the others."""
         asked: dict[str, Any] = {} if temperature == 1 else {"temperature": temperature}
         asked |= {} if mode == "eval" else {"mode": mode}
         asked |= {} if per_class is None else {"per_class": per_class}
