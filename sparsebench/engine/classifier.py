@@ -32,10 +32,10 @@ class Classifier(L.LightningModule):
         classes: number of classes.
         optimizer: parameter groups -> optimizer.
         schedule: progress -> factor of the learning rate; constant by default.
-        total_steps: the budget in optimizer steps, over which the schedule is laid.
-        weight_decay: for weights; norms and biases have none unless ``decay_norm_and_bias``.
+        total_steps: the budget in optimizer steps, over which the schedule extends.
+        weight_decay: weight decay of weights; norms and biases have none unless ``decay_norm_and_bias`` is set.
         groups: network -> parameter groups of the optimizer; by default one with weight decay and one without.
-        label_smoothing: of the training loss.
+        label_smoothing: label smoothing of the training loss.
         channels_last: memory format of network and images.
     """
 
@@ -58,7 +58,7 @@ class Classifier(L.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
-        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network's
+        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network
         self.extra_optimizers: list[Optimizer] = []  # separate optimizers for such parameters
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
@@ -152,5 +152,5 @@ def _is_count(name: str) -> bool:
 
 
 def _weight(loss: Tensor, labels: Tensor) -> Tensor:
-    """Return the size of a batch, filled in on the device: a number would be copied there, and waited for."""
+    """Return the size of a batch as a tensor filled on the device, since copying a number there would block."""
     return torch.full_like(loss.detach(), len(labels))

@@ -1,9 +1,9 @@
 """Convert scores to boolean masks with exact counts.
 
-Every function keeps exactly as many entries as it is told. Ties are broken by logical (row-major) index, the smaller
-index wins, in any memory format; the mask has the shape and the strides of the scores. NaN is an error,
-infinities are legal scores. The order of a stable sort is reached without sorting: take everything above the threshold,
-then fill up with scores equal to it.
+Every function keeps exactly the requested number of entries. Ties go to the smaller logical (row-major) index, in any
+memory format; the mask has the shape and the strides of the scores. NaN is an error, infinities are legal scores. The
+result equals that of a stable sort but needs no sorting: take everything above the threshold, then fill up with scores
+equal to it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def keep_top(scores: Tensor, k: int) -> Tensor:
 
     Args:
         scores: Any shape and real type.
-        k: How many to keep, 0 to the number of scores.
+        k: Number of scores to keep, from 0 to all.
 
     Returns:
         Boolean mask with exactly ``k`` ones.
@@ -34,10 +34,10 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
     Args:
         scores: Name to scores, on one device.
-        k: How many to keep in all.
+        k: Number of scores to keep in total.
 
     Returns:
-        Name to boolean mask; exactly ``k`` ones together.
+        Name to boolean mask, with exactly ``k`` ones in total.
 
     Raises:
         ValueError: k is out of range, or a score is NaN.
@@ -50,7 +50,7 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
     start = 0
     for name, value in scores.items():
-        # Cloned: each view would keep, and save, the masks of all tensors.
+        # Cloned, since a view would keep alive (and save) the masks of all tensors.
         masks[name] = _shaped(chosen[start : start + value.numel()].clone(), value)
         start += value.numel()
     return masks
@@ -85,16 +85,16 @@ def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], bud
 
 
 def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | None = None) -> Tensor:
-    """Mark ``count`` more entries, of largest score among those that are off.
+    """Mark ``count`` more entries, those with the largest scores among the entries that are off.
 
     Args:
         mask: Boolean; entries that are on stay on.
-        scores: Same shape; looked at where the mask is off.
-        count: How many to add.
-        avoid: Boolean, same shape; entries that are added only where no other is left.
+        scores: Same shape; read where the mask is off.
+        count: Number of entries to add.
+        avoid: Boolean, same shape; entries that are added only if no others are left.
 
     Raises:
-        ValueError: more than are off, or a score is NaN.
+        ValueError: fewer than ``count`` entries are off, or a score is NaN.
     """
     # Candidates are gathered, never scored to zero: -inf and zero are valid scores.
     off = ~mask if avoid is None else ~mask & ~avoid
@@ -108,22 +108,23 @@ def drop_and_grow(
 ) -> Tensor:
     """Drop the ``count`` active entries with the smallest drop score, then grow as many by largest grow score.
 
-    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows. The two halves,
-    ``keep_top_among`` and ``grow_top_among``, are what the patterns run, on single weights or on whole units; methods
-    that move weights between layers look at all layers between them.
+    On ties the smaller index stays, or grows. The patterns run the two halves, ``keep_top_among`` and
+    ``grow_top_among``, on single weights or on whole units; methods that move weights between layers compare the layers
+    in between.
 
     Args:
         mask: Boolean, any shape.
         drop_score: Same shape; read where the mask is on.
         grow_score: Same shape; read where no entry was kept.
-        count: How many to exchange.
-        allow_regrow: Whether dropped entries may grow again at once. If not, only entries that were off before may.
+        count: Number of entries to exchange.
+        allow_regrow: Whether dropped entries may grow again at once; otherwise only entries that were off before may
+            grow.
 
     Returns:
         New boolean mask with as many ones as the old one.
 
     Raises:
-        ValueError: count exceeds the active or the growable entries, shapes differ, or a score is NaN.
+        ValueError: ``count`` exceeds the active or the growable entries, shapes differ, or a score is NaN.
 
     Source: RigL (Evci et al. 2020, algorithm 1).
     """
@@ -139,7 +140,7 @@ def drop_and_grow(
 
 
 def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> Tensor:
-    """Draw a mask with exactly ``k`` ones, all such masks equally likely, on the generator's device.
+    """Draw a mask with exactly ``k`` ones, uniformly among all such masks, on the generator's device.
 
     Raises:
         ValueError: k is out of range.
@@ -157,18 +158,20 @@ def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> 
 
     Args:
         masks: bool masks by layer.
-        strengths: how much each weight matters, shapes of the masks; ties go to the smaller index.
+        strengths: importance of each weight, in the shapes of the masks; ties go to the smaller index.
 
     Returns:
-        Masks with as many ones; the same ones where no layer was empty.
+        Masks with the same number of ones; unchanged if no layer was empty.
 
     Raises:
-        ValueError: fewer weights than layers.
+        ValueError: there are fewer active weights than layers.
     """
     lifted = dict(masks)
     empty = [name for name, mask in masks.items() if not bool(mask.any())]
     if sum(int(mask.sum()) for mask in masks.values()) < len(masks):
-        raise ValueError(f"{len(masks)} layers cannot keep one weight each: the budget is smaller; lower the sparsity")
+        raise ValueError(
+            f"{len(masks)} layers cannot keep one weight each, because the budget is smaller: lower the sparsity"
+        )
     for name in empty:
         donor, weakest = _weakest(lifted, strengths)
         for layer, index, value in ((donor, weakest, False), (name, _strongest(strengths[name]), True)):
@@ -230,14 +233,14 @@ def _kth_largest(flat: Tensor, k: int) -> Tensor:
     size = flat.numel()
     if flat.device.type == "cpu":
         return torch.kthvalue(flat, size - k + 1).values
-    # On accelerators kthvalue is slow; topk selects by radix. The shorter side is selected.
+    # On accelerators kthvalue is slow, while topk selects by radix. Select the shorter side.
     if 2 * k <= size:
         return torch.topk(flat, k, sorted=False).values.min()
     return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
 
 
 def reject_nan(scores: Tensor, where: str = "") -> None:
-    """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
+    """Raise ``ValueError`` if a score is NaN, since its rank would be arbitrary."""
     # The maximum propagates NaN and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
         raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")

@@ -163,7 +163,7 @@ class Masked(Method):
     """Base class of methods with stored zeros and a budget.
 
     Args:
-        density: share of active weights among all that may be sparse.
+        density: share of the weights that stay active, among all that may be sparse.
         distribution: how the budget is divided over layers.
         pattern: where zeros may lie; the budget is the nearest to the density that the pattern can express.
     """

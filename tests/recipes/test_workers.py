@@ -60,7 +60,7 @@ def test_configurations_of_earlier_versions_are_read():
         (["recipe=swamp", "recipe.particles=0"], "recipe.particles=0 is impossible"),
         (["recipe=swamp", "recipe.workers=0"], "recipe.workers=0 is impossible"),
         (["recipe=imp", "method=rigl"], "and so does method RigL"),
-        (["method=given"], "method=given trains within masks that are handed over"),
+        (["method=given"], "method=given trains with masks from outside"),
     ],
 )
 def test_bad_plans_are_one_line(tmp_path, monkeypatch, capsys, overrides, says):
