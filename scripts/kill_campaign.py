@@ -1,9 +1,8 @@
 """Kill runs with SIGKILL at random instants, resume them, and compare with uninterrupted runs: all must be equal.
 
-Every method and every recipe takes its turn. Each run is a process of its own, forked from this one, which has imported
-everything already; it is killed once or several times, whatever it is doing, and started again until it is finished.
-Compared are the digests of weights and masks, all numbers of the result that are no times, and the rows of
-``metrics.csv``::
+All methods and recipes take turns. Each run is a separate process, forked from this one with all imports done; it is
+killed once or several times, at any point, and started again until it is finished. The comparison covers the digests of
+weights and masks, all numbers of the result except times, and the rows of ``metrics.csv``::
 
     scripts/kill_campaign --kills 200
     scripts/kill_campaign --kills 6 --only rigl,swamp --seed 3
@@ -81,7 +80,7 @@ def start(place: Path, overrides: list[str]) -> int:
 
 
 def wait(number: int, seconds: float) -> int | None:
-    """Wait for a process; return its exit code, or None where it still runs."""
+    """Wait for a process; return its exit code, or None if it still runs."""
     end = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(number, os.WNOHANG)
@@ -142,19 +141,21 @@ def attack(place: Path, overrides: list[str], seconds: float, chance: random.Ran
     for _ in range(chance.choice((1, 1, 2, 3))):
         number = start(place, overrides)
         if wait(number, chance.uniform(0, seconds)) is not None:
-            break  # it was faster
+            break  # the run ended before the kill
         kill(number)
         kills += 1
     return kills, finish(place, overrides)
 
 
 def main() -> None:
-    """Train references, attack, compare, and say how it went."""
+    """Train references, kill and resume runs, compare, and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="how many (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of instants and of the order (0)")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
     parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many, however many kills")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="end after this many, regardless of the number of kills"
+    )
     given = parser.parse_args()
     import torch
 
@@ -197,7 +198,7 @@ def _reference(place: Path, overrides: list[str]) -> tuple[dict[str, Any], float
     began = time.monotonic()
     said = finish(place, overrides)
     if said:
-        sys.exit(f"{place.name} fails without any kill: {said}")
+        sys.exit(f"{place.name} fails even without a kill: {said}")
     return outcome(place), time.monotonic() - began
 
 

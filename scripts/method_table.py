@@ -1,7 +1,7 @@
 """Write the tables of methods, by family, into README.md and the documentation; --check only compares.
 
 Every method is one YAML in conf/method/ and one card in docs/methods/ (docs/recipes/ for the one that recipes use);
-this script fails when a card is missing, lacks a section, or says another sentence about its method than the YAML.
+this script fails if a card is missing, lacks a section, or describes its method differently from the YAML.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def page() -> str:
         parts.append(f"\n## {name}\n\n{about}\n\n{table}\n")
     renamed = "\n".join(f"| `{old}` | `{new}` |" for old, new in FORMER.items())
     parts.append(
-        "\n## Former names\n\nResults of version 0.1 are read under the names of today.\n\n"
+        "\n## Former names\n\nResults of version 0.1 are read under the current names.\n\n"
         f"| before | today |\n|---|---|\n{renamed}\n"
     )
     return "".join(parts)

@@ -15,8 +15,7 @@ from sparsebench.sparse import SparseModel
 ELEMENTWISE = {
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Lion", "Together",
 }  # fmt: skip
-"""Optimizers that keep a weight at zero while its gradient and moments are zero; after other optimizers, weights are "
-"masked."""
+"""Optimizers that keep a weight at zero while gradient and moments are zero; others need masking after the step."""
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:

@@ -62,8 +62,7 @@ def snip(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def grasp(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by w (H g): half the first-order decrease of the squared gradient norm when the weight is "
-    "removed.
+    """Score each weight by w (H g), half the first-order drop of the squared gradient norm if the weight is removed.
 
     g and H are the gradient and Hessian of the mean of the objectives: first g over all of them, then one exact
     Hessian-vector product for each, so that only the largest chunk must fit into memory.

@@ -150,9 +150,10 @@ class NofM(Grouped):
                 )
 
     def _other_ratio(self, density: float) -> str:
-        asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, but {1 - density:.4g} is requested" same =
-        f"choose sparsity={1 - self.n / self.m:.4g}" group = round(self.n / density) if abs(self.n / group - density) >
-        1e-9:
+        asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, but {1 - density:.4g} is requested"
+        same = f"choose sparsity={1 - self.n / self.m:.4g}"
+        group = round(self.n / density)
+        if abs(self.n / group - density) > 1e-9:
             return f"{asked}: {same}"
         ratios = f"pattern.n={self.n} pattern.m={group} ({self.n}:{group})"
         shared = math.gcd(self.n, group)

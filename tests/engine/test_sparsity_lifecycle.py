@@ -207,7 +207,7 @@ def test_early_stopping_is_told_with_both_numbers():
 
     sparsity = Sparsity(GMP(density=0.1, every=2))
     trainer = silent_trainer(callbacks=[sparsity, EarlyStopping("val_loss", patience=1)], max_epochs=9)
-    line = r"sparsity 0\.\d+ was reached, 0\.9000 was asked for: training ended at step 16 of 72"
+    line = r"sparsity 0\.\d+ was reached, 0\.9000 was requested: training ended at step 16 of 72"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         trainer.fit(Flat(), batches(8), batches(1))

@@ -26,7 +26,7 @@ def test_two_processes_reach_the_result_of_one(tmp_path):
         assert (answer.returncode, answer.stderr) == (0, "")
         answers[workers] = answer.stdout
     assert "2 processes: " in answers[2]
-    assert "times as fast as one after another" in answers[2]
+    assert "times as fast as one process" in answers[2]
     assert "processes" not in answers[1]
     one, two = (json.loads((tmp_path / f"run{n}" / "result.json").read_text()) for n in (1, 2))
     for key in ("weights_digest", "mask_digest", "test_accuracy", "train_flops", "config_hash", "sparsity", "method"):
