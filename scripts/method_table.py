@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("## Rule", "## Hyper-parameters", "## Deviations", "## Cost", "## Measured here")
 BUDGET = {"always": "exact at every step", "end": "exact at the end", "never": "follows from the method"}
 FAMILIES = {
-    "References": "what every comparison needs beside it",
+    "References": "the reference for every comparison",
     "Chosen before training": "masks are drawn or scored once and kept",
     "Dynamic sparse training": "masks move while the number of active weights stays",
     "Dense to sparse": "training begins dense and ends sparse",

@@ -49,7 +49,7 @@ COMMAND_LINE = """\
 |---|---|"""
 TRAIN = """\
 Arguments are overrides of the [configuration](configuration/index.md). `-m` (`--multirun`) makes a grid of values
-separated by commas, `--config-dir FOLDER` adds a folder of your own, `--cfg job` prints the configuration instead of
+separated by commas, `--config-dir FOLDER` adds your own folder, `--cfg job` prints the configuration instead of
 training.
 """
 PYTHON = """\

@@ -14,7 +14,7 @@ HEAD = """\
 
 Every key that sparsebench writes about a run. It is generated from `sparsebench/results/schema.py`
 (`scripts/result_reference.py`), from which tables, charts and comparisons take their names, too. *Better* says which of
-two values is better. A method of your own may log further numbers: they are drawn and compared under their plain names.
+two values is better. Your own methods may log further numbers, which are drawn and compared under their plain names.
 """
 BETTER = {"higher": "higher", "lower": "lower", "none": ""}
 

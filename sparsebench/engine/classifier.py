@@ -33,7 +33,7 @@ class Classifier(L.LightningModule):
         optimizer: parameter groups -> optimizer.
         schedule: progress -> factor of the learning rate; constant by default.
         total_steps: the budget in optimizer steps, over which the schedule extends.
-        weight_decay: weight decay of weights; norms and biases have none unless ``decay_norm_and_bias`` is set.
+        weight_decay: weight decay of weights; norms and biases are excluded unless ``decay_norm_and_bias`` is set.
         groups: network -> parameter groups of the optimizer; by default one with weight decay and one without.
         label_smoothing: label smoothing of the training loss.
         channels_last: memory format of network and images.

@@ -74,7 +74,7 @@ class Stepping:
         optimizers: the optimizers that hold sparse parameters.
         begin: called when gradients are complete, before any optimizer steps.
         end: called when all optimizers have stepped.
-        listens: () -> whether to report steps now; a tuner runs steps of its own in between.
+        listens: () -> whether to report steps now; a tuner runs its own steps in between.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def check_resumption(saved: Mapping[str, Any], method: Method) -> None:
         was, wanted = (_say(kind) for kind in (saved, now))
         raise ValueError(
             f"the checkpoint belongs to {was}, this training to {wanted}: resume with the original method, or "
-            f"load its weights only (load_from_checkpoint) and train anew, without ckpt_path"
+            f"load its weights only (load_from_checkpoint) and start a new training, without ckpt_path"
         )
 
 

@@ -66,7 +66,7 @@ class ChannelGraph:
     def of(cls, module: nn.Module, parameters: Iterable[str], **options: Any) -> Self:
         """Build the graph in which the convolutions among ``parameters`` can lose output channels.
 
-        In a network without convolutions, the hidden linear layers can lose channels. Options are those of the class.
+        In a network without convolutions, the hidden linear layers can lose channels. The options are the class's.
 
         Raises:
             ValueError: no layer can lose channels, or channels cannot be removed.

@@ -2,8 +2,8 @@
 
 Every function keeps exactly the requested number of entries. Ties go to the smaller logical (row-major) index, in any
 memory format; the mask has the shape and the strides of the scores. NaN is an error, infinities are legal scores. The
-result equals that of a stable sort but needs no sorting: take everything above the threshold, then fill up with scores
-equal to it.
+result equals a stable sort's but needs no sorting: take everything above the threshold, then fill up with scores equal
+to it.
 """
 
 from collections.abc import Mapping

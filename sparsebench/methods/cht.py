@@ -82,8 +82,8 @@ def link_prediction_by_paths(links: Tensor) -> Tensor:
     """Score each pair of an output and an input by CH3-L3, summed over its paths of length three.
 
     A path output u - input a - output b - input v adds ``1 / sqrt((1 + e_a) (1 + e_b))``: e counts the links of an
-    intermediate node that lead neither to another intermediate node of the pair nor to its ends. Meaningful where there
-    is no link. The cost is ``outputs^2 inputs^2 density`` multiplications.
+    intermediate node that lead neither to another intermediate node of the pair nor to its ends. Only scores of missing
+    links are meaningful. The cost is ``outputs^2 inputs^2 density`` multiplications.
 
     Args:
         links: bool [outputs, inputs].
@@ -114,8 +114,8 @@ def link_prediction(links: Tensor) -> Tensor:
     """Score each pair of an output and an input by CH2-L3, summed over the nodes on paths of length three.
 
     A node z between output u and input v adds ``(1 + internal) / (1 + external)``, where internal counts its links to
-    the other intermediate nodes of the pair, and external its links to nodes outside the pair's community. Meaningful
-    where there is no link.
+    the other intermediate nodes of the pair, and external its links to nodes outside the pair's community. Only scores
+    of missing links are meaningful.
 
     Args:
         links: bool [outputs, inputs].

@@ -37,9 +37,9 @@ class CHTs(CHT):
     """Draw the kept weights in proportion to magnitude, and the grown ones in proportion to link-prediction score.
 
     Draws are without replacement. The active links of a layer stay with probabilities proportional to ``|w|^T``, where
-    the exponent T rises from 1 to 3 until the last update: early removals are random, late ones nearly those of
-    ``CHT``. Links of neurons that have lost all their inputs or all their outputs are removed as well, and as many
-    links grow as were removed. Source: arXiv 2501.19107 and the code of its experiments on transformers.
+    the exponent T rises from 1 to 3 until the last update: early removals are random, late ones nearly as in ``CHT``.
+    Links of neurons that have lost all their inputs or all their outputs are removed as well, and as many links grow as
+    were removed. Source: arXiv 2501.19107 and the code of its experiments on transformers.
 
     Args:
         removal: ``magnitude``: |w|; ``relative``: |w| over the sum of its row, plus |w| over the sum of its column.

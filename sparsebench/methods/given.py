@@ -32,7 +32,7 @@ class Given(Masked):
         del probe
         if not net.masks:
             raise ValueError(
-                "method=given trains with masks from outside, and this fit has none: "
+                "method=given trains with masks from outside, and this fit has no masks: "
                 "set masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, "
                 "or a method that chooses its masks itself"
             )

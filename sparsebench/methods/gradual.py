@@ -92,7 +92,7 @@ class GMP(Scored):
             )
 
     def prunes(self, clock: Clock) -> bool:
-        """Return True if this moment is on schedule; ``until`` always is, whatever the period."""
+        """Return True if this moment is on schedule; ``until`` always is, for any period."""
         last = clock.step == round(self.until * clock.total)
         return clock.due(self.every, self.start_at, self.until) or last
 

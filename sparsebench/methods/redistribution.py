@@ -136,7 +136,8 @@ class SNFS(Redistributed):
             velocity = optimizer.state[net.params[name]].get("momentum_buffer")
             if not isinstance(velocity, Tensor):
                 raise ValueError(
-                    f"keep_velocity needs the velocity of SGD with momentum, and {type(optimizer).__name__} has none: "
+                    f"keep_velocity needs the velocity of SGD with momentum, and {type(optimizer).__name__} has no "
+                    f"velocity: "
                     f"choose sgd with momentum, or keep_velocity=false"
                 )
             # the optimizer keeps a sum of gradients, this method a mean

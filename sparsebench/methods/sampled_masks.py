@@ -87,7 +87,9 @@ class DrawnMasks(OwnNetworks):
         if not 0 <= (self.fix_at or 0) <= 1:
             raise ValueError(f"fix_at={self.fix_at:g} must be in [0, 1], a share of training, or null")
         if self.final_mask == "best_of_n" and (not self.fix_at or self.best_of < 1):
-            raise ValueError("final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0: it looks at a batch")
+            raise ValueError(
+                "final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0, since it runs a batch"
+            )
         if not 0 <= self.falls_from < self.falls_until <= 1:
             raise ValueError(f"K falls from {self.falls_from:g} until {self.falls_until:g}: 0 <= from < until <= 1")
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):

@@ -195,7 +195,7 @@ def is_known(name: str) -> bool:
 def describe(name: str) -> Key:
     """Return the key of a name; further names logged by a method are shown unchanged."""
     known = BY_NAME.get(_place_of(name))
-    return known or Key(name, "logged by a method of your own", "number", name, "none", (RESULT, METRICS))
+    return known or Key(name, "logged by a user's method", "number", name, "none", (RESULT, METRICS))
 
 
 def shown_in(view: str) -> list[Key]:

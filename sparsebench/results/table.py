@@ -1,4 +1,4 @@
-"""Rows of a table: runs that differ only in the seed, their means, and the published number beside them."""
+"""Rows of a table: runs that differ only in the seed, their means, and a published number to compare."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def is_whole_archive(path: Path) -> bool:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Have ``write(beside)`` write a file next to ``path``, then move it into place; errors keep the old file.
+    """Write a file next to ``path`` with ``write``, then move it into place; errors keep the old file.
 
     Args:
         path: the file; its folder exists.

@@ -20,7 +20,7 @@ SMALL_WEIGHTS, SMALL_PROGRAM, CHANNELS = "small.pt", "small.pt2", "channels.json
 ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""
 ENDINGS = (DONE, RESULT, FAILED, STOPPED)
-"""Files that tell how a run ended."""
+"""Files that record how a run ended."""
 TRACES = (RESULT, METRICS, CYCLES, EVALUATIONS, "*.pt", "*.ckpt")
 """Patterns of files that only training creates."""
 LEFT = (DONE, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")

@@ -227,7 +227,7 @@ class RunFolder(RunFiles):
         """Return the reason of a request to stop, or an empty text."""
         path = self.path / files.STOP
         try:
-            return path.read_text(encoding="utf-8", errors="replace").strip() or "somebody asked for it"
+            return path.read_text(encoding="utf-8", errors="replace").strip() or "stop requested"
         except OSError:
             return ""
 

@@ -163,7 +163,7 @@ def _take_without_locks(path: Path) -> Held | None:
 
 
 def _is_mine_to_take(path: Path) -> bool:
-    """Return False for the file of another machine that may still be at work."""
+    """Return False for the file of another machine that may still be active."""
     found = _read(path)
     if found is None or found[1] == socket.gethostname():
         return True

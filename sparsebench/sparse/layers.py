@@ -110,7 +110,7 @@ def _weights(layer: nn.Module) -> Iterator[str]:
 
 
 def _norm_name(direction: str) -> str:
-    """Return the name of the norm parameter beside a weight_norm direction; empty for other parameters."""
+    """Return the name of the norm parameter of a weight_norm direction; empty for other parameters."""
     for end, other in (("original1", "original0"), ("_v", "_g")):
         if direction.endswith(end):
             return direction.removesuffix(end) + other

@@ -28,7 +28,7 @@ class SparseModel:
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         runtime: how the network runs (``execution.Runtime``); lives as long as the process and is never saved. None
-            means that the module runs as it is.
+            means that the module runs unchanged.
         version: how often the masks have changed.
         transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.

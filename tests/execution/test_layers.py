@@ -309,7 +309,8 @@ def test_a_stored_layer_takes_another_mask():
 
 
 @pytest.mark.parametrize(
-    ("masks", "words"), [({"1.weight": (4, 4)}, "does not belong to a layer"), ({"0.weight": (4, 1, 3, 3)}, "has 4 groups")]
+    ("masks", "words"),
+    [({"1.weight": (4, 4)}, "does not belong to a layer"), ({"0.weight": (4, 1, 3, 3)}, "has 4 groups")],
 )
 def test_layers_that_cannot_be_stored_sparsely(masks, words):
     net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))

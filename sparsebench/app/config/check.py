@@ -23,7 +23,7 @@ TAKEN = {
     "use_distributed_sampler": "the data loaders divide the data among ranks themselves",
     "max_time": "training would end before its schedule: choose trainer.max_epochs or trainer.max_steps",
 }
-"""Arguments of Lightning's trainer that sparsebench sets itself -> what to write instead."""
+"""Arguments of Lightning's trainer that sparsebench sets itself -> the remedy."""
 HYDRA = ("hydra.launcher", "hydra.sweeper")
 """Hydra's own keys that have an effect here."""
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
@@ -135,7 +135,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Check the numbers of a resolved configuration.
 
     Raises:
-        ValueError: a value is impossible; the message says what was given and what is allowed.
+        ValueError: a value is impossible; the message names the given and the allowed values.
     """
     sparsity = _number("sparsity", config["sparsity"])
     if not 0 <= sparsity < 1:

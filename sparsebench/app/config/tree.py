@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def conf_dir() -> Path:
-    """Return the folder of the Hydra tree: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the Hydra tree: inside an installed package, or next to it in a checkout."""
     inside = Path(__file__).resolve().parents[2] / "conf"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "conf"
 

@@ -44,7 +44,7 @@ def tidy(config: dict[str, Any]) -> None:
     """Convert values in place.
 
     Raises:
-        ValueError: a value has the wrong type or range; the message says what was given and what is allowed.
+        ValueError: a value has the wrong type or range; the message names the given and the allowed values.
     """
     for key in TEXTS:
         _replace(config, key, lambda _, value: str(value))

@@ -33,7 +33,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     """Finish all cells of a grid.
 
     Args:
-        cells: as ``compose_cells`` returns them.
+        cells: cells from ``compose_cells``.
         launch: freezes and launches cells, and returns when they have ended or failed.
         place: folder of the manifest, from which ``sparsebench status`` knows the waiting cells.
 

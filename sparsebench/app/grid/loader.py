@@ -31,7 +31,7 @@ class FrozenLoader(ConfigLoaderImpl):
     """Give a job the configuration of its launch with the folder of a frozen run.
 
     Launchers request a configuration by overrides, some of them on another machine. Composing the YAML tree again would
-    only repeat what the folder already contains.
+    only reproduce the contents of the folder.
     """
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

@@ -3,7 +3,7 @@
 A recipe is a program over ``Run.fit``, and a method is a program over the hooks of a step. A rehearsal executes both,
 on the real network and with the real optimizer (which never steps), but without data, passes and gradients, which do
 not affect how many weights stay. The method states the cost of each step, as in training, and the same ``Ledger`` adds
-it up. If counts do not depend on the values of weights, the figures of a rehearsal equal those of the run to the last
+it up. If counts do not depend on the values of weights, the rehearsal and the run have the same figures to the last
 digit.
 
 The alternative, a hook by which each method reports its densities in advance, was rejected: every method, including

@@ -61,7 +61,7 @@ def data_settings(run: FinishedRun, overrides: Sequence[str]) -> tuple[str, dict
 def evaluate(run: FinishedRun, *, split: str = "test", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return accuracy, likelihood and calibration of a run's network, in float32, on the requested images.
 
-    Images are normalised by the constants of their own data set.
+    Images are normalised by the constants of their data set.
 
     Args:
         run: the run.

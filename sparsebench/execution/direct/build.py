@@ -111,7 +111,7 @@ def _writable(target: Path) -> Path:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return the loaded kernels of this processor; compiled when first asked for.
+    """Return the loaded kernels of this processor, compiled on first use.
 
     Raises:
         NoKernels: they cannot be compiled or loaded.

@@ -90,7 +90,7 @@ def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (
     """Arrange rows as a readable grid; a name shared by all rows moves to the line above the table.
 
     Args:
-        rows: of the table.
+        rows: rows of the table.
         by: keys of the first columns.
         columns: numbers to show; by default those of the schema.
         printed: whether to write methods, networks and data sets as in papers.

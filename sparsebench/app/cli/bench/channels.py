@@ -28,7 +28,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios.
 
     Args:
-        options: what ``options.channels`` has parsed.
+        options: arguments parsed by ``options.channels``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)

@@ -47,7 +47,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print tables of ratios: dense over sparse, larger is better.
 
     Args:
-        options: what ``options.execution`` has parsed.
+        options: arguments parsed by ``options.execution``.
         command: the command line, to be recorded.
 
     Raises:

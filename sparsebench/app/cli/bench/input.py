@@ -27,7 +27,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure an epoch of each way to form batches; print images per second, and the ratio to ours.
 
     Args:
-        options: what ``options.input_`` has parsed.
+        options: arguments parsed by ``options.input_``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)

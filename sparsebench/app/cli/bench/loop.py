@@ -47,7 +47,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print microseconds per step: a bare loop, ours without sparsity, ours with RigL.
 
     Args:
-        options: what ``options.loop`` has parsed.
+        options: arguments parsed by ``options.loop``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)

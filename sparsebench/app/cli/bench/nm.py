@@ -24,7 +24,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print ratios: dense over sparse, larger is better.
 
     Args:
-        options: what ``options.nm`` has parsed.
+        options: arguments parsed by ``options.nm``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)

@@ -22,7 +22,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: a method's step over a dense step, smaller is better.
 
     Args:
-        options: what ``options.overhead`` has parsed.
+        options: arguments parsed by ``options.overhead``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)

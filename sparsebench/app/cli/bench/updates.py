@@ -26,7 +26,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: the peer's update over ours, larger is better.
 
     Args:
-        options: what ``options.updates`` has parsed.
+        options: arguments parsed by ``options.updates``.
         command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
