@@ -149,14 +149,7 @@ def attack(place: Path, overrides: list[str], seconds: float, chance: random.Ran
 
 def main() -> None:
     """Train references, kill and resume runs, compare, and print the outcome."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
-    parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="end after this many, regardless of the number of kills"
-    )
-    given = parser.parse_args()
+    given = _arguments()
     import torch
 
     import sparsebench.app.config.build
@@ -190,6 +183,18 @@ def main() -> None:
             print(f"{kills} kills, {attacks} runs, {len(known)} methods and recipes, {len(wrong)} differ", flush=True)
     print(f"{kills} kills over {len(known)} methods and recipes: {attacks - len(wrong)} of {attacks} runs equal")
     sys.exit(bool(wrong))
+
+
+def _arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
+    parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="end after this many, regardless of the number of kills"
+    )
+    return parser.parse_args()
 
 
 def _reference(place: Path, overrides: list[str]) -> tuple[dict[str, Any], float]:

@@ -47,18 +47,9 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
         module: the module whose ``training_step`` returns the loss.
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
     """
-    step = Step(module, module.training_step, prefix)
     network = module.get_submodule(prefix)
     seen: list[int] = []
-
-    def objective(batch: Any, temperature: float, mode: str) -> Objective:
-        def loss(weights: Weights) -> Tensor:
-            seen.append(samples_in(batch))
-            statistics = batch_statistics(module) if mode == "train" else contextlib.nullcontext()
-            with _scoring(trainer, module), statistics, tempered(network, temperature):
-                return loss_of(step.with_weights(weights, batch, 0))
-
-        return loss
+    objective = _objectives_of(trainer, module, prefix, seen)
 
     def objectives(
         number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
@@ -77,6 +68,25 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
     parameters = dict(network.named_parameters())
     return CountingProbe(objectives, output, lambda: sum(seen), parameters=parameters)
+
+
+def _objectives_of(
+    trainer: L.Trainer, module: L.LightningModule, prefix: str, seen: list[int]
+) -> Callable[[Any, float, str], Objective]:
+    """Return a function from (batch, temperature, mode) to the objective of the batch, which counts samples."""
+    step = Step(module, module.training_step, prefix)
+    network = module.get_submodule(prefix)
+
+    def objective(batch: Any, temperature: float, mode: str) -> Objective:
+        def loss(weights: Weights) -> Tensor:
+            seen.append(samples_in(batch))
+            statistics = batch_statistics(module) if mode == "train" else contextlib.nullcontext()
+            with _scoring(trainer, module), statistics, tempered(network, temperature):
+                return loss_of(step.with_weights(weights, batch, 0))
+
+        return loss
+
+    return objective
 
 
 @contextlib.contextmanager

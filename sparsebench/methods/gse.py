@@ -18,7 +18,8 @@ from sparsebench.methods.base import Clock, Distribution
 from sparsebench.methods.dynamic import RigL
 from sparsebench.patterns import Unstructured
 from sparsebench.runs.messages import check_choice
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)

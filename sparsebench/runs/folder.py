@@ -188,8 +188,7 @@ class RunFolder(RunFiles):
         """Return True while a living process works on the run, on this machine or another.
 
         Args:
-            looking: write nothing; by default a file is written to read the disk's clock if another machine works on
-                it.
+            looking: write nothing; by default the disk's clock is read by writing a file, if necessary.
         """
         return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT, looking=looking)
 
@@ -245,8 +244,7 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 def _first_line(path: Path) -> str:
     """Return the first line of a file with a reason, or an empty text if the file does not exist."""
     try:
-        return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no reason was recorded"])[
-            0
-        ]
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[0] if lines else "no reason was recorded"
     except OSError:
         return ""
