@@ -61,7 +61,7 @@ class GSE(RigL):
         if not self.exclude_dropped or self.drop_count != "floor":
             raise ValueError(
                 "GSE grows before it drops, so exclude_dropped=false has no meaning, and drop_count is floor: "
-                "leave both as they are"
+                "do not change either"
             )
 
     @property

@@ -200,7 +200,7 @@ def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
 
 
 def switch_cycle(switch: float, cycles: int) -> int:
-    """Return the first cycle with several particles; ``switch`` is a share of the prunings if below 1, else a cycle."""
+    """Return the first cycle with several particles; ``switch`` is a share of the prunings if below 1."""
     cycle = round(switch * cycles) if switch < 1 else round(switch)
     if not 0 <= cycle <= cycles:
         raise ValueError(
