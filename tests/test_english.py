@@ -115,6 +115,16 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield number, found[1]
 
 
+def paragraphs(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each line of a Markdown page outside of code."""
+    code = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            code = not code
+        elif not code:
+            yield number, line
+
+
 def turns(text: str) -> Iterator[str]:
     """Yield each turn of a text that must be rewritten, with advice."""
     plain = re.sub(r"``[^`]*``|`[^`]*`|(?<!\w)'[^']*'(?!\w)", "", text)
@@ -160,6 +170,20 @@ def test_prose_of_a_room(room: str) -> None:
         if place not in UNREVISED:
             texts = comments(file) if room == "conf" else prose(file)
             faults += [f"{place}:{number}: {turn}" for number, text in texts for turn in turns(text)]
+    assert not faults, "\n".join(["prose to rewrite:", *faults])
+
+
+def test_prose_of_the_documentation() -> None:
+    """No page of the documentation has one of the turns; the changelog, a record, is left alone."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = [page for page in pages if "_build" not in page.parts and page.name != "changelog.md"]
+    assert len(pages) > 80
+    faults = [
+        f"{page.relative_to(ROOT)}:{number}: {turn}"
+        for page in pages
+        for number, line in paragraphs(page)
+        for turn in turns(line)
+    ]
     assert not faults, "\n".join(["prose to rewrite:", *faults])
 
 
