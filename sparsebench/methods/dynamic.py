@@ -98,7 +98,8 @@ class SET(Static):
     def _collect(self, net: SparseModel) -> None:
         memory = net.memory.setdefault("gradient", {})
         for name, gradient in net.gradients().items():
-            part = gradient / self.score_batches
+            alone = self.score_batches == 1 and self.replaces_step  # used up before anything changes it
+            part = gradient if alone else gradient / self.score_batches
             memory[name] = memory[name] + part if name in memory else part
 
     def drops(self, clock: Clock) -> float | None:
@@ -142,7 +143,7 @@ class SET(Static):
     ) -> Tensor:
         """Return the mask of a layer, grown from the kept weights to its size."""
         promise = self.grow_score(net, name, clock, gradients)
-        return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        return self.pattern.grow(kept, promise, size - int(kept.count_nonzero()), avoid=self.avoided(net, name, kept))
 
     def avoided(self, net: SparseModel, name: str, kept: Tensor) -> Tensor | None:
         """Return the positions that grow only if no others are left."""

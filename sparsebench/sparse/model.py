@@ -146,8 +146,8 @@ class SparseModel:
             if clear:
                 _clear(parameter, kept & adopted, optimizer)
             if name in self.masks:
-                grown = grown + (adopted & ~self.masks[name]).sum()
-            active = active + adopted.sum()
+                grown = grown + (adopted & ~self.masks[name]).count_nonzero()
+            active = active + adopted.count_nonzero()
             self.masks[name] = adopted
             fired = self.memory.setdefault("fired", {})
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
+from sparsebench.engine.lightly import Unprofiled
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
@@ -223,6 +224,7 @@ def _trainer(**arguments: Any) -> L.Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "log_every_n_steps": 1_000_000_000,
+        "profiler": Unprofiled(),
     }
     if arguments["sync_batchnorm"] == "auto":
         arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
