@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchmetrics import Metric
 
-from sparsebench.engine.sample import balanced_batches, first_batches
+from sparsebench.engine.sample import balanced_batches, first_batches, first_images
 from sparsebench.engine.steps import Step, loss_of, samples_in, silenced
 from sparsebench.methods.base import Objective, Probe, Weights
 from sparsebench.methods.evaluation import batch_statistics as batch_statistics
@@ -38,9 +38,10 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
     """Build a probe over the training data, the same on every rank.
 
     Its objectives take a ``temperature``, by which the network's output is divided; a ``mode``, ``eval`` or ``train``
-    (norms use batch statistics; dropout stays off, so that scores are a function of weights and data); and
-    ``per_class``, a number of images of each class in place of a number of batches. They do not change the module:
-    nothing is logged, metrics are reset, and modes, parameters and running statistics are restored.
+    (norms by the statistics of the batch; dropout stays off, so that scores are a function of weights and data); and
+    ``per_class``, a number of images of each class, or ``images``, a number of them, in the place of a number of
+    batches. They leave no trace in the module: nothing is logged, metrics are reset, modes, parameters and running
+    statistics stay as they were.
 
     Args:
         trainer: a trainer in ``fit``.
@@ -61,9 +62,17 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
         return loss
 
     def objectives(
-        number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
+        number: int,
+        *,
+        temperature: float = 1.0,
+        mode: str = "eval",
+        per_class: int | None = None,
+        images: int | None = None,
     ) -> Sequence[Objective]:
-        batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
+        if images is not None:
+            batches = first_images(trainer, images)
+        else:
+            batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
         return [objective(batch, temperature, mode) for batch in batches]
 
     @functools.cache
