@@ -19,12 +19,20 @@ Build = Callable[..., Optimizer]
 
 
 def ham(
-    params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0, *, alpha: float = 200.0, beta: float = 1e-3
+    params: ParamsT,
+    base: Build,
+    lr: float,
+    weight_decay: float = 0.0,
+    *,
+    alpha: float = 200.0,
+    beta: float = 1e-3,
+    max_norm: float = 1000.0,
 ) -> Optimizer:
     """Build an optimizer whose steps are followed by hyperbolic ones, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
 
-    They act on tensors of two or more dimensions with the gradient g of the step; the exponent is clamped to [-5, 5]. A
-    weight at zero stays zero, so masks are kept.
+    They act on tensors of two or more dimensions that have a gradient g, that of the step; the exponent is clamped to
+    [-5, 5]. A weight at zero stays there, so masks hold. A group with ``hyperbolic=True`` has no such step: it holds
+    second factors of weights, with which gradient descent is hyperbolic already.
 
     Args:
         params: parameters, or groups with their own settings.
@@ -33,19 +41,24 @@ def ham(
         weight_decay: weight decay of the base optimizer.
         alpha: strength of the sign term.
         beta: strength of the decay.
+        max_norm: limit of the norm of each tensor, of any dimension, which is shortened to it.
 
     Raises:
         ValueError: a value is negative, or the base optimizer computes the weights from a dual variable.
 
     Source: Jacobs et al. 2026 (arXiv 2506.02630), algorithm 1, and their code.
     """
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more")
+    if alpha < 0 or beta < 0 or max_norm <= 0:
+        raise ValueError(
+            f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more, and max_norm={max_norm:g} above 0"
+        )
     optimizer = _build("ham", params, base, lr, weight_decay)
 
     def follow(done: Optimizer, *_: Any) -> None:
-        for weight, slope, rate in _matrices(done):
+        for weight, slope, rate in _matrices(done, without="hyperbolic"):
             weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
+        for tensor in (p.detach() for group in done.param_groups for p in group["params"] if p.grad is not None):
+            tensor.mul_((max_norm / tensor.norm()).clamp_(max=1.0))  # a tensor of zeros: by infinity, clamped to 1
 
     optimizer.register_step_post_hook(follow)
     return optimizer
@@ -108,9 +121,16 @@ def _build(who: str, params: ParamsT, base: Build, lr: float, weight_decay: floa
     return optimizer
 
 
-def _matrices(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Iterate over weights of two or more dimensions, without history, with their gradients and learning rates."""
+def _matrices(optimizer: Optimizer, without: str = "") -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Iterate over weights of two or more dimensions, without history, with their gradients and learning rates.
+
+    Args:
+        optimizer: whose groups are meant.
+        without: key of the groups that are left out; they say that they have the property already.
+    """
     for group in optimizer.param_groups:
+        if group.get(without, False):
+            continue
         for parameter in group["params"]:
             if parameter.grad is not None and parameter.dim() >= 2:
                 yield parameter.detach(), parameter.grad.detach(), group["lr"]
