@@ -16,6 +16,7 @@ from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.data import ImageData
 from sparsebench.data.loader import Source
 from sparsebench.engine import Classifier
+from sparsebench.engine.callbacks.cuda_graphs import Wanted
 from sparsebench.execution.backends import Execution
 from sparsebench.fits.length import steps_of_epoch, steps_of_fit, used_batches
 from sparsebench.fits.state import State
@@ -67,6 +68,7 @@ class Setup:
         progress: callbacks that show progress, created for each fit.
         seed: initial weights, data order and masks.
         compile: compile the network in place.
+        cuda_graphs: replay the network's passes as CUDA graphs: never, wherever possible (``auto``), or always.
         per_layer: log density and gradient flow of each layer.
         on_collapse: reaction to a layer that loses every weight: ``warn``, ``error`` or ``floor``.
         save_seconds: least time between two checkpoints.
@@ -85,6 +87,7 @@ class Setup:
     progress: Callable[[], Sequence[L.Callback]] = lambda: ()
     seed: int = 0
     compile: bool = False
+    cuda_graphs: Wanted = False
     per_layer: bool = True
     on_collapse: str = "warn"
     save_seconds: float = 60.0

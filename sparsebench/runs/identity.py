@@ -39,7 +39,7 @@ What lies in ``start_from`` and ``masks_from`` counts by its digest, among the f
 """
 # Which device computes, how fast, and in which order the same sums are taken.
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
-                    "channels_last")  # fmt: skip
+                    "cuda_graphs", "channels_last")  # fmt: skip
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 _OUTSIDE_RECIPE = ("workers",)
 # Keys that act only where a method refers to them, so that dense training is one run whatever the sparsity of a grid.
