@@ -39,7 +39,7 @@ The contents of ``start_from`` and ``masks_from`` enter by their digests, among 
 """
 # Keys of the device, its speed, and the order of floating-point sums.
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
-                    "channels_last")  # fmt: skip
+                    "cuda_graphs", "channels_last")  # fmt: skip
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 _OUTSIDE_RECIPE = ("workers",)
 # Keys that act only if a method refers to them, so that dense training is one run for all sparsities of a grid.
