@@ -64,9 +64,18 @@ for arguments in {LIGHT!r}:
         (["train", "epochs=10"], "unknown key 'epochs' (did you mean 'trainer.max_epochs'?); sparsebench train --cfg"),
         (["train", "-m", "hydra/launcher=pol"], "unknown hydra/launcher 'pol' (did you mean 'pool'?); available are"),
         (["train", "-m", "hydra/sweeper=gird"], "unknown hydra/sweeper 'gird' (did you mean 'grid'?); available are"),
-        (["train", "start_from=runs/a,sparsity=0.9/final.pt"], "start_from=runs/a,sparsity=0.9/final.pt does not exist"),
-        (["train", "name=(a"], "name=(a cannot be read (Error parsing override 'name=(a'): put quotes around its value"),
-        (["train", "distribution=table"], "distribution.path is missing and has no default: give distribution.path=..."),
+        (
+            ["train", "start_from=runs/a,sparsity=0.9/final.pt"],
+            "start_from=runs/a,sparsity=0.9/final.pt does not exist",
+        ),
+        (
+            ["train", "name=(a"],
+            "name=(a cannot be read (Error parsing override 'name=(a'): put quotes around its value",
+        ),
+        (
+            ["train", "distribution=table"],
+            "distribution.path is missing and has no default: give distribution.path=...",
+        ),
         (["train", "lr=0.1"], "unknown key 'lr' (did you mean 'optimizer.lr'?)"),
         (["train", "+foo=1"], "unknown key 'foo'; nothing would read it"),
         (["train", "+init=mb.pt"], "unknown key 'init'"),
