@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparsebench.engine.lightly import Running
+from sparsebench.engine.lightly import Running, sums_before
 from sparsebench.optim.fused import fuse
 from sparsebench.optim.groups import Together, decay_groups
 
@@ -85,7 +85,7 @@ class Classifier(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the epoch's sums on rank 0 and zeros elsewhere; together they give the epoch's means."""
-        sums = checkpoint["running"]
+        sums = checkpoint["running"] if "running" in checkpoint else sums_before(checkpoint["state_dict"])
         self.running.sums = {name: total if self.global_rank == 0 else total * 0 for name, total in sums.items()}
 
     def _over_ranks(self) -> dict[str, Tensor]:

@@ -54,3 +54,10 @@ class Running:
     def means(sums: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean loss and accuracy."""
         return sums["loss"] / sums["images"], sums["correct"] / sums["images"]
+
+
+def sums_before(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the sums out of the state dict of an older checkpoint, where metric objects kept them."""
+    kept = {name: state.pop(name) for name in list(state) if name.startswith(("train_loss.", "train_accuracy."))}
+    correct, missed = kept["train_accuracy.tp"].sum(), kept["train_accuracy.fn"].sum()
+    return {"loss": kept["train_loss.mean_value"], "correct": correct, "images": correct + missed}
