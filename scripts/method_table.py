@@ -35,6 +35,7 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "gradual": "Dense to sparse",
     "ac_dc": "Dense to sparse",
     "reparameterised": "Zeros in the forward pass",
+    "computed_weights": "Zeros in the forward pass",
     "top_kast": "Zeros in the forward pass",
     "sampled_masks": "Zeros in the forward pass",
     "bregman": "Mirror descent",

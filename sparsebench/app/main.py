@@ -9,6 +9,7 @@ import sys
 
 from sparsebench.app.cli.verbs import VERBS, module_of
 from sparsebench.app.config.tree import make_importable, search_path
+from sparsebench.app.process.console import one_line_warnings
 from sparsebench.app.process.signals import ending_signal, heeding_signals, interrupted_code
 
 USAGE = """sparsebench: train sparse neural networks, compare methods on equal terms, and believe the numbers.
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         stop(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; verbs are {', '.join(VERBS)}")
     make_importable(search_path(rest)[1:])
     try:
-        with heeding_signals():
+        with heeding_signals(), one_line_warnings():
             module_of(verb).main(rest)
             sys.stdout.flush()
     except KeyboardInterrupt:

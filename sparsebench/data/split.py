@@ -1,5 +1,8 @@
 """Class-balanced choice of held-out images, as a function of a seed and the labels alone."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,3 +67,19 @@ def split_by_position(count: int, share: float) -> tuple[Tensor, Tensor]:
     """
     left = count - round(share * count)
     return torch.arange(left), torch.arange(left, count)
+
+
+def split_shuffled(counts: Sequence[int]) -> list[Tensor]:
+    """Return numpy's shuffles of sets of images, one after the other from seed 0, as the code of SET draws them.
+
+    Args:
+        counts: Images of each set: the training images, then the test images.
+
+    Returns:
+        A permutation of each set.
+    """
+    random = np.random.RandomState(0)
+    orders = [np.arange(count) for count in counts]
+    for order in orders:
+        random.shuffle(order)
+    return [torch.from_numpy(order) for order in orders]

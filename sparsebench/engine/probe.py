@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchmetrics import Metric
 
-from sparsebench.engine.sample import balanced_batches, first_batches
+from sparsebench.engine.sample import balanced_batches, first_batches, first_images
 from sparsebench.engine.steps import Step, loss_of, samples_in, silenced
 from sparsebench.methods.base import Objective, Probe, Weights
 from sparsebench.methods.evaluation import batch_statistics as batch_statistics
@@ -39,8 +39,9 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
     Its objectives take a ``temperature``, by which the network's output is divided; a ``mode``, ``eval`` or ``train``
     (norms use batch statistics; dropout stays off, so that scores are a function of weights and data); and
-    ``per_class``, a number of images of each class in place of a number of batches. They do not change the module:
-    nothing is logged, metrics are reset, and modes, parameters and running statistics are restored.
+    ``per_class``, a number of images of each class, or ``images``, a total number, instead of a number of batches.
+    They do not change the module: nothing is logged, metrics are reset, and modes, parameters and running statistics
+    are restored.
 
     Args:
         trainer: a trainer in ``fit``.
@@ -49,13 +50,7 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
     """
     network = module.get_submodule(prefix)
     seen: list[int] = []
-    objective = _objectives_of(trainer, module, prefix, seen)
-
-    def objectives(
-        number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
-    ) -> Sequence[Objective]:
-        batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
-        return [objective(batch, temperature, mode) for batch in batches]
+    objectives = _objectives_of(trainer, module, prefix, seen)
 
     @functools.cache
     def positive() -> Callable[[Weights], Tensor]:
@@ -72,8 +67,8 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 def _objectives_of(
     trainer: L.Trainer, module: L.LightningModule, prefix: str, seen: list[int]
-) -> Callable[[Any, float, str], Objective]:
-    """Return a function from (batch, temperature, mode) to the objective of the batch, which counts samples."""
+) -> Callable[..., Sequence[Objective]]:
+    """Return the function from a number of batches, or of images, to their objectives; ``seen`` counts samples."""
     step = Step(module, module.training_step, prefix)
     network = module.get_submodule(prefix)
 
@@ -86,7 +81,21 @@ def _objectives_of(
 
         return loss
 
-    return objective
+    def objectives(
+        number: int,
+        *,
+        temperature: float = 1.0,
+        mode: str = "eval",
+        per_class: int | None = None,
+        images: int | None = None,
+    ) -> Sequence[Objective]:
+        if images is not None:
+            batches = first_images(trainer, images)
+        else:
+            batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
+        return [objective(batch, temperature, mode) for batch in batches]
+
+    return objectives
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from sparsebench.methods.probe import cut
+
 
 def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
     """Return the first training batches, complete on every rank, without moving the loader's position.
@@ -26,6 +28,17 @@ def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
         raise ValueError(
             f"{number} batches are needed for scoring, but the training data hold {len(batches)}: request fewer"
         )
+    return [trainer.strategy.batch_to_device(batch) for batch in batches]
+
+
+def first_images(trainer: L.Trainer, images: int) -> list[Any]:
+    """Return the batches of the first training images, see ``methods.probe.cut``; the loader does not move.
+
+    Raises:
+        ValueError: the data hold fewer images, or they end within a later batch.
+    """
+    with _whole_batches(trainer) as (whole, _):
+        batches = cut(whole, images)
     return [trainer.strategy.batch_to_device(batch) for batch in batches]
 
 

@@ -78,6 +78,11 @@ class SparsityState(L.Callback):
         """Whether as many weights are active as the method promised for the end; True without a promise."""
         return self._net is None or is_reached(self.method, self._net)
 
+    @property
+    def routes(self) -> bool:
+        """Whether training computes its loss with other weights than the parameters, or by a back end."""
+        return self._net is not None and self._executor.routes
+
     def summary(self) -> str:
         """Return a table of the layers that may be sparse: shape, active weights and sparsity of each."""
         return summarize(self.net)

@@ -18,6 +18,7 @@ from sparsebench.engine import Classifier, Sparsity
 from sparsebench.engine.callbacks.averaging import Averaging, WeightAveraging
 from sparsebench.engine.callbacks.checkpoint import Continuation
 from sparsebench.engine.callbacks.collapse import CollapseGuard
+from sparsebench.engine.callbacks.cuda_graphs import CudaGraphs
 from sparsebench.engine.callbacks.monitors import GradientFlow, LossGuard, SparsityMonitor, SpeedMonitor
 from sparsebench.engine.protocols import Labelled
 from sparsebench.fits.length import epochs_of
@@ -95,6 +96,7 @@ def _carry_out(
     checkpoint = site.checkpoint
     continuation = Continuation(checkpoint, seconds=setup.save_seconds, steps=setup.save_steps)
     callbacks += [continuation, *_progress(setup, site.label)]
+    callbacks += [CudaGraphs(setup.cuda_graphs)] if setup.cuda_graphs else []
     with site.loggers() as loggers:
         settings = {"default_root_dir": site.folder, **fit.budget, **limits}
         trainer = setup.trainer(callbacks=callbacks, logger=loggers, **settings)

@@ -16,6 +16,7 @@ from sparsebench.cost.flops import LayerCost, layer_costs
 from sparsebench.data import ImageData
 from sparsebench.data.loader import Source
 from sparsebench.engine import Classifier
+from sparsebench.engine.callbacks.cuda_graphs import Wanted
 from sparsebench.execution.backends import Execution
 from sparsebench.fits.length import steps_of_epoch, steps_of_fit, used_batches
 from sparsebench.fits.state import State
@@ -65,9 +66,10 @@ class Setup:
         first_masks: masks of a fit without a start state; by default the method chooses them.
         loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
         progress: callbacks that show progress, created for each fit.
-        seed: seed of initial weights, data order and masks.
-        compile: whether to compile the network in place.
-        per_layer: whether to log density and gradient flow of each layer.
+        seed: initial weights, data order and masks.
+        compile: compile the network in place.
+        cuda_graphs: replay the network's passes as CUDA graphs: never, wherever possible (``auto``), or always.
+        per_layer: log density and gradient flow of each layer.
         on_collapse: reaction to a layer that loses every weight: ``warn``, ``error`` or ``floor``.
         save_seconds: minimum time between two checkpoints.
         save_steps: number of steps after which to save a checkpoint as well.
@@ -85,6 +87,7 @@ class Setup:
     progress: Callable[[], Sequence[L.Callback]] = lambda: ()
     seed: int = 0
     compile: bool = False
+    cuda_graphs: Wanted = False
     per_layer: bool = True
     on_collapse: str = "warn"
     save_seconds: float = 60.0

@@ -38,6 +38,22 @@ def magnitude(params: Mapping[str, Tensor], objective: Objectives = ()) -> dict[
     return {name: value.detach().abs() for name, value in params.items()}
 
 
+def magnitude_by_sign(weight: Tensor, mask: Tensor) -> Tensor:
+    """Score each active weight by the share of active weights of its sign that are smaller: float64, 0 elsewhere.
+
+    A cut at a share then removes the same share of positive and of negative weights.
+
+    Source: SET (Mocanu et al. 2018), which removes the smallest positive and the largest negative weights.
+    """
+    shares = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device)
+    for side in (weight.detach() < 0, weight.detach() >= 0):
+        active = mask & side
+        sizes = weight.detach()[active].abs()
+        ranks = sizes.argsort(stable=True).argsort()
+        shares[active] = (ranks.double() + 0.5) / max(len(sizes), 1)
+    return shares
+
+
 def gradient(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Score each weight by |g|, where g is the gradient of the objective, or the mean gradient of several objectives.
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from sparsebench.functional import score
 from sparsebench.functional.counts import Budget, global_budget
 from sparsebench.functional.distribution import erk
+from sparsebench.functional.initial import DRAWN, draw_
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
 from sparsebench.methods.probe import ScoreMode, check_sample
 from sparsebench.methods.static import draw_scores
+from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 from sparsebench.sparse.tensors import whole_numbers
 
@@ -118,32 +120,37 @@ class MagnitudeInit(PrunedAtStart):
 class SNIP(PrunedAtStart):
     """Keep the weights to whose removal the loss is most sensitive (Lee, Ajanthan and Torr 2019).
 
-    The sensitivity is the derivative of the loss with respect to a mask that multiplies the weight: |dL/dm| at m = 1,
-    which is |w dL/dw|. The scored weights are the ones trained afterwards; the published code scores a second,
-    independent initialisation.
+    The sensitivity is the derivative of the loss by a mask that multiplies the weight: |dL/dm| at m = 1, which is
+    |w dL/dw|.
 
     Args:
-        batches: number of training batches over which the gradient is averaged before taking absolute values.
-        per_class: number of images per class to score instead of these batches.
-        score_mode: ``eval``: norms use their running statistics, which are the identity at initialisation, as in the
-            published code; ``train``: norms use batch statistics, as in the PyTorch re-runs whose numbers are often
-            quoted.
+        batches: training batches over which the gradient is averaged, before the modulus.
+        per_class: images of each class that are scored instead of these batches.
+        images: the first training images, scored instead of these batches: at most a batch, or whole batches.
+        scored_weights: ``trained``: the scored weights are then trained; or a law of ``functional.initial``, from which
+            a second network is drawn for scoring alone, as in the published code.
+        score_mode: ``eval``: norms by their running statistics, which at initialisation do nothing, as in the published
+            code; ``train``: by those of the batch, as in the re-runs in PyTorch whose numbers are often quoted.
     """
 
     paper: ClassVar[str] = "snip"
 
     batches: int = 1
     per_class: int | None = None
+    images: int | None = None
     score_mode: ScoreMode = "eval"
+    scored_weights: str = "trained"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sample(self.batches, self.per_class, self.score_mode)
+        check_sample(self.batches, self.per_class, self.score_mode, self.images)
+        check_choice("scored_weights", self.scored_weights, ("trained", *DRAWN))
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score each weight by |w g|."""
-        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class)
-        return score.snip(objectives, net.params)
+        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class, images=self.images)
+        weights = net.params if self.scored_weights == "trained" else _draw(net, self.scored_weights)
+        return score.snip(objectives, weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +191,15 @@ class GraSP(PrunedAtStart):
             self.batches or 0, temperature=self.temperature, mode=self.score_mode, per_class=per_class
         )
         return score.grasp(objectives, net.params)
+
+
+def _draw(net: SparseModel, law: str) -> dict[str, Tensor]:
+    """Draw the sparse weights of a second network, equal on every rank."""
+    drawn = {name: torch.empty(weight.shape) for name, weight in net.params.items()}
+    return {
+        name: draw_(weight, law, generator=net.generator("scored", name)).to(net.params[name])
+        for name, weight in drawn.items()
+    }
 
 
 @torch.no_grad()

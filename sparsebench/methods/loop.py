@@ -14,6 +14,7 @@ from sparsebench.functional.score import Objective, Weights
 from sparsebench.methods.arguments import check_method
 from sparsebench.methods.base import Clock, Method, Probe
 from sparsebench.methods.evaluation import batch_statistics, evaluating, positive_output, tempered
+from sparsebench.methods.probe import cut
 from sparsebench.optim.groups import Together
 from sparsebench.sparse.model import SparseModel
 from sparsebench.sparse.prunable import Prunable
@@ -139,14 +140,21 @@ class Loop:
     # -- samples for scores ----------------------------------------------------------------------------------------
 
     def _objectives(
-        self, number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
+        self,
+        number: int,
+        *,
+        temperature: float = 1.0,
+        mode: str = "eval",
+        per_class: int | None = None,
+        images: int | None = None,
     ) -> list[Objective]:
-        if not self._sample or (per_class is None and number > len(self._sample)):
+        if not self._sample or (per_class is None and images is None and number > len(self._sample)):
             raise ValueError(
                 f"{type(self.method).__name__} scores training data before the first step, the loop has "
                 f"{len(self._sample)} batches: give it Loop(..., sample=[(inputs, labels), ...])"
             )
         batches = self._sample[:number] if per_class is None else balanced(self._sample, per_class)
+        batches = batches if images is None else cut(self._sample, images)
         return [self._objective(batch, temperature, mode) for batch in batches]
 
     def _objective(self, batch: Batch, temperature: float, mode: str) -> Objective:

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from sparsebench.functional.initial import LAWS, draw_
 from sparsebench.runs.messages import check_choice
 
 
@@ -39,17 +40,12 @@ def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-LAWS = ("kaiming", "torch", "glorot", "he", "normal", "truncated")
-"""Names of the distributions that ``draw_linear_`` knows."""
-
-
 def draw_linear_(network: nn.Module, law: str) -> None:
     """Draw the weights of linear layers, and of convolutions except under ``kaiming``, by a named distribution.
 
-    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with zero biases and does not change convolutions. ``torch``
-    keeps torch's draws for both, U(+-1 / sqrt(fan_in)), including biases. ``glorot`` and ``he`` are normal
-    distributions of variance 2 / (fan_in + fan_out) and 2 / fan_in; ``normal`` and ``truncated`` have a standard
-    deviation of 0.1, the latter cut at two deviations. All four have zero biases.
+    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with zero biases and does not change convolutions; ``torch``
+    keeps torch's draws for both, U(+-1 / sqrt(fan_in)), including biases; the others are as in
+    :func:`sparsebench.functional.initial.draw_`, with zero biases.
 
     Args:
         network: changed in place; draws from torch's global generator in order of definition.
@@ -63,14 +59,7 @@ def draw_linear_(network: nn.Module, law: str) -> None:
     for layer in network.modules():
         if not isinstance(layer, kinds) or law == "torch":
             continue
-        if law in ("kaiming", "he"):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        elif law == "glorot":
-            nn.init.xavier_normal_(layer.weight)
-        elif law == "normal":
-            nn.init.normal_(layer.weight, std=0.1)
-        else:
-            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+        draw_(layer.weight, "he" if law == "kaiming" else law)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

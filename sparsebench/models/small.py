@@ -20,6 +20,7 @@ class MLP(nn.Module):
         initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
         dropout: share of hidden units dropped in training after every ReLU; 0 for none.
         batch_norm: normalise before every ReLU.
+        norm_outputs: normalise the class scores too.
 
     Raises:
         ValueError: for a width below 1, an unknown distribution, or a share outside [0, 1).
@@ -34,6 +35,7 @@ class MLP(nn.Module):
         initial: str = "kaiming",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        norm_outputs: bool = False,
     ) -> None:
         super().__init__()
         if any(width < 1 or width != int(width) for width in hidden):
@@ -51,11 +53,15 @@ class MLP(nn.Module):
                 layers[f"drop{number}"] = nn.Dropout(dropout)
         self.features = nn.Sequential(layers)
         self.fc = nn.Linear(widths[-1], classes)
+        if norm_outputs:
+            self.norm = nn.BatchNorm1d(classes)
+        self.norm_outputs = norm_outputs
         draw_linear_(self, initial)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
-        return self.fc(self.features(images))
+        scores = self.fc(self.features(images))
+        return self.norm(scores) if self.norm_outputs else scores
 
 
 class LeNet300(MLP):
@@ -66,12 +72,26 @@ class LeNet300(MLP):
         shape: channels, height, width of one image.
         initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
         batch_norm: normalise before every ReLU.
+        norm_outputs: normalise the class scores too.
     """
 
     def __init__(
-        self, *, classes: int, shape: tuple[int, int, int], initial: str = "kaiming", batch_norm: bool = False
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        initial: str = "kaiming",
+        batch_norm: bool = False,
+        norm_outputs: bool = False,
     ) -> None:
-        super().__init__(classes=classes, shape=shape, hidden=(300, 100), initial=initial, batch_norm=batch_norm)
+        super().__init__(
+            classes=classes,
+            shape=shape,
+            hidden=(300, 100),
+            initial=initial,
+            batch_norm=batch_norm,
+            norm_outputs=norm_outputs,
+        )
 
 
 class LeNet5(nn.Module):

@@ -5,6 +5,7 @@ state and state dict are unchanged, so checkpoints, schedules and gradient scale
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +20,20 @@ Build = Callable[..., Optimizer]
 
 
 def ham(
-    params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0, *, alpha: float = 200.0, beta: float = 1e-3
+    params: ParamsT,
+    base: Build,
+    lr: float,
+    weight_decay: float = 0.0,
+    *,
+    alpha: float = 200.0,
+    beta: float = 1e-3,
+    max_norm: float = 1000.0,
 ) -> Optimizer:
     """Build an optimizer whose steps are followed by hyperbolic ones, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
 
     They act on tensors of two or more dimensions with the gradient g of the step; the exponent is clamped to [-5, 5]. A
-    weight at zero stays zero, so masks are kept.
+    weight at zero stays zero, so masks are kept. A group with ``hyperbolic=True`` has no such step: it holds second
+    factors of weights, with which gradient descent is already hyperbolic.
 
     Args:
         params: parameters, or groups with their own settings.
@@ -33,22 +42,37 @@ def ham(
         weight_decay: weight decay of the base optimizer.
         alpha: strength of the sign term.
         beta: strength of the decay.
+        max_norm: limit of the norm of each tensor, of any dimension.
 
     Raises:
         ValueError: a value is negative, or the base optimizer computes the weights from a dual variable.
 
     Source: Jacobs et al. 2026 (arXiv 2506.02630), algorithm 1, and their code.
     """
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more")
+    if alpha < 0 or beta < 0 or max_norm <= 0:
+        raise ValueError(
+            f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more, and max_norm={max_norm:g} above 0"
+        )
     optimizer = _build("ham", params, base, lr, weight_decay)
-
-    def follow(done: Optimizer, *_: Any) -> None:
-        for weight, slope, rate in _matrices(done):
-            weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
-
-    optimizer.register_step_post_hook(follow)
+    optimizer.register_step_post_hook(partial(_follow, alpha=alpha, beta=beta, max_norm=max_norm))
     return optimizer
+
+
+def _follow(done: Optimizer, *_: Any, alpha: float, beta: float, max_norm: float) -> None:
+    _step_hyperbolically(done, alpha, beta)
+    _limit_norms(done, max_norm)
+
+
+def _step_hyperbolically(optimizer: Optimizer, alpha: float, beta: float) -> None:
+    """Multiply every matrix by the exponential of its gradient and decay, elementwise."""
+    for weight, slope, rate in _matrices(optimizer, without="hyperbolic"):
+        weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
+
+
+def _limit_norms(optimizer: Optimizer, most: float) -> None:
+    """Shorten every tensor with a gradient to a norm of at most ``most``."""
+    for tensor in (p.detach() for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        tensor.mul_((most / tensor.norm()).clamp_(max=1.0))  # a tensor of zeros: by infinity, clamped to 1
 
 
 def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0) -> Optimizer:
@@ -108,9 +132,16 @@ def _build(who: str, params: ParamsT, base: Build, lr: float, weight_decay: floa
     return optimizer
 
 
-def _matrices(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Iterate over weights of two or more dimensions, without history, with their gradients and learning rates."""
+def _matrices(optimizer: Optimizer, without: str = "") -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Iterate over weights of two or more dimensions, without history, with their gradients and learning rates.
+
+    Args:
+        optimizer: whose groups are meant.
+        without: key of the groups that are left out; they say that they have the property already.
+    """
     for group in optimizer.param_groups:
+        if group.get(without, False):
+            continue
         for parameter in group["params"]:
             if parameter.grad is not None and parameter.dim() >= 2:
                 yield parameter.detach(), parameter.grad.detach(), group["lr"]

@@ -51,6 +51,8 @@ class Pattern:
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
         """Expand a choice of units to a boolean mask over weights, with the shape and strides of ``like``."""
+        if chosen.stride() == like.stride():
+            return chosen
         return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(chosen.reshape(like.shape))
 
     def refuse(self, shapes: Shapes, density: Densities) -> None:
@@ -144,6 +146,15 @@ class Unstructured(Pattern):
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
         """Return masks of the largest scores that use a budget exactly."""
         return single.keep(scores, kept)
+
+    def prune(self, mask: Tensor, score: Tensor, count: int, *, allow_regrow: bool = True) -> Tensor:
+        """Keep the ``count`` best active weights; ties go to the smaller index."""
+        del allow_regrow
+        return self.spread(keep_top_among(score, mask, count), mask)
+
+    def grow(self, mask: Tensor, score: Tensor, count: int, *, avoid: Tensor | None = None) -> Tensor:
+        """Activate the ``count`` best inactive weights; ties go to the smaller index."""
+        return self.spread(grow_top_among(mask, score, count, avoid), mask)
 
 
 def sum_type(values: Tensor) -> torch.dtype:

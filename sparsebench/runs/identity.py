@@ -39,7 +39,7 @@ The contents of ``start_from`` and ``masks_from`` enter by their digests, among 
 """
 # Keys of the device, its speed, and the order of floating-point sums.
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
-                    "channels_last")  # fmt: skip
+                    "cuda_graphs", "channels_last")  # fmt: skip
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 _OUTSIDE_RECIPE = ("workers",)
 # Keys that act only if a method refers to them, so that dense training is one run for all sparsities of a grid.
@@ -52,9 +52,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dataset.limit": (None,),
     "dataset.split": ("random",),
     "dataset.test_limit": (None,),
+    "dataset.normalise": (True,),
     "model.batch_norm": (False,),
     "model.dropout": (0.0,),
     "model.initial": ("kaiming",),
+    "model.norm_outputs": (False,),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -65,6 +67,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.drop_by_sign": (False,),
+    "method.grown_weights": ("zero",),
+    "method.images": (None,),
+    "method.scored_weights": ("trained",),
     "method.score": ({"_target_": "magnitude", "_partial_": True},),
     "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }

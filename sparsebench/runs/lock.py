@@ -108,6 +108,17 @@ def holder(path: Path) -> str:
     return "a process"
 
 
+def is_alive(process: int) -> bool:
+    """Return True if a process of this machine is alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def _open_to_look(path: Path) -> int:
     """Open for writing if possible, since several network disks lock only writable files."""
     try:
@@ -177,15 +188,7 @@ def _lives(path: Path) -> bool:
     found = _read(path)
     if found is None or found[1] != socket.gethostname():
         return False
-    if found[0] == os.getpid():
-        return True
-    try:
-        os.kill(found[0], 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    return is_alive(found[0])
 
 
 def _read(path: Path) -> tuple[int, str] | None:

@@ -142,8 +142,8 @@ class SparseModel:
             survivors = (self.mask(name) if keep is None else keep[name]) if clear else None
             adopted = self._adopt(name, mask, survivors, optimizer)
             if name in self.masks:
-                grown = grown + (adopted & ~self.masks[name]).sum()
-            active = active + adopted.sum()
+                grown = grown + (adopted & ~self.masks[name]).count_nonzero()
+            active = active + adopted.count_nonzero()
             self.masks[name] = adopted
             fired = self.memory.setdefault("fired", {})
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()

@@ -82,11 +82,19 @@ class Prunable:
         left_out: dict[str, str] = {}
         for name, uses in owners.items():
             if name not in chosen and any(wanted for _, wanted in uses):
-                other = next(alias for alias, wanted in uses if not wanted)
-                left_out[name] = f"shared with {other}, whose type is not among {', '.join(self.types)}"
+                left_out[name] = _why_shared(name, dict(uses), self.types)
         for name, kind in unserved_weights(module, self.types):
             left_out.setdefault(first[name], kind)
         return chosen, left_out
+
+
+def _why_shared(name: str, uses: dict[str, bool], types: Sequence[str]) -> str:
+    """Say why a tensor of several names stays dense: not all of its layers are of the chosen types."""
+    unwanted = [alias for alias, wanted in uses.items() if not wanted]
+    if name in unwanted:
+        shared = ", ".join(alias for alias in uses if alias != name)
+        return f"shared with {shared}; its own type is not among {', '.join(types)}"
+    return f"shared with {unwanted[0]}, whose type is not among {', '.join(types)}"
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

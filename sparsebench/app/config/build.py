@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
+from sparsebench.engine.lightly import Unprofiled
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
@@ -127,6 +128,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     ours = {key: trainer.pop(key) for key in _OURS}
     for target in (Classifier, Setup):
         check_words(target, ours)
+    graphs = _cuda_graphs(trainer.pop("cuda_graphs", False), trainer["accelerator"], compiles=ours["compile"])
     data = build_data(config)
     prunable = build(config["prunable"])
     return Setup(
@@ -152,11 +154,22 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
         progress=partial(progress_callbacks, config["progress"]),
         seed=config["seed"],
         compile=ours["compile"],
+        cuda_graphs=graphs,
         per_layer=config["monitor"]["per_layer"],
         on_collapse=config["on_collapse"],
         save_seconds=ours["save_seconds"],
         save_steps=ours["save_steps"],
     )
+
+
+def _cuda_graphs(wanted: Any, accelerator: str, *, compiles: bool) -> Any:
+    if wanted != "auto" and not isinstance(wanted, bool):
+        raise ValueError(f"trainer.cuda_graphs={wanted} is unknown: choose true, false or auto")
+    if wanted is True and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("trainer.cuda_graphs=true needs a GPU: choose auto or false on processors")
+    if wanted and compiles:
+        raise ValueError("trainer.cuda_graphs and trainer.compile each record the network: choose one of them")
+    return wanted
 
 
 def started_network(config: Mapping[str, Any], data: Any) -> nn.Module:
@@ -223,6 +236,7 @@ def _trainer(**arguments: Any) -> L.Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "log_every_n_steps": 1_000_000_000,
+        "profiler": Unprofiled(),
     }
     if arguments["sync_batchnorm"] == "auto":
         arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"

@@ -48,17 +48,16 @@ def normalise(arguments: list[str]) -> list[str]:
             argument = argument.lstrip("+")
         elif found and re.fullmatch(r"optimizer(\.base)+", key):  # an option of a group, which Hydra writes with an @
             argument = f"optimizer@{key}={value}"
-        if not argument.isascii():
-            argument = _quoted(argument)
-        translated.append(argument)
+        translated.append(_quoted(argument))
     return translated
 
 
 def _quoted(argument: str) -> str:
-    """Put quotes around a plain value with letters outside Hydra's grammar, such as ``name=größe``."""
+    """Put quotes around a plain value that Hydra's grammar cannot read, such as ``name=größe`` or a path with ``=``."""
     key, found, value = argument.partition("=")
-    plain = found and re.fullmatch(r"[^\s'\"\\,()\[\]{}$=:]+", value)
-    return f"{key}='{value}'" if plain and not argument.startswith("-") else argument
+    odd = "=" in value or not (value.isascii() or "," in value)  # with commas, several values
+    plain = found and re.fullmatch(r"[^\s'\"\\()\[\]{}$:]+", value)
+    return f"{key}='{value}'" if odd and plain and not argument.startswith("-") else argument
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from sparsebench.app.grid.job import GridFailed, one_line, sentence
 from sparsebench.app.process.execute import finished_under_old_name, result_of
 from sparsebench.runs.activity import Busy
 from sparsebench.runs.folder import RunFolder
+from sparsebench.runs.leftovers import tidy_finished
 from sparsebench.runs.manifest import write_manifest
 
 _TRIES = 2  # a cell without a result gets one more attempt
@@ -131,6 +132,7 @@ def _await(cells: Sequence[Cell]) -> None:
 def _say_finished(folder: RunFolder) -> str:
     """Print how a finished run ended; return why its result cannot be read, or an empty text."""
     print(f"sparsebench: {folder} is finished (rerun=true trains again)", flush=True)
+    tidy_finished(folder)
     try:
         print(sentence(result_of(folder)), flush=True)
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.config.check import check_config
-from sparsebench.app.config.tree import conf_dir
+from sparsebench.app.config.tree import conf_dir, options
 from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
 from sparsebench.app.process.execute import Withdrawn, WorkerFailed
 from sparsebench.runs.activity import Busy, Stopped
@@ -135,6 +135,11 @@ class GridFailed(RuntimeError):
 
 def one_line(error: BaseException) -> str:
     """Describe an error in one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _short(error)
     said = explain(error) if isinstance(error, OSError) else f"{error}"
     return f"{type(error).__name__}: {said}".splitlines()[0]
 
@@ -181,17 +186,21 @@ def sentence(result: dict[str, Any]) -> str:
 def _short(error: Exception) -> str:
     """Shorten Hydra's error message to one line, with the nearest key if a key is unknown."""
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
-    if plugin is not None and plugin[2] in _EXTRAS:
-        return (
-            f"hydra/{plugin[1]}={plugin[2]} needs packages that are missing: install sparsebench[{_EXTRAS[plugin[2]]}]"
-        )
+    plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", str(error))
+    if plugin is not None:
+        return _missing_plugin(plugin[1], plugin[2])
+    if isinstance(override := getattr(error, "override", None), str):
+        key = override.partition("=")[0]
+        return f"{override} cannot be read ({first}): put quotes around its value, as in {key}=\"'...'\""
     several = re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires --multirun", first)
     if several is not None:
         given = several[1] or several[2]
         key, _, values = given.partition("=")
         as_list = f", or write {key}=[{values}] for a list" if several[1] else ""
         return f"{given} gives several values: add -m to train a run for each{as_list}"
+    missing = getattr(error, "full_key", None) if first.startswith("Missing mandatory value") else None
+    if missing:
+        return f"{missing} is missing and has no default: give {missing}=..."
     unknown = re.search(r"Could not override '([^']+)'", first)
     if unknown is None:
         return f"{first}; see sparsebench train --help"
@@ -201,5 +210,13 @@ def _short(error: Exception) -> str:
     named = [known for known in known_keys() if known.rpartition(".")[2] == key]
     if named:
         return f"unknown key {key!r} (did you mean {named[0]!r}?); sparsebench train --cfg job lists all"
-    help_text = f"+{key}=... adds a new one, sparsebench train --cfg job lists all"
-    return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {help_text}"
+    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top, nothing would read it
+    return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {more}sparsebench train --cfg job lists all"
+
+
+def _missing_plugin(kind: str, name: str) -> str:
+    """Return an error that lists the launchers or sweepers, or the extra that installs the requested one."""
+    if name in _EXTRAS:
+        return f"hydra/{kind}={name} needs packages that are missing: install sparsebench[{_EXTRAS[name]}]"
+    known = sorted({"basic", *options(f"hydra/{kind}"), *(_EXTRAS if kind == "launcher" else ())})
+    return f"unknown hydra/{kind} {name!r}{did_you_mean(name, known)}; available are {', '.join(known)}"

@@ -179,7 +179,8 @@ class Search:
         seeds = [[f"seed={seed}"] for seed in self.options.seeds] if self.options.seeds else [[]]
         cells = self.compose([[*chosen, *seed] for seed in seeds])
         for cell in cells:
-            check_objective(cell.config)
+            if cell.config:
+                check_objective(cell.config)
         return cells
 
     def _try(self, study: Study, attempts: list[Attempt]) -> None:

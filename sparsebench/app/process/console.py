@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 PREFIX = "SPARSEBENCH_PREFIX"
@@ -67,11 +69,28 @@ def spoken_for() -> str:
     return sys.stdout.prefix if isinstance(sys.stdout, Prefixed) else ""
 
 
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show each warning as one line, as errors are shown, without its place in the source."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"sparsebench: warning: {' '.join(str(message).split())}\n"
+
+
 def quieten() -> None:
     """Silence Lightning's messages about itself."""
     import lightning.pytorch  # noqa: F401 (sets its own level when it is imported)
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # trainer.profiler: the user has requested its report
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -17,6 +17,7 @@ from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
+from sparsebench.runs.leftovers import remove_leftovers, tidy_finished
 from sparsebench.runs.mappings import differences
 
 _GRACE = 10.0  # seconds for processes of a run to end by themselves
@@ -143,6 +144,7 @@ def _bring_to_end(
         if held.first:
             begin()
             folder.reopen()
+            remove_leftovers(folder)
             folder.write_heartbeat()
         _train(folder, config, held.handle)
         folder.end_heartbeat()
@@ -156,6 +158,7 @@ def result_of(folder: RunFolder) -> dict[str, Any]:
 
 def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    tidy_finished(folder)
     kind = (asked or {}).get("logger", {}).get("kind")
     if kind in LOGGED and not LOGGED[kind](folder).exists():
         print(f"sparsebench: it was trained without logger={kind}, which receives nothing now")

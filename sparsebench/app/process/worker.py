@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
-from sparsebench.app.process.console import PREFIX, quieten, speak_for
+from sparsebench.app.process.console import PREFIX, one_line_warnings, quieten, speak_for
 from sparsebench.app.process.ranks import is_several, single_process
 from sparsebench.app.process.signals import heeding_signals, interrupted_code
 from sparsebench.app.process.sockets import shorten_socket_folder
@@ -22,7 +22,7 @@ from sparsebench.runs.folder import RunFolder
 def work(folder: RunFolder) -> None:
     """Train, test once, and write the final tensors and the result."""
     config = folder.config()
-    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process():
+    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process(), one_line_warnings():
         _work(folder, config)
 
 
