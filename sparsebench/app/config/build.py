@@ -107,7 +107,16 @@ def _last_line(error: BaseException) -> str:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe: run -> final state."""
+    """Build the recipe: run -> final state.
+
+    Raises:
+        ValueError: it prunes a trained network, and there is none.
+    """
+    if config["recipe"].get("train") is False and not config.get("start_from"):
+        raise ValueError(
+            f"recipe={config['choices']['recipe']} prunes a trained network, and start_from names none: give "
+            f"start_from=RUN or a file, or recipe.train=true to train it first"
+        )
     return build(config["recipe"])
 
 
