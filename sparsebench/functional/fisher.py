@@ -15,8 +15,8 @@ class BlockFisher:
     """The inverse of an empirical Fisher matrix, of which blocks along the diagonal alone are kept.
 
     With gradients g_1 ... g_N of one tensor, read in rows, the matrix is ``damp I + (1 / N) sum g g^T``, cut into
-    blocks of ``block`` weights. Its inverse is updated gradient by gradient (Sherman and Morrison), in float64: with little
-    damping it is near singular.
+    blocks of ``block`` weights. Its inverse is updated gradient by gradient (Sherman and Morrison), in
+    float64: with little damping it is near singular.
 
     Args:
         size: number of weights.

@@ -155,3 +155,12 @@ def test_what_is_refused_says_what_to_write(tmp_path, change, words):
 def test_every_stage_is_on_disk(tmp_path):
     oneshot(make(tmp_path), pruner=Wanda(images=32, batch=16), look=BLIND)
     assert set(states(tmp_path)) == {"dense", "dense-measured", "pruned", "pruned-measured"}
+
+
+def test_an_untrained_network_is_refused_by_the_command_line():
+    from sparsebench.app.config.build import build_recipe
+    from sparsebench.app.config.compose import compose_config
+
+    with pytest.raises(ValueError, match=r"start_from names none: give start_from=RUN .* recipe.train=true"):
+        build_recipe(compose_config(["recipe=wanda"]))
+    assert build_recipe(compose_config(["recipe=wanda", "recipe.train=true"])).keywords["train"]

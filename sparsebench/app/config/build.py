@@ -112,10 +112,11 @@ def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
     Raises:
         ValueError: it prunes a trained network, and there is none.
     """
-    if config["recipe"].get("train") is False and not config.get("start_from"):
+    trained = config.get("start_from") or config["model"].get("pretrained")
+    if config["recipe"].get("train") is False and not trained:
         raise ValueError(
             f"recipe={config['choices']['recipe']} prunes a trained network, and start_from names none: give "
-            f"start_from=RUN or a file, or recipe.train=true to train it first"
+            f"start_from=RUN or a file, model.pretrained=true for one of timm, or recipe.train=true to train it first"
         )
     return build(config["recipe"])
 
