@@ -1,7 +1,7 @@
 """Rules that act on the weights or gradients of another optimizer: HAM after its step, SparseOpt before it.
 
-Each builds the optimizer that it is given and adds a hook to its step. The result is that very optimizer: parameter
-groups, state and state dict are its own, so that checkpoints, schedules and gradient scalers see nothing new.
+Each function builds the given optimizer, adds a hook to its step, and returns that optimizer itself. Parameter groups,
+state and state dict are unchanged, so checkpoints, schedules and gradient scalers work as usual.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,11 +35,11 @@ def ham(
     second factors of weights, with which gradient descent is hyperbolic already.
 
     Args:
-        params: parameters, or groups with keys of their own.
+        params: parameters, or groups with their own settings.
         base: (params, lr=, weight_decay=) -> optimizer.
-        lr: step of both; schedules move it in the groups.
-        weight_decay: of the base optimizer.
-        alpha: strength of the sign's part.
+        lr: learning rate of both; schedules change it in the groups.
+        weight_decay: weight decay of the base optimizer.
+        alpha: strength of the sign term.
         beta: strength of the decay.
         max_norm: limit of the norm of each tensor, of any dimension, which is shortened to it.
 
@@ -65,18 +65,18 @@ def ham(
 
 
 def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0) -> Optimizer:
-    """Build an optimizer that takes the gradient of each neuron times ``sqrt((1 - s) / (1 - s_mean))``.
+    """Build an optimizer that multiplies the gradient of each neuron by ``sqrt((1 - s) / (1 - s_mean))``.
 
-    s is the sparsity of a neuron's incoming weights and s_mean the mean over the layer's neurons. It undoes what batch
-    norm does to gradients of neurons of unequal fan-in. A weight counts as incoming when it or its gradient is not
-    zero: outside of a mask both are zero, and one that is zero in spite of its mask adds nothing to its neuron either.
-    The gradient that methods look at for growth is the one before, as in the paper. A dense layer sees no change.
+    s is the sparsity of a neuron's incoming weights and s_mean the mean over the layer's neurons. The factor undoes the
+    effect of batch norm on gradients of neurons with unequal fan-in. A weight counts as incoming when it or its
+    gradient is not zero: outside a mask both are zero, and an active weight at zero contributes nothing to its neuron
+    either. Methods use the unscaled gradient for growth, as in the paper. Dense layers do not change.
 
     Args:
-        params: parameters, or groups with keys of their own.
+        params: parameters, or groups with their own settings.
         base: (params, lr=, weight_decay=) -> optimizer.
-        lr: step of the base optimizer.
-        weight_decay: of the base optimizer.
+        lr: learning rate of the base optimizer.
+        weight_decay: weight decay of the base optimizer.
 
     Raises:
         ValueError: the base optimizer computes the weights from a dual variable.
@@ -86,13 +86,13 @@ def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.
     optimizer = _build("sparse_opt", params, base, lr, weight_decay)
 
     def precede(begun: Optimizer, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        closure = options.get("closure") or next(iter(given[1:]), None)  # the first is the optimizer
+        closure = options.get("closure") or next(iter(given[1:]), None)  # the first argument is the optimizer
         if closure is None:
             _level(begun)
             return None
 
         def then_level() -> Any:
-            """Compute the gradients, which are there only after the closure has run, and level them."""
+            """Scale the gradients after computing them, since they exist only once the closure has run."""
             loss = closure()
             _level(begun)
             return loss
@@ -115,8 +115,8 @@ def _build(who: str, params: ParamsT, base: Build, lr: float, weight_decay: floa
     optimizer = base(params, lr=lr, weight_decay=weight_decay)
     if isinstance(optimizer, RegularizedOptimizer):
         raise ValueError(
-            f"{who} changes weights or gradients, and {type(optimizer).__name__} has a regulariser, and weights that "
-            f"follow from it: choose a base such as sgd or adamw"
+            f"{who} changes weights or gradients, but {type(optimizer).__name__} computes its weights from a dual "
+            f"variable: choose a base such as sgd or adamw"
         )
     return optimizer
 

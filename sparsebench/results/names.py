@@ -92,7 +92,7 @@ def display(group: str, name: str) -> str:
 
     Args:
         group: ``method``, ``recipe``, ``model`` or ``dataset``; recipes that prune are methods, too.
-        name: as in configurations and results.
+        name: name in configurations and results.
     """
     return _GROUPS.get(group, {}).get(name, name)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sparsebench.app.config.build import build
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.config.tree import options
 from sparsebench.results.reproduction import judge, load_cells
@@ -16,7 +17,7 @@ PRESETS = {cell.recipe.preset: cell for cell in CELLS}
 
 
 def test_there_are_enough_of_them():
-    assert len(CELLS) >= 25
+    assert len(CELLS) >= 70
     assert len({cell.id for cell in CELLS}) == len(CELLS)
 
 
@@ -27,6 +28,9 @@ def test_a_cell_composes_to_its_sparsity(cell):
         assert config["sparsity"] == pytest.approx(cell.published.sparsity, abs=6e-4)
     assert config["choices"]["method"] == cell.published.method
     assert config["choices"]["dataset"] == cell.published.dataset
+    build(config["method"])  # a key that the method lacks is refused only here
+    build(config["dataset"])
+    build(config["optimizer"])
 
 
 @pytest.mark.parametrize("cell", PRESETS.values(), ids=list(PRESETS))

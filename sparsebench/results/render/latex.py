@@ -12,7 +12,7 @@ from sparsebench.results.schema import describe
 from sparsebench.results.table import Mean, Row, is_dense
 
 SAME = 5e-3
-"""A sparsity that emerges stands under a target that is nearer than this."""
+"""A sparsity that results from training is listed under a target that is nearer than this."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -52,12 +52,12 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
 def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """Return one table per number, network and data set: methods down, sparsities across; it needs booktabs.
 
-    The best mean of a sparsity is bold, and with it every mean whose interval, mean plus or minus sample standard
+    The best mean of a sparsity is bold, and so is every mean whose interval, mean plus or minus sample standard
     deviation, overlaps the best row's; a single run has no interval, and ties only with an equal number.
 
     Args:
-        rows: of the report.
-        columns: numbers, test accuracy by default.
+        rows: rows of the report.
+        columns: numbers to show; by default the test accuracy.
         notes: remarks, written as comments.
 
     Raises:
@@ -157,7 +157,7 @@ def _bold(rows: Sequence[Row], key: Key) -> list[Row]:
 
 
 def _meet(one: Mean, other: Mean, key: Key) -> bool:
-    half = 0.5 * 10**-key.digits / (100 if key.percent else 1)  # numbers that print alike are alike
+    half = 0.5 * 10**-key.digits / (100 if key.percent else 1)  # numbers that are printed alike count as equal
     return abs(one.value - other.value) <= max(half, (one.std or 0.0) + (other.std or 0.0))
 
 
