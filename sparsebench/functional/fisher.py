@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -126,12 +127,9 @@ def compensated(weight: Tensor, fisher: BlockFisher, mask: Tensor, *, jointly: b
     """
     w, lost = fisher.blocks(weight), fisher.blocks(~mask)
     leaving = w * lost
-    pull: Tensor
     if jointly:
-        both = fisher.inverse * lost[:, :, None] * lost[:, None, :]
-        pull = torch.linalg.solve(  # pyright: ignore[reportUnknownMemberType]
-            both + torch.diag_embed(1 - lost), leaving
-        )
+        both = fisher.inverse * lost[:, :, None] * lost[:, None, :] + torch.diag_embed(1 - lost)
+        pull = cast(Tensor, torch.linalg.solve(both, leaving))  # pyright: ignore[reportUnknownMemberType]
     else:
         pull = leaving / fisher.diagonal
     moved = w - torch.bmm(fisher.inverse, pull[:, :, None])[:, :, 0]

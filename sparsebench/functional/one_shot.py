@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ def inverse_factor(moments: Tensor, damp: float = 0.01) -> Tensor:
     diagonal = hessian.diagonal()
     diagonal[diagonal == 0] = 1.0  # an input that is never on: any weight will do
     diagonal += damp * diagonal.mean()
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    cholesky = cast(Callable[..., Tensor], torch.linalg.cholesky)  # pyright: ignore[reportUnknownMemberType]
+    return cholesky(torch.cholesky_inverse(cholesky(hessian)), upper=True)
 
 
 def sparsegpt(
