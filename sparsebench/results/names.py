@@ -7,6 +7,7 @@ METHODS = {
     "adabreg": "AdaBreg",
     "cht": "CHT",
     "chts": "CHTs",
+    "cram": "CrAM+",
     "deep_r": "DeepR",
     "dense": "Dense",
     "dsr": "DSR",
