@@ -34,6 +34,7 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "granet": "Dense to sparse",
     "gradual": "Dense to sparse",
     "ac_dc": "Dense to sparse",
+    "cram": "Dense to sparse",
     "reparameterised": "Zeros in the forward pass",
     "computed_weights": "Zeros in the forward pass",
     "top_kast": "Zeros in the forward pass",

@@ -6,6 +6,7 @@ from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
 from sparsebench.methods.chts import CHTs
+from sparsebench.methods.cram import CrAM
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dsr import DSR
 from sparsebench.methods.dst_ee import DSTEE
@@ -46,6 +47,7 @@ __all__ = [
     "Bregman",
     "CHTs",
     "Clock",
+    "CrAM",
     "DeepR",
     "Dense",
     "Executor",
