@@ -90,7 +90,6 @@ def quieten() -> None:
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # trainer.profiler: the user has requested its report
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports that trainer.profiler asks for
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)
