@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsebench.results.published import PUBLISHED, Published, load_yaml
 from sparsebench.results.schema import is_known
+from sparsebench.results.significance import t_quantile
 
 ERROR_KINDS = ("std", "se", "ci95")
 MEASURES = ("test_accuracy", "val_accuracy")
@@ -229,11 +230,9 @@ def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
 
 def _half_width(sd: float, count: int, error: float, runs: int | None) -> float:
     """Return half the 95 % interval of a difference of means, with the degrees of freedom of Welch-Satterthwaite."""
-    from scipy.stats import t  # imported here because it takes half a second
-
     ours, theirs = sd**2 / count, error**2
     if ours + theirs == 0:
         return 0.0
     inverse = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs and runs > 1 else 0.0)
     freedom = (ours + theirs) ** 2 / inverse if inverse else math.inf
-    return float(t.ppf(0.975, min(freedom, 1e9))) * math.sqrt(ours + theirs)
+    return t_quantile(freedom) * math.sqrt(ours + theirs)

@@ -171,6 +171,8 @@ KEYS: tuple[Key, ...] = (
     key("published_std", "points", "published std", "none", (REPORT,),
         "its standard deviation, where the paper gives one"),
     key("published_id", "text", "published id", "none", (REPORT,), "its entry in published.yaml"),
+    key("published_tier", "text", "published tier", "none", (REPORT,),
+        "how far it is verified: `claimed`, `second hand` or `reproduced here`"),
     key("published_paper", "text", "paper", "none", (REPORT,), "the paper"),
     key("delta", "points", "Δ", "higher", (REPORT,), "ours minus published"),
     key("protocol", "text", "protocol", "none", (REPORT,), "differences between the published training and ours"),
