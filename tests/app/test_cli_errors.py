@@ -77,12 +77,12 @@ for arguments in {LIGHT!r}:
             "distribution.path is missing and has no default: give distribution.path=...",
         ),
         (["train", "lr=0.1"], "unknown key 'lr' (did you mean 'optimizer.lr'?)"),
-        (["train", "+foo=1"], "unknown key 'foo'; nobody would read it"),
+        (["train", "+foo=1"], "unknown key 'foo'; nothing would read it"),
         (["train", "+init=mb.pt"], "unknown key 'init'"),
         (["train", "+trainer.callbacks=[]"], "trainer.callbacks is set by sparsebench"),
         (["train", "+trainer.logger=false"], "trainer.logger is set by sparsebench: choose logger=csv"),
         (["train", "+trainer.max_time=00:00:01:00"], "training would end before its schedule"),
-        (["train", "hydra.run.dir=x"], "hydra.run.dir has no effect here: runs lie in output_root/name/RUN"),
+        (["train", "hydra.run.dir=x"], "hydra.run.dir has no effect here: runs are written to output_root/name/RUN"),
         (["train", "hydra.sweep.dir=x", "-m"], "hydra.sweep.dir has no effect here"),
         (["train", "hydra.job.chdir=true"], "hydra.job.chdir has no effect here"),
         (["train", "~schedule"], "~schedule cannot be left out: choose schedule=constant"),
@@ -118,7 +118,7 @@ for arguments in {LIGHT!r}:
         (["train", "progress=bar"], "progress=bar is unknown: choose auto, rich, lines or none"),
         (["train", "trainer.max_epoch=3"], "unknown key 'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
         (["train", "method=rigl", "method.evry=3"], "unknown key 'method.evry' (did you mean 'method.every'?)"),
-        (["train", "--config-dir", "nowhere"], "--config-dir nowhere is no folder"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere is not a folder"),
     ],
 )
 def test_wrong_words(cli, tmp_path, arguments, message):

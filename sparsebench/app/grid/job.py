@@ -34,18 +34,17 @@ def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]
 class Task:
     """The function that Hydra calls for each job, in this process or pickled in another one, on any machine.
 
-    A job is a configuration that Hydra has composed, or ``cell=FOLDER``: one that a grid has frozen before. A grid
-    reads what became of its cells from their folders, since nothing else comes back from everywhere, so a job that
-    fails only says so. In a single run the error waits until Hydra, which would print its own words about it, has
-    returned.
+    A job is a configuration composed by Hydra, or ``cell=FOLDER``, a configuration frozen by a grid. A grid reads the
+    states of its cells from their folders, since not every launcher returns values, so a failing job only prints its
+    error. In a single run the error is raised after Hydra has returned, since Hydra would print its own message.
 
     Args:
-        call: frozen configuration -> value to be optimised, if any.
+        call: frozen configuration -> value to optimise, if any.
         call_cell: folder of a frozen run -> the same.
 
     Attributes:
         fatal: the error of a single run.
-        failures: what failed in this process, one line each.
+        failures: errors in this process, one line each.
     """
 
     def __init__(self, call: Callable[[dict[str, Any]], Any], call_cell: Callable[[RunFolder], Any]) -> None:
@@ -63,7 +62,7 @@ class Task:
         many = hydra.mode == RunMode.MULTIRUN
         frozen = cfg.get("cell") is not None
         try:
-            if many and Path(hydra.runtime.cwd).is_dir():  # launchers may have led us elsewhere
+            if many and Path(hydra.runtime.cwd).is_dir():  # launchers may have changed the working directory
                 os.chdir(hydra.runtime.cwd)
             if frozen:
                 _refuse_more(cfg.cell, hydra.overrides.task)
@@ -77,7 +76,7 @@ class Task:
         except Exception as error:
             if not many:
                 self.fatal.append(error)
-            else:  # a foreign sweeper learns of what happens in other processes in no other way
+            else:  # a foreign sweeper gets no other report from other processes
                 self._note(error, send=not frozen and self.home != _this_process())
         return None
 
@@ -106,7 +105,7 @@ def _freeze(cfg: DictConfig) -> dict[str, Any]:
 def _refuse_more(cell: str, overrides: Any) -> None:
     more = [override for override in overrides if not override.lstrip("+").startswith("cell=")]
     if more:
-        raise ValueError(f"cell={cell} is a frozen run, {' '.join(more)} would change it: leave out one of the two")
+        raise ValueError(f"cell={cell} is a frozen run, but {' '.join(more)} would change it: leave out one of the two")
 
 
 def _this_process() -> tuple[str, int]:
@@ -114,7 +113,7 @@ def _this_process() -> tuple[str, int]:
 
 
 _EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
-"""Launcher -> the extra of this package that brings it."""
+"""Launcher -> the extra of this package that installs it."""
 
 
 class CellFailed(RuntimeError):
@@ -125,7 +124,7 @@ class GridFailed(RuntimeError):
     """Raised when cells of a grid failed; all others are finished.
 
     Attributes:
-        failures: why, one line each.
+        failures: reasons, one line each.
     """
 
     def __init__(self, failures: list[str]) -> None:
@@ -169,7 +168,7 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
         said = str(error) if error.code != USER else str(error).partition(": ")[2]
         stop(said, code=error.code if error.code > 0 else 1)
     except Stopped as error:
-        stop(f"the run was stopped ({error}): the same command continues it", code=STOPPED)
+        stop(f"the run was stopped ({error}): repeat the command to continue", code=STOPPED)
     except (Busy, Withdrawn, *USER_ERRORS) as error:
         stop(explain(error))
     except Exception as error:
@@ -214,12 +213,12 @@ def _short(error: Exception) -> str:
     named = [known for known in known_keys() if known.rpartition(".")[2] == key]
     if named:
         return f"unknown key {key!r} (did you mean {named[0]!r}?); sparsebench train --cfg job lists all"
-    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top nobody would read it
+    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top, nothing would read it
     return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {more}sparsebench train --cfg job lists all"
 
 
 def _missing_plugin(kind: str, name: str) -> str:
-    """Say which launchers or sweepers there are, or what brings the one that was asked for."""
+    """Return an error that lists the launchers or sweepers, or the extra that installs the requested one."""
     if name in _EXTRAS:
         return f"hydra/{kind}={name} needs packages that are missing: install sparsebench[{_EXTRAS[name]}]"
     known = sorted({"basic", *options(f"hydra/{kind}"), *(_EXTRAS if kind == "launcher" else ())})

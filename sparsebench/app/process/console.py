@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 PREFIX = "SPARSEBENCH_PREFIX"
-"""Carries the prefix into the processes that a run starts."""
+"""Environment variable that passes the prefix to the processes that a run starts."""
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -19,7 +19,7 @@ _NOISE = (
     ".*srun.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
-    ".*recommended to use `self.log.*sync_dist.*",  # what is logged of masks and cost is equal on all ranks
+    ".*recommended to use `self.log.*sync_dist.*",  # logged values of masks and cost are equal on all ranks
 )
 
 
@@ -27,8 +27,8 @@ class Prefixed(io.TextIOBase):
     """Write only complete lines, each in one piece with its prefix, so that processes do not interleave.
 
     Args:
-        stream: where the lines go.
-        prefix: what stands before each.
+        stream: destination of the lines.
+        prefix: text before each line.
     """
 
     def __init__(self, stream: TextIO, prefix: str) -> None:

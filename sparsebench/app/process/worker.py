@@ -77,7 +77,7 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[A
 
 
 def rank() -> int:
-    """Return the rank of this process, as the trainer has it; before there is one, as its launcher has it."""
+    """Return the rank of this process, from the trainer if it exists, otherwise from the launcher."""
     from lightning.pytorch.utilities import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0))

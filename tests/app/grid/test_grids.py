@@ -285,7 +285,7 @@ def test_clean_removes_what_failed_and_what_never_began(cli, bench):
     assert answer.code == 0
     assert "failed  runs/static-mlp-digits-sparsity0.5-" in answer.out
     assert "FloatingPointError: the training loss is" in answer.out
-    assert "nothing is removed; --yes removes these runs" in answer.out
+    assert "nothing was removed; add --yes to remove these runs" in answer.out
     assert failed.exists()
     assert "1 run removed" in cli("clean", "--yes").out
     assert not failed.parent.exists()
