@@ -81,7 +81,7 @@ class CrAM(Masked):
         return {name: p for name, p in net.module.named_parameters() if p.requires_grad} | net.params
 
     def pruned(self, net: SparseModel, uphill: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the largest weights uphill, zero elsewhere; ``sparse_gradient`` decides which of them have a gradient."""
+        """Return the largest weights uphill, zero elsewhere; ``sparse_gradient`` says which have a gradient."""
         density = 1 - self.sparsities[self.draw(net)]
         strength = {name: uphill[name].detach().abs() for name in net.params}
         masks = self.pattern.keep(strength, self.budget(net, density))

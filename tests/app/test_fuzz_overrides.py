@@ -79,7 +79,8 @@ def composes(overrides):
         config = compose_config(read)
         check_config(config)
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as error:
-        assert one_line_of(error).strip(), overrides
+        if not one_line_of(error).strip():
+            raise AssertionError(f"{overrides}: nothing is said") from error
         return False
     except SystemExit:
         return False
