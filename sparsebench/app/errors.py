@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors that say what is wrong in one line; of all others the traceback matters, too."""
+"""Errors that name the mistake in one line; for all others, the traceback is needed too."""
 
 USER = 2
 """Exit code where the input is wrong, or the system refuses something."""

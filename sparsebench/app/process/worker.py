@@ -55,11 +55,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
-            with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
-                if isinstance(error, Stopped):
-                    folder.stop(f"{type(error).__name__}: {error}")
-                else:
-                    record_failure(folder, error)
+            _record(folder, error)
         if run is not None:
             with contextlib.suppress(OSError):
                 run.close_loggers(failed=True)
@@ -67,6 +63,15 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
             raise KeyboardInterrupt from None
         raise
     run.close_loggers(summary=result)
+
+
+def _record(folder: RunFolder, error: BaseException) -> None:
+    """Record why a run ended early; a full disk may refuse that, and the first error is what matters."""
+    with contextlib.suppress(OSError):
+        if isinstance(error, Stopped):
+            folder.stop(f"{type(error).__name__}: {error}")
+        else:
+            record_failure(folder, error)
 
 
 def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[Any]:
