@@ -138,8 +138,9 @@ def find(
 def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | None:
     """Return the published number with the nearest protocol, or None.
 
-    Preferences, in order: under the method's own name; the same distribution, then one that is not stated; the nearest
-    number of epochs by ratio; read at the source; with a standard deviation; over more seeds.
+    Preferences, in order: under the method's own name; with its length or its distribution stated; the same
+    distribution, then one that is not stated; the nearest number of epochs by ratio; read at the source; with a
+    standard deviation; over more seeds.
 
     Args:
         epochs: epochs of our training.
@@ -157,7 +158,8 @@ def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | No
             length = max(entry.epochs / epochs, epochs / entry.epochs)
         kind = 0 if dense else _distance(entry.distribution, distribution)
         named = entry.method != found[0].method
-        return named, kind, length, entry.evidence != "read", entry.std is None, -(entry.seeds or 0)
+        mute = not dense and entry.epochs is None and entry.distribution is None
+        return named, mute, kind, length, entry.evidence != "read", entry.std is None, -(entry.seeds or 0)
 
     best = min(found, key=distance)
     return Match(best, tuple(_differences(best, epochs, None if dense else distribution, compare=not dense)))
