@@ -60,7 +60,7 @@ class CrAM(Masked):
     # -- the two losses -----------------------------------------------------------------------------------------------
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
-        """Return the sum of two losses, of the dense network and of the pruned one uphill; only the first once pruned."""
+        """Return the loss of the dense network, and to it add the loss of the pruned one uphill until weights are final."""
         if "final" in net.memory:
             return super().loss(net, objective)
         clean = super().loss(net, objective)
@@ -81,7 +81,7 @@ class CrAM(Masked):
         return {name: p for name, p in net.module.named_parameters() if p.requires_grad} | net.params
 
     def pruned(self, net: SparseModel, uphill: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the largest weights uphill, zero elsewhere; by ``sparse_gradient`` they alone have a gradient, or all."""
+        """Return the largest weights uphill, zero elsewhere, and with ``sparse_gradient`` no gradient elsewhere."""
         density = 1 - self.sparsities[self.draw(net)]
         strength = {name: uphill[name].detach().abs() for name in net.params}
         masks = self.pattern.keep(strength, self.budget(net, density))
