@@ -119,13 +119,13 @@ def failures(folder: Path) -> list[str]:
 
 HEAD = """# Every method with three optimizers
 
-`python scripts/wrapper_table.py`: {about}, three epochs of batches of 100, cosine schedule from 0.02, SGD with Nesterov
-momentum 0.9 and weight decay 5e-4, plain, within HAM (alpha 200, beta 1e-3) and within SparseOpt; test accuracy in percent, mean
-± standard deviation over seeds. Methods of the mirror-descent family have optimizers of their own, at their own rates.
-On a processor; times compare nothing and are left out.
+`python scripts/wrapper_table.py`: {about}, three epochs of batches of 100, cosine schedule from 0.02, SGD with
+Nesterov momentum 0.9 and weight decay 5e-4, plain, within HAM (alpha 200, beta 1e-3) and within SparseOpt; test
+accuracy in percent, mean ± standard deviation over seeds. Methods of the mirror-descent family have optimizers of
+their own, at their own rates. On a processor; times compare nothing and are left out.
 
-**What it does not show.** A ranking: three epochs are short for methods that begin dense or search long, and one learning
-rate for all is nobody's best. HAM's alpha is the authors' for ImageNet, and is not tuned here.
+**What it does not show.** A ranking: three epochs are short for methods that begin dense or search long, and one
+learning rate for all is nobody's best. HAM's alpha is the authors' for ImageNet, and is not tuned here.
 
 """
 

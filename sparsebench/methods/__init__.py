@@ -6,6 +6,7 @@ from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
 from sparsebench.methods.chts import CHTs
+from sparsebench.methods.chtss import CHTss
 from sparsebench.methods.cram import CrAM
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dynamic import DSTEE, SET, RandomUnfired, RigL
@@ -43,6 +44,7 @@ __all__ = [
     "VRPGE",
     "Bregman",
     "CHTs",
+    "CHTss",
     "Clock",
     "CrAM",
     "DeepR",

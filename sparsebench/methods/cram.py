@@ -60,7 +60,7 @@ class CrAM(Masked):
     # -- the two losses -----------------------------------------------------------------------------------------------
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
-        """Return the loss of the dense network, and to it add the loss of the pruned one uphill until weights are final."""
+        """Return the loss of the dense network plus the loss of the pruned one uphill; only the first once pruned."""
         if "final" in net.memory:
             return super().loss(net, objective)
         clean = super().loss(net, objective)

@@ -7,6 +7,7 @@ METHODS = {
     "adabreg": "AdaBreg",
     "cht": "CHT",
     "chts": "CHTs",
+    "chtss": "CHTss",
     "cram": "CrAM+",
     "deep_r": "DeepR",
     "dense": "Dense",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rules_drawn import probmask, vr_pge
 from rules_moving import cht, deep_r, dsr, dst_ee, mest, rigl, rigl_itop, set_, snfs, srigl
-from rules_newer import chts, cram, dst_thresholds, gse
+from rules_newer import chts, chtss, cram, dst_thresholds, gse
 from rules_products import pilot, powerpropagation, spred
 from rules_still import ac_dc, gmp, granet, grasp, linbreg, snip, sr_ste, str_, synflow, top_kast
 from world import World
@@ -38,6 +38,11 @@ RULES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "srigl": (srigl, "SRigL", {"density": 0.5, **PERIOD, "gamma": 0.9}),
     "cht": (cht, "CHT", {"density": 0.5, **PERIOD}),
     "chts": (chts, "CHTs", {"density": 0.25, **PERIOD, "drop_fraction": 0.6}),
+    "chtss": (
+        chtss,
+        "CHTss",
+        {"density": 0.25, **PERIOD, "drop_fraction": 0.6, "prune_until": 0.75, "until": 0.75},
+    ),
     "gse": (gse, "GSE", {"density": 0.25, **PERIOD, "drop_fraction": 0.5, "until": 0.75}),
     "dst_thresholds": (
         dst_thresholds,
