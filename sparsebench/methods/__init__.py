@@ -21,6 +21,7 @@ from sparsebench.methods.powerpropagation import Powerpropagation
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
+from sparsebench.methods.sign_in import SignIn
 from sparsebench.methods.spred import PILoT, Spred
 from sparsebench.methods.srigl import SRigL
 from sparsebench.methods.static import Dense, Static
@@ -68,6 +69,7 @@ __all__ = [
     "RandomUnfired",
     "RigL",
     "SRigL",
+    "SignIn",
     "SoftMEST",
     "Spred",
     "Static",

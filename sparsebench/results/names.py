@@ -37,6 +37,7 @@ METHODS = {
     "rigl_itop": "RigL-ITOP",
     "set": "SET",
     "set_itop": "SET-ITOP",
+    "sign_in": "Sign-In",
     "snfs": "SNFS",
     "snip": "SNIP",
     "spred": "spred",
