@@ -106,7 +106,7 @@ def families() -> dict[str, list[Path]]:
 
 def table(paths: list[Path], start: Path) -> str:
     """Return the table of the given methods."""
-    return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
+    return "\n".join(["| method | description | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
 
 
 def folded() -> str:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparsebench.engine.lightly import Running
+from sparsebench.engine.lightly import Running, sums_before
 from sparsebench.optim.fused import fuse
 from sparsebench.optim.groups import Together, decay_groups
 
@@ -73,7 +73,7 @@ class Classifier(L.LightningModule):
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the name of the current hook, set some fifty times a step, takes a short way."""
+        """Set an attribute, faster for the name of the current hook, which is set about fifty times per step."""
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -85,7 +85,7 @@ class Classifier(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the epoch's sums on rank 0 and zeros elsewhere; together they give the epoch's means."""
-        sums = checkpoint["running"]
+        sums = checkpoint["running"] if "running" in checkpoint else sums_before(checkpoint["state_dict"])
         self.running.sums = {name: total if self.global_rank == 0 else total * 0 for name, total in sums.items()}
 
     def _over_ranks(self) -> dict[str, Tensor]:

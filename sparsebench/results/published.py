@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -11,6 +12,11 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+REPRODUCED = (
+    PUBLISHED.with_name("reproduced.json"),
+    PUBLISHED.parents[2] / "docs" / "results" / "reproduced.json",
+)
+"""Where the verdicts of ``sparsebench reproduce`` lie: in the package, or in its checkout."""
 EQUAL = 5e-4
 """Two sparsity targets count as equal if they differ by less, since papers round to three digits."""
 NEAR = 5e-3
@@ -94,6 +100,22 @@ def citation(paper: str, path: Path = PUBLISHED) -> str:
     first, *others = about["authors"].split(", ")
     source = f"arXiv {about['arxiv']}" if about["arxiv"] else about["venue"]
     return f"{first}{' et al.' if others else ''}, {about['title']}, {source}, {about['year'] or 'no year'}"
+
+
+def verification(entry: Published) -> str:
+    """Return how far a number is verified: ``claimed``, ``second hand`` or ``reproduced here``."""
+    if _verdicts().get(entry.id) == "reproduced":
+        return "reproduced here"
+    return "second hand" if entry.evidence == "second_hand" else "claimed"
+
+
+@lru_cache(maxsize=1)
+def _verdicts() -> Mapping[str, str]:
+    """Return the verdict on each cell that was run, from the file that the package or its checkout brings."""
+    for path in REPRODUCED:
+        if path.is_file():
+            return {row["cell"]: row["verdict"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    return {}
 
 
 @lru_cache(maxsize=1)

@@ -153,7 +153,9 @@ KEYS: tuple[Key, ...] = (
     # provenance
     key("mask_digest", "text", "mask digest", "none", _R, "digest of the masks: equal masks, equal digest"),
     key("weights_digest", "text", "weights digest", "none", _R, "digest of the weights"),
-    key("versions", "mapping", "versions", "none", _R, "versions of the packages that affect a result"),
+    key("versions", "mapping", "versions", "none", _R, "versions of the packages that decide a result"),
+    key("commit", "text", "commit", "none", _R,
+        "of the checkout that trained, `-dirty` with changes; null for an installed package"),
     key("hardware", "mapping", "hardware", "none", _R, "processor, cores, threads, GPU, Python and platform"),
     # plans
     key("shapes", "mapping", "shapes", "none", (PLAN,), "shape of each parameter that may be sparse"),
@@ -167,8 +169,10 @@ KEYS: tuple[Key, ...] = (
     key("seeds", "list", "seeds", "none", (REPORT,), "the seeds"),
     key("published", "%", "published", "none", (REPORT,), "published test accuracy at the same sparsity"),
     key("published_std", "points", "published std", "none", (REPORT,),
-        "standard deviation of the published accuracy, if the paper gives one"),
-    key("published_id", "text", "published id", "none", (REPORT,), "entry of the published accuracy in published.yaml"),
+        "its standard deviation, where the paper gives one"),
+    key("published_id", "text", "published id", "none", (REPORT,), "its entry in published.yaml"),
+    key("published_tier", "text", "published tier", "none", (REPORT,),
+        "how far it is verified: `claimed`, `second hand` or `reproduced here`"),
     key("published_paper", "text", "paper", "none", (REPORT,), "the paper"),
     key("delta", "points", "Δ", "higher", (REPORT,), "ours minus published"),
     key("protocol", "text", "protocol", "none", (REPORT,), "differences between the published training and ours"),

@@ -16,6 +16,7 @@ STOP, HEARTBEAT, LOCK, ATTEMPT = "stop", "running.json", "run.lock", "attempt.tx
 STAGES, TENSORBOARD, WANDB, EXPORT = "stages", "tensorboard", "wandb", "small"
 FOLDERS = (STAGES, TENSORBOARD, WANDB, EXPORT)
 SMALL_WEIGHTS, SMALL_PROGRAM, CHANNELS = "small.pt", "small.pt2", "channels.json"
+SPARSE, PLAIN = "sparse.safetensors", "plain.safetensors"
 
 ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""
@@ -57,6 +58,11 @@ class RunFiles:
     def result_file(self) -> Path:
         """The numbers of a finished run."""
         return self.path / RESULT
+
+    @property
+    def failure_file(self) -> Path:
+        """Why the run failed: the reason in the first line, the traceback below."""
+        return self.path / FAILED
 
     @property
     def metrics(self) -> Path:

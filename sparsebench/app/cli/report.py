@@ -52,7 +52,9 @@ def main(arguments: list[str]) -> None:
     if given.pivot and given.format != "latex":
         stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
     if given.columns and given.format == "html":
-        stop("--columns has no effect on the page, which shows all columns: choose another --format")
+        stop("--columns has no effect on the page, which shows all: choose another --format")
+    if given.median and (given.pivot or given.format in FILES):
+        stop("--median is for the table, CSV and JSON: leave it out, or choose another --format")
     if given.every <= 0:
         stop(f"--every {given.every:g} is impossible: give seconds above 0")
     root: Path = given.folder
@@ -137,6 +139,12 @@ def parser() -> Parser:
     )
     parser.add_argument("--watch", action="store_true", help="repeat whenever a run changes, until Ctrl-C")
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="seconds between two updates (2)")
+    _add_layout(parser)
+    return parser
+
+
+def _add_layout(parser: Parser) -> None:
+    """Add the arguments that choose rows and columns of the table."""
     parser.add_argument(
         "--by",
         default="",
@@ -152,9 +160,11 @@ def parser() -> Parser:
         "protocol (docs/reference/result.md lists them)",
     )
     parser.add_argument(
+        "--median", action="store_true", help="median and quartiles of repeated runs in the place of mean and deviation"
+    )
+    parser.add_argument(
         "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"
     )
-    return parser
 
 
 def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:
@@ -162,17 +172,17 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
     columns = _list(given.columns)
     chosen(rows, columns)
     if given.format == "csv":
-        return csv_text(records(rows, columns))
+        return csv_text(records(rows, columns, median=given.median))
     if given.format == "json":
         return json_text(
-            records(rows, columns),
+            records(rows, columns, median=given.median),
             notes=notes,
             unfinished=[short(folder, root) for folder, _ in found.unfinished],
             skipped=[short(path, root) for path, _ in found.skipped],
         )
     if given.pivot:
         return pivot(rows, columns, notes)
-    table = grid(rows, by, columns, printed=given.format == "latex")
+    table = grid(rows, by, columns, printed=given.format == "latex", median=given.median)
     if given.format == "markdown":
         return markdown(table, notes)
     if given.format == "latex":

@@ -19,6 +19,7 @@ _NOISE = (
     ".*srun.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
+    ".*Total length of .* across ranks is zero.*",  # no validation images: dataset.val_share=0
     ".*recommended to use `self.log.*sync_dist.*",  # logged values of masks and cost are equal on all ranks
 )
 
@@ -90,8 +91,6 @@ def quieten() -> None:
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(
-        logging.INFO
-    )  # trainer.profiler: its report was asked for
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports that trainer.profiler asks for
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)

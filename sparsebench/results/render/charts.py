@@ -17,6 +17,7 @@ from sparsebench.results.names import display_kind
 from sparsebench.results.published import Published, citation, find, load_published
 from sparsebench.results.render.columns import records
 from sparsebench.results.schema import describe, shown_in
+from sparsebench.results.significance import marked, ties
 from sparsebench.results.table import Row
 
 _CELLS = 60_000
@@ -33,7 +34,8 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
         base: folder to which links to the runs are relative.
 
     Returns:
-        ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
+        ``rows`` (as in the JSON table, each with its ``runs``, the numbers in which it is ``best``, and the places of
+        the rows that its accuracy ``ties`` with), ``published``, ``layers`` (lists of names, to which
         runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares), ``columns``
         (keys of the table) and ``names`` (kind -> name in papers); and one line per damaged file.
     """
@@ -42,10 +44,14 @@ def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[st
     layers: dict[tuple[str, ...], int] = {}
     damaged: list[str] = []
     shown: list[dict[str, Any]] = []
-    for row, record in zip(rows, records(rows), strict=True):
+    best = {key.name: marked(rows, key) for key in shown_in("table")}
+    alike = ties(rows, "test_accuracy")
+    for place, (row, record) in enumerate(zip(rows, records(rows), strict=True)):
         entry = row.published.published if row.published else None
         record["published_source"] = source(entry) if entry else None
         record["runs"] = [_run(run, base=base, points=points, layers=layers, damaged=damaged) for run in row.runs]
+        record["best"] = [name for name, places in best.items() if place in places]
+        record["ties"] = alike[place]
         shown.append(record)
     drawn = dict.fromkeys(metric for record in shown for run in record["runs"] for metric in run["curves"])
     return {

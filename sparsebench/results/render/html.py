@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsebench.results.render.columns import LEGEND
 from sparsebench.results.render.text import finite
+from sparsebench.results.significance import MEANING
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -27,7 +28,14 @@ def page(picture: Mapping[str, Any], *, title: str, notes: Sequence[str], source
         sources: sources of the published numbers.
         made: version and time of the report.
     """
-    data = {**picture, "title": title, "notes": list(notes), "sources": list(sources), "made": made, "legend": LEGEND}
+    data = {
+        **picture,
+        "title": title,
+        "notes": list(notes),
+        "sources": list(sources),
+        "made": made,
+        "legend": f"{LEGEND}; bold: {MEANING}",
+    }
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
         text = text.replace(letter, escape)
