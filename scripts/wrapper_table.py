@@ -1,12 +1,12 @@
 """Run the table of all methods with three optimizers (SGD, HAM, SparseOpt), resumably, and write it to a folder.
 
     python scripts/wrapper_table.py                                     # LeNet-300-100 on MNIST, 5 seeds, 95 and 98 %
-    python scripts/wrapper_table.py --workers 1 --output /elsewhere     # one process; what is finished is not repeated
+    python scripts/wrapper_table.py --workers 1 --output /elsewhere     # one process; finished runs are kept
     python scripts/wrapper_table.py --only-write                        # only the table of the runs that are there
     python scripts/wrapper_table.py --small --to /tmp/table             # digits, 1 seed: a rehearsal of minutes
 
-Every method whose optimizer may be wrapped runs with ``optimizer.lr=0.02`` under each of the three; those with an
-optimizer of their own (the mirror-descent family) run once, with it. Seeds come last in the grid, so that a table cut
+Every method whose optimizer may be wrapped runs with ``optimizer.lr=0.02`` under each of the three; methods that
+bring an optimizer (the mirror-descent family) run once, with it. Seeds come last in the grid, so that a table cut
 short has every cell with as many seeds. ``docs/results/wrappers.md`` and ``.json`` hold the result.
 """
 
@@ -35,7 +35,7 @@ SMALL = ("experiment=wrappers/mnist_lenet300", "dataset=digits", "dataset.limit=
 
 
 def methods() -> tuple[list[str], list[str]]:
-    """Return the methods that take any optimizer, and those with one of their own."""
+    """Return the methods that take any optimizer, and the methods that bring one."""
     free: list[str] = []
     own: list[str] = []
     for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
@@ -121,11 +121,11 @@ HEAD = """# Every method with three optimizers
 
 `python scripts/wrapper_table.py`: {about}, three epochs of batches of 100, cosine schedule from 0.02, SGD with
 Nesterov momentum 0.9 and weight decay 5e-4, plain, within HAM (alpha 200, beta 1e-3) and within SparseOpt; test
-accuracy in percent, mean ± standard deviation over seeds. Methods of the mirror-descent family have optimizers of
-their own, at their own rates. On a processor; times compare nothing and are left out.
+accuracy in percent, mean ± standard deviation over seeds. Methods of the mirror-descent family bring their
+optimizers, at their own rates. On a processor; times compare nothing and are left out.
 
-**What it does not show.** A ranking: three epochs are short for methods that begin dense or search long, and one
-learning rate for all is nobody's best. HAM's alpha is the authors' for ImageNet, and is not tuned here.
+**Not shown.** A ranking: three epochs are short for methods that begin dense or search long, and one
+learning rate for all suits none best. HAM's alpha is the authors' for ImageNet, and is not tuned here.
 
 """
 

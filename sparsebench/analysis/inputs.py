@@ -19,7 +19,7 @@ def input_moments(
 
     Args:
         network: in the mode in which it shall run.
-        names: of weights.
+        names: names of weights.
         batches: inputs of the network.
         diagonal: only the squared norms of the inputs.
 

@@ -72,7 +72,7 @@ def saliency(weight: Tensor, fisher: BlockFisher) -> Tensor:
 
     Args:
         weight: any shape; the result has it, in float64.
-        fisher: of this weight.
+        fisher: the inverse matrix of this weight.
 
     Source: Hassibi & Stork 1993; Kurtic et al. 2022, equation 4.
     """
@@ -82,13 +82,13 @@ def saliency(weight: Tensor, fisher: BlockFisher) -> Tensor:
 def chained_saliency(weight: Tensor, fisher: BlockFisher, mask: Tensor | None = None) -> Tensor:
     """Return by how much the loss has risen when a weight goes, after all that go before it in its block.
 
-    In each block the weight of least saliency goes first, the others are compensated, and the inverse is that of the
-    matrix without it; then the next one goes. Sums along the way are the scores, so that their order within a block is
-    that of removal.
+    In each block the weight of least saliency goes first, the others are compensated, and the inverse becomes the
+    inverse without it; then the next one goes. Sums along the way are the scores, so that they rise in the order of
+    removal within a block.
 
     Args:
         weight: any shape; the result has it, in float64.
-        fisher: of this weight.
+        fisher: the inverse matrix of this weight.
         mask: bool, same shape; weights outside it have gone before and score 0.
 
     Source: Kuznedelev et al. 2023 (CAP, arXiv 2210.09223), algorithm 1.
@@ -97,7 +97,7 @@ def chained_saliency(weight: Tensor, fisher: BlockFisher, mask: Tensor | None = 
     every = torch.arange(len(w), device=w.device)
     there = fisher.blocks(torch.ones_like(weight) if mask is None else mask) > 0
     gone, scores, risen = torch.zeros_like(there), torch.zeros_like(w), w.new_zeros(len(w))
-    # first those that are not there: they go without loss, and leave the matrix
+    # missing weights first: they go without loss, and leave the matrix
     for _ in range(fisher.block):
         cost = w**2 / (2 * inverse.diagonal(dim1=1, dim2=2))
         cost = torch.where(there, cost, -1.0).masked_fill(gone, math.inf)
@@ -120,7 +120,7 @@ def compensated(weight: Tensor, fisher: BlockFisher, mask: Tensor, *, jointly: b
 
     Args:
         weight: any shape.
-        fisher: of this weight.
+        fisher: the inverse matrix of this weight.
         mask: bool, same shape; the weights that stay.
         jointly: the best move for all removals of a block together, ``w - F^-1_{.S} (F^-1_SS)^-1 w_S``, which equals
             removing them one after the other. If not, the sum of the moves for each alone, ``w_i F^-1_{.i} / F^-1_ii``.

@@ -19,7 +19,7 @@ def wanda(weight: Tensor, norms: Tensor) -> Tensor:
 
     Args:
         weight: [outputs, inputs].
-        norms: of each input over all samples and places, [inputs]; a common factor does not matter.
+        norms: the norm of each input over all samples and places, [inputs]; a common factor does not matter.
 
     Source: Sun et al. 2024 (arXiv 2306.11695), equation 1.
     """

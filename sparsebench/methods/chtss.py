@@ -29,7 +29,7 @@ class CHTss(CHTs):
     Args:
         density_start: density of the first masks.
         prune_until: moment at which the target density is reached exactly, as a fraction of the budget.
-        steepness: of the curve.
+        steepness: steepness of the curve.
     """
 
     budget_holds: ClassVar[str] = "end"

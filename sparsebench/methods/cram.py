@@ -35,7 +35,7 @@ class CrAM(Masked):
 
     Args:
         rho: length of the step uphill, in units of the gradient.
-        sparsities: of which one is drawn for each step.
+        sparsities: shares of zeros, one of which is drawn for each step.
         plus: whether g counts; False is CrAM without the plus.
         sparse_gradient: whether g' counts for the weights alone that it was computed with.
     """

@@ -1,4 +1,4 @@
-"""Sign-In: random masks whose weights are products of two factors, balanced anew so that signs can change."""
+"""Sign-In: random masks whose weights are products of two factors, rebalanced so that signs can change."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SignIn(Factored):
 
     @torch.no_grad()
     def restore(self, net: SparseModel) -> None:
-        """Replace the factors by those of the same weights at the first balance."""
+        """Factor the same weights again, at the first balance."""
         for name, weight in self.computed(net).items():
             net.params[name].copy_(weight)
         self.encode(net)

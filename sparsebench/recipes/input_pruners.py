@@ -21,7 +21,7 @@ class Calibrated(Pruner):
     """Base of pruners that measure the inputs of layers, one after the other.
 
     Args:
-        images: of the training set.
+        images: number of training images.
         batch: images of a forward pass.
         sequential: each layer sees inputs that the pruned layers before it make; False measures all at once, before.
     """

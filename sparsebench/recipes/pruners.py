@@ -25,7 +25,7 @@ class Trained:
     Attributes:
         evaluator: runs the network.
         weights: its state dict.
-        names: of the weights that may be sparse, in the order of the network.
+        names: names of the weights that may be sparse, in the order of the network.
         method: density, distribution and pattern.
         budget: weights that stay, by layer or over all.
     """
@@ -67,7 +67,7 @@ class Pruner:
     """Keep the largest magnitudes; the base of pruners that use data.
 
     Attributes:
-        needs_layers: True if every layer needs a budget of its own.
+        needs_layers: True if every layer needs a separate budget.
     """
 
     needs_layers: ClassVar[bool] = False

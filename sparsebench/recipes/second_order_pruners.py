@@ -19,7 +19,7 @@ class SecondOrder(Pruner):
 
     Args:
         gradients: how many make the matrix.
-        images: of each gradient.
+        images: number of images of each gradient.
         block: weights of a block of the matrix.
         damp: added to its diagonal.
         rounds: how often the matrix is computed, and a share of the weights pruned.
