@@ -16,7 +16,7 @@ REPRODUCED = (
     PUBLISHED.with_name("reproduced.json"),
     PUBLISHED.parents[2] / "docs" / "results" / "reproduced.json",
 )
-"""Where the verdicts of ``sparsebench reproduce`` lie: in the package, or in its checkout."""
+"""Files with the verdicts of ``sparsebench reproduce``: in the package, or in its checkout."""
 EQUAL = 5e-4
 """Two sparsity targets count as equal if they differ by less, since papers round to three digits."""
 NEAR = 5e-3
@@ -111,7 +111,7 @@ def verification(entry: Published) -> str:
 
 @lru_cache(maxsize=1)
 def _verdicts() -> Mapping[str, str]:
-    """Return the verdict on each cell that was run, from the file that the package or its checkout brings."""
+    """Return the verdict on each cell that was run, from the package or its checkout."""
     for path in REPRODUCED:
         if path.is_file():
             return {row["cell"]: row["verdict"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}

@@ -155,7 +155,7 @@ KEYS: tuple[Key, ...] = (
     key("weights_digest", "text", "weights digest", "none", _R, "digest of the weights"),
     key("versions", "mapping", "versions", "none", _R, "versions of the packages that decide a result"),
     key("commit", "text", "commit", "none", _R,
-        "of the checkout that trained, `-dirty` with changes; null for an installed package"),
+        "commit of the checkout that trained, `-dirty` with changes; null for an installed package"),
     key("hardware", "mapping", "hardware", "none", _R, "processor, cores, threads, GPU, Python and platform"),
     # plans
     key("shapes", "mapping", "shapes", "none", (PLAN,), "shape of each parameter that may be sparse"),

@@ -1,4 +1,4 @@
-"""Which rows of a comparison are best, and which cannot be told from the best by their seeds."""
+"""Which rows of a comparison are best, and which are not distinguishable from the best."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sparsebench.results.key import Key
 from sparsebench.results.table import Row, is_dense, is_number
 
 LEVEL = 0.95
-"""Of the intervals of differences."""
+"""Level of the intervals of differences."""
 SAME = 5e-3
-"""A sparsity that emerges stands under a target that is nearer than this."""
+"""An emergent sparsity counts as a target that is nearer than this."""
 MEANING = (
     "best of a data set, network and sparsity, or not distinguishable from it: the 95 % interval of the difference "
-    "holds zero (paired by seed where seeds are shared, otherwise Welch's); a single run is never marked"
+    "contains zero (paired by seed where seeds are shared, otherwise Welch's); a single run is never marked"
 )
 """Explanation of a mark, without the mark."""
 
@@ -32,10 +32,11 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the difference of two means, one less other; None where a side has a single run.
+    """Return the 95 % interval of the difference of two means, one less other; None if a side has a single run.
 
-    Paired where every seed of the row with fewer runs is among those of the other: data order and first weights
-    are then the same, and only the methods differ. Otherwise Welch's, with the degrees of freedom of Satterthwaite.
+    The interval is paired if every seed of the row with fewer runs occurs in the other row: then data order and initial
+    weights are the same, and only the methods differ. Otherwise it is Welch's, with the degrees of freedom of
+    Satterthwaite.
 
     Args:
         one: values by seed.
@@ -59,21 +60,21 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[fl
 
 
 def alike(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    """Return True where the interval of the difference holds zero; False for single runs, which tell nothing."""
+    """Return True if the interval of the difference contains zero; False for single runs, which have no interval."""
     interval = difference(one, other)
     tiny = 1e-12 * max(1.0, *(abs(value) for side in (one, other) for value in side.values()))
     return interval is not None and interval[0] <= tiny and interval[1] >= -tiny
 
 
 def best(values: Sequence[Mapping[int, float]], *, higher: bool) -> set[int]:
-    """Return the places of the best mean and of all that cannot be told from it.
+    """Return the positions of the best mean and of all means not distinguishable from it.
 
     Args:
-        values: by seed, one mapping per row. Rows of a single run do not take part.
+        values: by seed, one mapping per row. Rows of a single run are ignored.
         higher: whether more is better.
 
     Returns:
-        Nothing where fewer than two rows take part: there is nothing to be better than.
+        An empty set if fewer than two rows remain.
     """
     known = {place: statistics.fmean(row.values()) for place, row in enumerate(values) if len(row) > 1}
     if len(known) < 2:
@@ -83,13 +84,13 @@ def best(values: Sequence[Mapping[int, float]], *, higher: bool) -> set[int]:
 
 
 def marked(rows: Sequence[Row], key: Key) -> set[int]:
-    """Return the places of the rows that are best in a number within their data set, network and sparsity.
+    """Return the positions of the rows that are best within their data set, network and sparsity.
 
     Dense training does not compete. A number without a better direction, or a measured speed, has no best.
 
     Args:
-        rows: of a table.
-        key: the number.
+        rows: rows of a table.
+        key: the compared number.
     """
     if key.direction == "none" or key.unit in ("s", "images/s"):
         return set()
@@ -106,10 +107,10 @@ def marked(rows: Sequence[Row], key: Key) -> set[int]:
 
 
 def ties(rows: Sequence[Row], name: str) -> list[list[int]]:
-    """Return for each row the places of the others of its data set and network that it cannot be told from.
+    """Return for each row the positions of the rows of its data set and network not distinguishable from it.
 
     Args:
-        rows: of a table.
+        rows: rows of a table.
         name: key of ``result.json``.
     """
     values = [values_of(row, name) for row in rows]

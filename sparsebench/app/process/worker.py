@@ -55,11 +55,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
-            with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
-                if isinstance(error, Stopped):
-                    folder.stop(f"{type(error).__name__}: {error}")
-                else:
-                    record_failure(folder, error)
+            _record(folder, error)
         if run is not None:
             with contextlib.suppress(OSError):
                 run.close_loggers(failed=True)
@@ -67,6 +63,15 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
             raise KeyboardInterrupt from None
         raise
     run.close_loggers(summary=result)
+
+
+def _record(folder: RunFolder, error: BaseException) -> None:
+    """Mark a run as stopped or failed; an error in doing so must not hide the first one."""
+    with contextlib.suppress(OSError):  # a full disk, for example
+        if isinstance(error, Stopped):
+            folder.stop(f"{type(error).__name__}: {error}")
+        else:
+            record_failure(folder, error)
 
 
 def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[Any]:
@@ -94,9 +99,9 @@ def main(folder: RunFolder) -> None:
         expected = isinstance(error, USER_ERRORS)
         if folder.stopped():
             sys.exit(STOPPED)
-        if expected and rank() == 0 and not folder.failure():  # where the disk is full, for example
+        if expected and rank() == 0 and not folder.failure():  # if the disk is full, for example
             stop(explain(error))
-        if expected or (rank() == 0 and folder.failure()):  # the process that has started this one says it
+        if expected or (rank() == 0 and folder.failure()):  # the parent process reports it
             sys.exit(USER if expected else 1)
         raise
 
