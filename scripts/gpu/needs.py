@@ -15,7 +15,7 @@ IMPORTS = {
     "sklearn": "scikit-learn>=1.4",
     "pytest": "pytest>=8",
 }
-"""Imported name -> what pip calls it. scikit-learn holds the digits on which the tests train."""
+"""Imported name -> name for pip. scikit-learn contains the digits on which the tests train."""
 
 
 def missing(dry: bool) -> list[str]:
@@ -25,10 +25,10 @@ def missing(dry: bool) -> list[str]:
         import torch
 
         if not torch.cuda.is_available():
-            lacking.append("a CUDA device that torch sees (--dry runs without one)")
+            lacking.append("a CUDA device visible to torch (--dry runs without one)")
     return lacking
 
 
 def say_missing(lacking: list[str]) -> str:
-    """Say it in one line."""
-    return f"gpu_check: missing here: {', '.join(lacking)}; carry wheels along and pip install --no-index --find-links"
+    """Format the missing requirements in one line."""
+    return f"gpu_check: missing here: {', '.join(lacking)}; bring wheels and use pip install --no-index --find-links"

@@ -1,4 +1,4 @@
-"""Parts of the check: tests and benchmarks, in processes that end with their share of the time."""
+"""Parts of the check: tests and benchmarks, in processes limited to their share of the time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRACE = 5.0
-"""Seconds between asking a process to end and ending it."""
+"""Seconds between asking a process to end and killing it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part, the folder it writes to, the moment at which it must have ended, and whether it is a dry one."""
+    """Settings of a part: output folder, deadline, and whether it is a dry run."""
 
     name: str
     out: Path
@@ -30,7 +30,7 @@ class Part:
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Seconds until the deadline."""
         return self.end - time.monotonic()
 
     def row(self, **facts: Any) -> None:
@@ -60,7 +60,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children: first by asking, as from the keyboard, so that pytest still writes its counts."""
+    """End a process and its children, first with an interrupt, so that pytest still writes its counts."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return
@@ -74,7 +74,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 # -- tests ------------------------------------------------------------------------------------------------------------
 
 PROMISES = "test_meets_the_budget or test_resumes or test_survives_bfloat16 or test_a_skipped_step"
-"""Of the promises that every method is held to, those that a device can break."""
+"""The tests of every method's promises that a device can break."""
 
 
 def tests(part: Part) -> int:
@@ -109,7 +109,7 @@ def tests(part: Part) -> int:
 
 
 def count(file: Path) -> dict[str, int]:
-    """Return tests, failures and skips of a JUnit file; nothing where it was not written."""
+    """Return tests, failures and skips of a JUnit file, or nothing if it was not written."""
     try:
         suites = list(ElementTree.parse(file).getroot().iter("testsuite"))
     except (OSError, ElementTree.ParseError):
@@ -132,7 +132,7 @@ BENCHES = {
     "overhead-resnet50-bf16": ["overhead", "--model", "resnet50", *LOW, "--rounds", "5", "--methods", "rigl,static"],
     "overhead-rest": ["overhead", *LOW, "--rounds", "5"],
 }  # fmt: skip
-"""Name -> arguments of ``sparsebench bench``, the most wanted first: P2, P1, P10, P7, channels, 2:4."""
+"""Name -> arguments of ``sparsebench bench``, the most important first: P2, P1, P10, P7, channels, 2:4."""
 DRY = {
     "updates": ["updates", "--model", "resnet20", "--size", "32", "--classes", "10", "--rounds", "1"],
     "overhead": ["overhead", "--model", "mlp", "--size", "8", "--batch", "4", "--rounds", "1", "--methods", "rigl"],
@@ -159,10 +159,10 @@ for name, arguments in json.loads(sys.argv[2]).items():
 
 
 def bench(part: Part) -> int:
-    """Measure in one process, the most wanted first, until the time is over.
+    """Measure in one process, the most important first, until the time is over.
 
     Returns:
-        The number of those without rows in a dry run; with a GPU, not to come to one's turn is no failure.
+        The number of benchmarks without rows in a dry run; with a GPU, running out of time is not a failure.
     """
     chosen = {name: [*arguments, "--device", "cpu"] for name, arguments in DRY.items()} if part.dry else BENCHES
     command = [sys.executable, "-c", _BENCH, str(part.left - GRACE), json.dumps(chosen), str(part.out)]
@@ -177,7 +177,7 @@ def bench(part: Part) -> int:
 
 
 def report(out: Path) -> None:
-    """Write the tables of all runs, finished or not, with published values beside."""
+    """Write the tables of all runs, finished or not, with published values."""
     for form, name in (("markdown", "report.md"), ("json", "report.json")):
         command = [sys.executable, "-m", "sparsebench", "report", str(out / "runs"), "--format", form]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -8,31 +8,31 @@ import sys
 from typing import NoReturn
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors that say what is wrong in one line; all others keep their traceback."""
+"""Errors that are reported in one line; all others keep their traceback."""
 
 STOPPED = 3
-"""Exit code of a run in a process of its own that was asked to stop."""
+"""Exit code of a run in a separate process that was asked to stop."""
 
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: make room, and the same command continues",
-    errno.EDQUOT: "the quota of the disk is used up: make room, and the same command continues",
+    errno.ENOSPC: "the disk is full: make room and repeat the command to continue",
+    errno.EDQUOT: "the disk quota is used up: make room and repeat the command to continue",
     errno.EROFS: "the disk is mounted read-only: choose another output_root",
-    errno.EACCES: "it may not be read or written by this user: choose another folder, or change its permissions",
-    errno.EPERM: "it may not be changed by this user: choose another folder, or change its permissions",
-    errno.ENAMETOOLONG: "a name is too long for the disk: choose a shorter name, output_root or run_dir",
+    errno.EACCES: "this user may not read or write it: choose another folder, or change its permissions",
+    errno.EPERM: "this user may not change it: choose another folder, or change its permissions",
+    errno.ENAMETOOLONG: "a file name is too long: choose a shorter name, output_root or run_dir",
     errno.EFBIG: "the file is larger than the system allows: see ulimit -f",
     errno.EMFILE: "too many files are open: see ulimit -n",
     errno.ENFILE: "too many files are open on this machine",
-    errno.ENOMEM: "the memory is used up: choose a smaller dataset.batch_size or fewer workers",
-    errno.EIO: "the disk does not answer: see the system's log",
-    errno.ESTALE: "the network disk has lost the file: start again",
+    errno.ENOMEM: "memory is used up: choose a smaller dataset.batch_size or fewer workers",
+    errno.EIO: "the disk does not respond: see the system's log",
+    errno.ESTALE: "the network disk has lost the file: repeat the command",
 }
-"""Number of a system's error -> what it means here, and what to do."""
+"""Number of a system error -> meaning and remedy."""
 
 
 def explain(error: BaseException) -> str:
-    """Return a user's error in one line; errors of the system include the file and a remedy."""
+    """Return a user error in one line; system errors include the file and a remedy."""
     if not isinstance(error, OSError) or error.errno is None:
         return f"{error}" or type(error).__name__
     named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

@@ -21,13 +21,13 @@ def resolve_root(root: str | os.PathLike[str] | None) -> Path:
 class ImageData(L.LightningDataModule):
     """Serve a labelled image data set to Lightning.
 
-    Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and says how
-    to read the training and the test images. Validation images are held out of the training set: class-balanced,
-    chosen by `split_seed`. The test set is read by `test_dataloader()` and nowhere else; `reads` counts.
+    Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and implements
+    reading the training and the test images. Validation images are held out of the training set: class-balanced, chosen
+    by `split_seed`. The test set is read by `test_dataloader()` and nowhere else; `reads` counts.
 
     Args:
-        root: Folder of the data; None for the environment's SPARSEBENCH_DATA, or else `data`.
-        batch_size: Images of one forward over all ranks.
+        root: Folder of the data; None for the environment's SPARSEBENCH_DATA, or `data` if that is not set.
+        batch_size: Images of one forward pass over all ranks.
         eval_batch_size: The same for validation and test; None for `batch_size`.
         val_share: Part of the training set to hold out, in [0, 1); 0 for none.
         split: Which images are held out: `random` (class-balanced, by `split_seed`), `last` (by position), or
@@ -42,7 +42,7 @@ class ImageData(L.LightningDataModule):
         test_limit: Use only this many test images, class-balanced or the first of the shuffle; None for all.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     classes: int
@@ -50,7 +50,7 @@ class ImageData(L.LightningDataModule):
     train_images: int | None = None
     """Number of training images, validation included, if known without reading them."""
     published_images: int | None = None
-    """The same of the published set, for plans where the files are absent; a copy at hand may hold fewer."""
+    """The same number for the published set, for plans without the files; a local copy may hold fewer images."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ImageData(L.LightningDataModule):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give 1 or more")
         if not 0 <= val_share < 1:
-            raise ValueError(f"val_share={val_share}: give a part of the training set, at least 0 and less than 1")
+            raise ValueError(f"val_share={val_share}: give a share of the training set, at least 0 and less than 1")
         if workers < 0:
             raise ValueError(f"workers={workers}: give 0 to read in this process, or a number of processes")
         self.root, self.batch_size, self.eval_batch_size = resolve_root(root), batch_size, eval_batch_size or batch_size
@@ -103,7 +103,7 @@ class ImageData(L.LightningDataModule):
         raise NotImplementedError
 
     def make_resident(self, source: Source) -> Source:
-        """Return the images in their final storage; subclasses may load a set of files into memory here."""
+        """Return the images in their final storage; subclasses may override this to load files into memory."""
         return source
 
     def prepare_data(self) -> None:
@@ -143,7 +143,7 @@ class ImageData(L.LightningDataModule):
         empty = (labels[train].bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
         if empty:
             why = f"dataset.limit={self.limit} leaves" if self.limit is not None else f"{name} leaves"
-            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more of them")
+            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more images")
 
     def train_dataloader(self) -> TrainLoader:
         """Return a new resumable loader of the training images."""

@@ -40,7 +40,7 @@ class _MNIST(ImageData):
             known(str(self.root), download=True)
         elif missing:
             raise FileNotFoundError(
-                f"{known.__name__} is not there: no file {(folder / missing[0]).absolute()}; fetch it with "
+                f"{known.__name__} is missing: there is no file {(folder / missing[0]).absolute()}; download it with "
                 f"dataset.download=true, or put the unpacked files there, or set data_root"
             )
 

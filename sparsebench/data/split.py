@@ -12,11 +12,11 @@ from sparsebench.functional.random import generator
 def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
     """Order all images so that every prefix contains each class in proportion.
 
-    To within one image where classes are of equal size, in general to within (1 + C n_c / n) / 2 images of a class that
-    has n_c of the n images of C classes.
+    The proportion holds to within one image if classes are of equal size, and in general to within (1 + C n_c / n) / 2
+    images of a class that has n_c of the n images of C classes.
 
     Within a class the order is random; the j-th of the n_c images of class c gets the key (j + 1/2) / n_c, and the
-    images are sorted by key. Ties, the usual case for classes of equal size, fall at random too.
+    images are sorted by key. Ties, the usual case for classes of equal size, are broken at random too.
 
     Args:
         labels: int64 [n], the classes.
@@ -44,7 +44,7 @@ def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, 
 
     Args:
         labels: int64 [n], the classes.
-        share: Part to hold out, in [0, 1).
+        share: Share to hold out, in [0, 1).
         seed: The seed of the split.
 
     Returns:
@@ -59,8 +59,8 @@ def split_by_position(count: int, share: float) -> tuple[Tensor, Tensor]:
     """Hold out the last images of a training set, in file order, as several published protocols do.
 
     Args:
-        count: Images in all.
-        share: Part to hold out, in [0, 1).
+        count: Total number of images.
+        share: Share to hold out, in [0, 1).
 
     Returns:
         Indices of the training images and of the held-out ones: the last ``round(share * count)``.

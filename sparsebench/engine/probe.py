@@ -25,10 +25,10 @@ from sparsebench.methods.evaluation import tempered as tempered
 
 @dataclass(frozen=True)
 class CountingProbe(Probe):
-    """A probe that counts the passes it is asked for.
+    """A probe that counts the requested passes.
 
     Attributes:
-        samples: -> samples that have passed through the network so far, once for each evaluation.
+        samples: () -> number of samples passed through the network so far, counted once per evaluation.
     """
 
     samples: Callable[[], int]
@@ -90,7 +90,7 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
 
 @contextlib.contextmanager
 def _scoring(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Evaluate in full precision without a trace, by code that has second derivatives (no fused attention)."""
+    """Evaluate in full precision without side effects, and with second derivatives (no fused attention)."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     full = torch.autocast(trainer.strategy.root_device.type, enabled=False)

@@ -23,8 +23,8 @@ class Cycle:
     """Measurements at the end of a cycle.
 
     Attributes:
-        facts: about the measured network.
-        fits_before: fits that the run had made until then.
+        facts: facts about the measured network.
+        fits_before: number of fits before this cycle's end.
     """
 
     facts: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Journal:
     """Record of every fit and every cycle of a run, in order.
 
     Args:
-        folder: of the run, where the record of its cycles is kept up to date; None to write nothing.
+        folder: folder of the run, in which the record of its cycles is kept up to date; None to write nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -102,11 +102,11 @@ class Journal:
         """Return the final state of a recipe, with the facts of all fits together.
 
         ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit.
-        ``explored`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
+        ``explored`` is the largest of all fits, since masks are nested; it is 1 if the first fit was dense.
 
         Args:
-            state: the network that the recipe ends with.
-            total_steps: optimizer steps of a whole fit.
+            state: the final network of the recipe.
+            total_steps: number of optimizer steps of a whole fit.
         """
         fits, last = list(self._fits.values()), self._cycles[-1].facts
         cost = _sums(fits)

@@ -27,10 +27,11 @@ def allot(
         free: places of each layer.
         fill: largest share of the free places to fill before every layer has reached it.
         units: size of the unit in which each layer's weights are given; 1 by default.
-        up: whether quotas are rounded up: every layer with a positive share then gets a unit, if there are enough.
+        up: whether to round quotas up, so that every layer with a positive share gets a unit, if there are enough.
 
     Returns:
-        Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
+        Weights of each layer. They sum to ``total`` if there is room and units are 1; with larger units, less than one
+        unit may be left over.
     """
     size = dict.fromkeys(free, 1) if units is None else units
     scale = math.fsum(deserved[name] for name in free)

@@ -15,9 +15,11 @@ from sparsebench.methods.granet import GraNet
 from sparsebench.methods.gse import GSE
 from sparsebench.methods.loop import Loop
 from sparsebench.methods.mest import MEST, SoftMEST
+from sparsebench.methods.powerpropagation import Powerpropagation
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import DSR, SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
+from sparsebench.methods.spred import PILoT, Spred
 from sparsebench.methods.srigl import SRigL
 from sparsebench.methods.static import Dense, Static
 from sparsebench.methods.top_kast import TopKAST
@@ -53,6 +55,8 @@ __all__ = [
     "Method",
     "MultilevelBregman",
     "OneShot",
+    "PILoT",
+    "Powerpropagation",
     "ProbMask",
     "Probe",
     "Proximal",
@@ -61,6 +65,7 @@ __all__ = [
     "RigL",
     "SRigL",
     "SoftMEST",
+    "Spred",
     "Static",
     "SynFlow",
     "TopKAST",

@@ -1,7 +1,7 @@
 """Pruning at initialisation: score the untrained weights, keep the best, and train only these.
 
-Each method is another score. All rank the weights of all layers together, as their papers do, unless a distribution
-says how many stay in each layer.
+The methods differ in their score. All rank the weights of all layers together, as their papers do, unless a
+distribution sets the number that stays in each layer.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class PrunedAtStart(Masked):
     then trained, and on the same samples on every rank.
 
     Args:
-        floor: weights that every layer keeps at least, its best ones, at the cost of the others; 0 allows a global
-            ranking to remove whole layers.
+        floor: smallest number of weights that every layer keeps, its best ones, at the expense of other layers; 0
+            allows a global ranking to remove whole layers.
         shuffle: a control: permute the mask within each layer, so that only the layers' counts come from the scores
             (Frankle et al. 2021).
-        reinit: a control: draw the weights anew and keep the mask, so that it knows nothing of the values that it was
-            chosen for (Frankle et al. 2021).
+        reinit: a control: redraw the weights and keep the mask, so that the mask is independent of the weights that are
+            trained (Frankle et al. 2021).
     """
 
     budget_holds: ClassVar[str] = "always"
@@ -59,12 +59,12 @@ class PrunedAtStart(Masked):
         """Choose the masks before the first step.
 
         Raises:
-            ValueError: there is no probe to ask.
+            ValueError: no probe is given.
         """
         if probe is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise ValueError(
                 f"{type(self).__name__} may score data before the first step and was given no probe: train it with "
-                f"Sparsity(...), or in a loop of your own with methods.Loop(..., sample=[(inputs, labels), ...])"
+                f"Sparsity(...), or in your own loop with methods.Loop(..., sample=[(inputs, labels), ...])"
             )
         masks = self.choose(net, probe)
         if self.shuffle:
@@ -105,7 +105,7 @@ class Random(PrunedAtStart):
 class MagnitudeInit(PrunedAtStart):
     """Keep the initial weights of largest magnitude.
 
-    A global ranking compares the scales of the layers' initial laws: layers with few inputs keep more.
+    A global ranking compares the scales of the layers' initial distributions: layers with few inputs keep more.
     """
 
     paper: ClassVar[str] = "synflow"
@@ -157,19 +157,20 @@ class SNIP(PrunedAtStart):
 class GraSP(PrunedAtStart):
     """Keep the weights whose removal would weaken the gradient flow (Wang, Zhang and Grosse 2020).
 
-    Removing a weight changes the squared gradient norm by -2 w (H g) to first order: those with the largest w (H g)
-    stay. The gradient g is over the whole sample; the Hessian-vector product is exact, accumulated part by part.
+    Removing a weight changes the squared gradient norm by -2 w (H g) to first order: weights with the largest w (H g)
+    stay. The gradient g is taken over the whole sample; the Hessian-vector product is exact and accumulated part by
+    part.
 
     Args:
-        per_class: images of each class in the sample.
-        batches: training batches as they come, instead of that sample.
-        score_mode: ``train``: norms by the statistics of the sample's parts, as in the published code; ``eval``: by
-            their running statistics, which at initialisation do nothing: another ranking altogether.
+        per_class: number of images per class in the sample.
+        batches: number of ordinary training batches to use instead of that sample.
+        score_mode: ``train``: norms use the statistics of each part of the sample, as in the published code; ``eval``:
+            norms use their running statistics, which are the identity at initialisation. The two rankings differ.
         temperature: divides the logits, so that the softmax is nearly uniform.
     """
 
     paper: ClassVar[str] = "grasp"
-    # Two evaluations: g costs a pass each way, H g a pass each way twice.
+    # Two evaluations: g costs one forward and one backward pass, H g costs two of each.
     start_passes: ClassVar[tuple[float, float]] = (1.5, 1.5)
 
     per_class: int = 10
@@ -196,13 +197,13 @@ class GraSP(PrunedAtStart):
 class SynFlow(PrunedAtStart):
     """Preserve the flow through a network of positive weights, without data (Tanaka et al. 2020, algorithm 1).
 
-    R is the sum of outputs for an input of ones, all weights replaced by their magnitude; the score of a weight is
-    |w dR/dw|. Of ``rounds`` rounds the i-th scores what the one before has left, and keeps a share of
-    ``density^(i / rounds)``: pruning in one round would remove whole layers. Masks are nested. Scores are in float64,
-    since R exceeds float32 in deep networks.
+    R is the sum of outputs for an input of ones, with all weights replaced by their magnitude; the score of a weight is
+    |w dR/dw|. Round i of ``rounds`` scores the weights that the previous round kept, and keeps a share of
+    ``density^(i / rounds)`` of all weights: pruning in one round would remove whole layers. Masks are nested. Scores
+    are in float64, since R exceeds float32 in deep networks.
 
     Args:
-        rounds: how often the weights are scored.
+        rounds: number of times that the weights are scored.
     """
 
     paper: ClassVar[str] = "synflow"
@@ -220,7 +221,7 @@ class SynFlow(PrunedAtStart):
         masks: dict[str, Tensor] = {}
         for turn in range(1, self.rounds + 1):
             scores = score.synflow(probe.output, weights)
-            # Below all others: where flow has died, a pruned weight must not return on a tie at 0.
+            # Rank pruned weights below all others: where no signal flows, they must not return on a tie at 0.
             scores = {name: s.masked_fill(~masks[name], -1.0) if masks else s for name, s in scores.items()}
             kept = self.pattern.budget(net.shapes, anneal(final, sizes, self.density, turn / self.rounds))
             masks = self.pattern.keep(protect(scores, self.floor, kept), kept)
@@ -248,7 +249,8 @@ def redraw_(net: SparseModel) -> None:
 def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
     """Return exponentially falling densities from all weights to ``final``, which is ``density`` of them.
 
-    They are those of whole counts, rounded up as in the published code; the last is that of ``final`` itself.
+    Each density is a whole count divided by the size, rounded up as in the published code; the last is exactly
+    ``final``.
     """
     if isinstance(final, int):
         total = sum(sizes.values())

@@ -94,7 +94,7 @@ class SET(Static):
         return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
 
     def _due(self, clock: Clock) -> bool:
-        # what grows after the last step would never train
+        # weights that grow after the last step would never train
         return clock.step < clock.total and clock.due(self.every, stop=self.until)
 
     def _collects(self, clock: Clock) -> bool:
@@ -104,11 +104,12 @@ class SET(Static):
     def _collect(self, net: SparseModel) -> None:
         memory = net.memory.setdefault("gradient", {})
         for name, gradient in net.gradients().items():
-            part = gradient / self.score_batches
+            alone = self.score_batches == 1 and self.replaces_step  # used up before anything changes it
+            part = gradient if alone else gradient / self.score_batches
             memory[name] = memory[name] + part if name in memory else part
 
     def drops(self, clock: Clock) -> float | None:
-        """Return the share of active weights that an update now would drop; None if no share decides."""
+        """Return the share of active weights that an update now would drop; None if the method uses no share."""
         return self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
 
     def targets(self, clock: Clock) -> dict[str, float]:
@@ -154,7 +155,7 @@ class SET(Static):
     ) -> Tensor:
         """Return the mask of a layer, grown from the kept weights to its size."""
         promise = self.grow_score(net, name, clock, gradients)
-        return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        return self.pattern.grow(kept, promise, size - int(kept.count_nonzero()), avoid=self.avoided(net, name, kept))
 
     def avoided(self, net: SparseModel, name: str, kept: Tensor) -> Tensor | None:
         """Return the positions that grow only if no others are left."""
@@ -214,13 +215,13 @@ class RigL(SET):
 class DSTEE(RigL):
     """Grow by gradient magnitude plus a bonus for rarely active weights (Huang et al. 2023).
 
-    Growth score of weight i at time t: ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
+    The growth score of weight i at time t is ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
     configurations in which i was active. ``c = 0`` is RigL, bit for bit, under equal options.
 
     Args:
-        c: weight of exploration against exploitation. The paper's value is not known here: no code default.
-        eps: added to the counters; ``c / eps`` is the bonus of a weight that never was active.
-        time_unit: what t counts: ``iteration`` (optimizer steps) or ``update`` (mask updates).
+        c: weight of exploration against exploitation. No default, since the paper's value is not known here.
+        eps: added to the counters; ``c / eps`` is the bonus of a weight that was never active.
+        time_unit: unit of t: ``iteration`` (optimizer steps) or ``update`` (mask updates).
         counter_init: counters start at the first mask (``initial_mask``) or at ``zeros``.
         counter_update: counters grow at each ``mask_update`` or at each ``step``.
     """

@@ -23,8 +23,8 @@ class Scored(Masked):
     """Prune during training by a score of the active weights.
 
     Args:
-        score: (objective, params) -> a number for each weight, of which the largest stay: ``magnitude``, ``snip``
-            (saliency) or ``gradient`` of ``functional.score``, or another one of first order. The objective has the
+        score: (objective, params) -> a number for each weight; the largest stay. ``magnitude``, ``snip`` (saliency) or
+            ``gradient`` from ``functional.score``, or another first-order score. The gradient of the objective is the
             gradient of the step just taken.
     """
 
@@ -35,8 +35,8 @@ class Scored(Masked):
         if (function := _function(self.score)) in (grasp, synflow):
             name = function.__name__
             raise ValueError(
-                f"score={name} needs more than the gradient of a step, which is all that "
-                f"pruning in training has: choose magnitude, snip or gradient, or method={name}"
+                f"score={name} needs more than the gradient of a step, which is all that pruning during training has: "
+                f"choose magnitude, snip or gradient, or method={name}"
             )
 
     def prunes(self, clock: Clock) -> bool:
@@ -92,7 +92,7 @@ class GMP(Scored):
             )
 
     def prunes(self, clock: Clock) -> bool:
-        """Return True if this moment is on schedule; ``until`` is, for any period."""
+        """Return True if this moment is on schedule; ``until`` always is, for any period."""
         last = clock.step == round(self.until * clock.total)
         return clock.due(self.every, self.start_at, self.until) or last
 
@@ -102,7 +102,7 @@ class GMP(Scored):
             net.set_masks(self.prune(net, clock.between(self.start_at, self.until)), optimizer)
 
     def prune(self, net: SparseModel, progress: float) -> dict[str, Tensor]:
-        """Return masks of the largest scores at this progress, within the present masks."""
+        """Return masks of the largest scores at this progress, within the current masks."""
         share = thin(1.0, self.distribution(net.shapes, self.density), progress, self.schedule)
         return self.pattern.keep(self.rank(net), self.pattern.budget(net.shapes, share))
 
@@ -146,7 +146,7 @@ def thin(
     progress: float,
     schedule: Schedule = cubic,
 ) -> Mapping[str, float] | float:
-    """Return the densities between two moments of gradual pruning, per layer or over all layers as ``final`` is."""
+    """Return the densities between two moments of gradual pruning, per layer or global, like ``final``."""
     if not isinstance(final, Mapping):
         assert not isinstance(first, Mapping)
         return schedule(first, final, progress)

@@ -45,9 +45,9 @@ class Probe:
     """Access to network and data before the first step, in full precision.
 
     Attributes:
-        objectives: number of batches -> as many objectives; see ``Objectives`` for what else may be asked.
+        objectives: number of batches -> one objective per batch; see ``Objectives`` for further arguments.
         output: weights (float64, by name) -> sum of the network's outputs on an input of ones, in float64.
-        parameters: every parameter of the network by name, those that may not be sparse included.
+        parameters: every parameter of the network by name, including those that may not be sparse.
     """
 
     objectives: Objectives
@@ -63,7 +63,7 @@ class Probe:
         per_class: int | None = None,
         images: int | None = None,
     ) -> Sequence[Objective]:
-        """Return objectives, passing only non-default arguments, so that custom probes may ignore the others."""
+        """Return objectives, passing only non-default arguments, so that custom probes need not accept the others."""
         asked: dict[str, Any] = {} if temperature == 1 else {"temperature": temperature}
         asked |= {} if mode == "eval" else {"mode": mode}
         asked |= {} if per_class is None else {"per_class": per_class}

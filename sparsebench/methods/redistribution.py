@@ -48,8 +48,8 @@ class Redistributed(SET):
         """
         if self.redistribute and not self.pattern.shifts:
             raise ValueError(
-                f"{type(self).__name__} moves weights between layers, {type(self.pattern).__name__} fixes their number "
-                f"in each: choose pattern=unstructured, blocks or channels, or method.redistribute=false"
+                f"{type(self).__name__} moves weights between layers, but {type(self.pattern).__name__} fixes their "
+                f"number in each: choose pattern=unstructured, blocks or channels, or method.redistribute=false"
             )
         super().start(net, probe)
 
@@ -76,17 +76,17 @@ class Redistributed(SET):
 class SNFS(Redistributed):
     """Sparse momentum: redistribute and grow by an average of dense gradients (Dettmers & Zettlemoyer 2019).
 
-    Layers receive in proportion to the mean magnitude of the momentum over their active weights (over all places where
-    none is left), rounded up and at most 99 % of the free places; the rest is spread evenly. Weights of largest
-    momentum grow. A layer less than 20 % sparse that deserves more than the average drops at most the share of its
-    zeros.
+    Layers receive weights in proportion to the mean magnitude of the momentum over their active weights (over all
+    places if no weight is active), rounded up, at most 99 % of the free places; the rest is spread evenly. Weights with
+    the largest momentum grow. A layer that is less than 20 % sparse and deserves more than the average drops at most
+    the share of its zeros.
 
     Args:
-        momentum: factor of the exponential average of the dense gradients, which is the method's own: that of the
-            optimizer is zero where weights are.
+        momentum: factor of the exponential average of the dense gradients. The method keeps this average itself, since
+            the optimizer's momentum is zero where weights are zero.
         redistribute: False is the SNFS of Evci et al. 2020.
         average_decay: whether the optimizer's weight decay of active weights is averaged along with the gradients, as
-            in the published code, whose average is the optimizer's own.
+            in the published code, which uses the optimizer's momentum as the average.
         keep_velocity: whether a grown weight starts with the velocity that it would have in a dense optimizer, as in
             the published code; False starts it at rest. Needs SGD with momentum.
     """
@@ -136,10 +136,11 @@ class SNFS(Redistributed):
             velocity = optimizer.state[net.params[name]].get("momentum_buffer")
             if not isinstance(velocity, Tensor):
                 raise ValueError(
-                    f"keep_velocity needs the velocity of SGD with momentum, {type(optimizer).__name__} has none: "
-                    f"choose such an optimizer, or keep_velocity=false"
+                    f"keep_velocity needs the velocity of SGD with momentum, and {type(optimizer).__name__} has no "
+                    f"velocity: "
+                    f"choose sgd with momentum, or keep_velocity=false"
                 )
-            # a sum of gradients where ours is a mean of them
+            # the optimizer keeps a sum of gradients, this method a mean
             dense = net.memory["momentum"][name] / (1 - self.momentum)
             velocity.copy_(torch.where(mask & ~before[name], dense.to(velocity), velocity))
 
@@ -160,7 +161,7 @@ class SNFS(Redistributed):
     def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
         """Return the mean magnitude of the momentum over the active weights, before dropping.
 
-        A layer without any is judged by all its places: no active weight would speak for it, and it would stay empty.
+        A layer without active weights uses the mean over all its places; otherwise it would stay empty.
         """
         del kept
         means: dict[str, Tensor] = {}
@@ -178,15 +179,16 @@ class SNFS(Redistributed):
 class DSR(Redistributed):
     """Dynamic sparse reparameterization: one adaptive threshold for all layers (Mostafa & Wang 2019).
 
-    Weights below the threshold are dropped. It is halved when they were more than ``1 + tolerance`` times what was
-    meant (``drop_fraction`` of all active weights), doubled when less than ``1 - tolerance`` times. As many grow at
-    random, in proportion to what survived in each layer, where nothing was just dropped. The strongest unit of a layer
-    always survives, since a layer without survivors could never come back (project choice).
+    Weights below the threshold are dropped. The aim is to drop ``drop_fraction`` of all active weights: the threshold
+    is halved after more than ``1 + tolerance`` times as many drops, and doubled after less than ``1 - tolerance`` times
+    as many. As many weights grow at random, in proportion to the survivors of each layer, at positions that were not
+    just dropped. The strongest unit of a layer always survives, since a layer without survivors could never recover
+    (project choice).
 
     Args:
         threshold: magnitude below which weights are dropped in the first update.
-        tolerance: relative deviation that leaves the threshold alone.
-        doubles_at: fractions of the budget from which on the period is twice, four times, ... ``every``.
+        tolerance: relative deviation from the aim at which the threshold is not changed.
+        doubles_at: fractions of the budget at which the period doubles, starting from ``every``.
     """
 
     paper: ClassVar[str] = "dsr"

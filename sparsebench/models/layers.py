@@ -17,12 +17,12 @@ def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
-    """Draw convolution weights from the Kaiming normal law, fan-out, and set batch norms to the identity.
+    """Draw convolution weights from the Kaiming normal distribution (fan-out) and set batch norms to the identity.
 
     Args:
         network: changed in place; draws from torch's global generator in order of definition.
-        linear_std: standard deviation of a normal law for linear weights, whose biases become zero;
-            ``None`` keeps torch's own initialisation of linear layers.
+        linear_std: standard deviation of a normal distribution for linear weights, whose biases become zero; ``None``
+            keeps torch's own initialisation of linear layers.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (backward form).
     """
@@ -41,7 +41,7 @@ def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
 
 
 def draw_linear_(network: nn.Module, law: str) -> None:
-    """Draw the weights of linear layers, and of convolutions except under ``kaiming``, from a named law.
+    """Draw the weights of linear layers, and of convolutions except under ``kaiming``, by a named distribution.
 
     ``kaiming`` draws linear weights from N(0, 2 / fan_in) with biases at zero and leaves convolutions as they are;
     ``torch`` keeps torch's draws for both, U(+-1 / sqrt(fan_in)), biases too; the others are those of
@@ -52,7 +52,7 @@ def draw_linear_(network: nn.Module, law: str) -> None:
         law: one of ``LAWS``.
 
     Raises:
-        ValueError: for an unknown law.
+        ValueError: for an unknown distribution.
     """
     check_choice("initial", law, LAWS)
     kinds = nn.Linear if law == "kaiming" else (nn.Linear, nn.Conv2d)

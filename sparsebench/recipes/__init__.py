@@ -10,7 +10,7 @@ from sparsebench.recipes.soup import soup
 from sparsebench.recipes.swamp import swamp
 
 Look = CycleChecks
-"""Its name in configurations of earlier versions."""
+"""Name of the function in configurations of earlier versions."""
 
 __all__ = [
     "CycleChecks",

@@ -25,6 +25,8 @@ METHODS = {
     "mest_soft": "MEST (EM&S)",
     "ml_adabreg": "ML AdaBreg",
     "ml_linbreg": "ML LinBreg",
+    "pilot": "PILoT",
+    "powerpropagation": "Powerprop.",
     "probmask": "ProbMask",
     "prox_sgd": "ProxSGD",
     "random": "Random",
@@ -35,6 +37,7 @@ METHODS = {
     "set_itop": "SET-ITOP",
     "snfs": "SNFS",
     "snip": "SNIP",
+    "spred": "spred",
     "sr_ste": "SR-STE",
     "srigl": "SRigL",
     "static": "Static",
@@ -84,7 +87,7 @@ def display(group: str, name: str) -> str:
 
     Args:
         group: ``method``, ``recipe``, ``model`` or ``dataset``; recipes that prune are methods, too.
-        name: as in configurations and results.
+        name: name in configurations and results.
     """
     return _GROUPS.get(group, {}).get(name, name)
 

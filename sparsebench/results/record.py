@@ -31,7 +31,7 @@ def densities_of(
         weight = weights[name]
         active = masks.get(name, weight != 0)
         if name in masks and bool(weight[~active].count_nonzero()):
-            raise ValueError(f"{name} has weights outside its mask: they must be zero in what a run saves")
+            raise ValueError(f"{name} has weights outside its mask: they must be zero in saved weights")
         shares[name] = int(active.sum()) / weight.numel()
     return shares
 

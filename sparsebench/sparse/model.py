@@ -28,7 +28,7 @@ class SparseModel:
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         runtime: how the network runs (``execution.Runtime``); lives as long as the process and is never saved. None
-            means that the module runs as it is.
+            means that the module runs unchanged.
         version: how often the masks have changed.
         transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.
@@ -109,7 +109,7 @@ class SparseModel:
         """Return the 64-bit fingerprint of the masks."""
         return digest(self.masks)
 
-    # -- the one door through which masks change ------------------------------------------------------------------
+    # -- the only method that changes masks ------------------------------------------------------------------
 
     @torch.no_grad()
     def set_masks(
@@ -125,12 +125,12 @@ class SparseModel:
         Args:
             masks: bool tensors by parameter name; parameters that are not named keep their masks.
             optimizer: its moments (every state tensor of the parameter's shape) are cleared with the weights.
-            keep: positions whose value and moments may survive; by default those active before and after, so that
-                a weight dropped and regrown in one update keeps both, and a newly grown one starts at zero.
+            keep: positions whose value and moments may survive; by default those active before and after, so that a
+                weight dropped and regrown in one update keeps both, and a newly grown one starts at zero.
             clear: False leaves weights and moments alone, for methods that compute zeros in the forward pass.
 
         Raises:
-            ValueError: unknown name, wrong shape or dtype; nothing has changed then.
+            ValueError: a name is unknown, or a shape or dtype is wrong; nothing is changed in that case.
         """
         for name, mask in masks.items():
             self._validate(name, mask)
@@ -146,8 +146,8 @@ class SparseModel:
             if clear:
                 _clear(parameter, kept & adopted, optimizer)
             if name in self.masks:
-                grown = grown + (adopted & ~self.masks[name]).sum()
-            active = active + adopted.sum()
+                grown = grown + (adopted & ~self.masks[name]).count_nonzero()
+            active = active + adopted.count_nonzero()
             self.masks[name] = adopted
             fired = self.memory.setdefault("fired", {})
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()
@@ -157,7 +157,7 @@ class SparseModel:
 
     def _validate(self, name: str, mask: Tensor) -> None:
         if name not in self.params:
-            raise ValueError(f"mask for {name!r}, which may not be sparse; allowed are {', '.join(self.params)}")
+            raise ValueError(f"{name!r} may not be sparse and cannot have a mask; allowed are {', '.join(self.params)}")
         shape = tuple(self.params[name].shape)
         if mask.dtype != torch.bool or tuple(mask.shape) != shape:
             raise ValueError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)} given, torch.bool {shape} needed")
@@ -166,7 +166,7 @@ class SparseModel:
 
     @torch.no_grad()
     def mask_gradients_(self) -> None:
-        """Set gradients outside the masks to zero; missing gradients stay missing, dense layers cost nothing."""
+        """Set gradients outside the masks to zero; missing gradients and dense layers are skipped."""
         counts = self.counts
         sparse = {n: p for n, p in self.params.items() if counts[n] < p.numel()}
         pairs = [(p.grad, self._float(n)) for n, p in sparse.items() if p.grad is not None]

@@ -143,7 +143,7 @@ def test_wrong_input_is_one_line(cli, arguments):
 def test_missing_images_are_counted_as_published_or_refused(cli):
     (cell,) = planned(cli("plan", "dataset=tiny_imagenet", "model=resnet18", "method=dense", "--json"))
     assert cell["training_images"] == 90_000
-    assert "not here" in cell["notes"][0]
+    assert "images are missing" in cell["notes"][0]
     refused = cli("plan", "dataset=imagefolder", "dataset.root=nowhere")
     assert refused.code == 2
     assert "nowhere" in refused.err

@@ -15,7 +15,7 @@ from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
-    """Write the small network beside the run."""
+    """Write the small network into the run's folder."""
     options = parser().parse_args(arguments)
     try:
         report = export(options.run, options.output or RunFolder(options.run).export)
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
         f"{after['macs']:,} of {before['macs']:,} MACs, outputs differ by at most {report['difference']:.1e}"
     )
     if report["zero_filters_kept"]:
-        print(f"{report['zero_filters_kept']} filters of zeros stay: the norms behind them turn them into constants")
+        print(f"{report['zero_filters_kept']} filters of zeros stay: the norms after them turn them into constants")
 
 
 def parser() -> Parser:
@@ -43,7 +43,7 @@ def parser() -> Parser:
 
 
 def export(run: Path, folder: Path) -> dict[str, Any]:
-    """Cut the dead channels out of a run's final network and write it.
+    """Remove the dead channels from a run's final network and write it.
 
     Raises:
         ValueError: the run is not finished, its network cannot be sliced, or no channel is dead.
@@ -90,17 +90,17 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
 
 
 def _nothing_to_cut(run: Path, filters: Mapping[str, Any]) -> str:
-    """Say why no channel can be cut out, by the filters that are zero."""
+    """Explain why no channel can be removed, based on the filters that are zero."""
     zero = sum(int((~live).sum()) for live in filters.values())
     total = sum(len(live) for live in filters.values())
     if not zero:
         return (
-            f"{run} has no filter of zeros among {total}, so nothing can be cut: train with method=vr_pge, or with "
+            f"{run} has no filter of zeros among {total}, so nothing can be removed: train with method=vr_pge, or with "
             f"pattern=channels execution=compact"
         )
     return (
-        f"{run} has {zero} filters of zeros among {total}, but the norms behind them turn them into constants that "
-        f"other layers read, so none can be cut: train with execution=compact or masked, where they stay zero"
+        f"{run} has {zero} filters of zeros among {total}, but the norms after them turn them into constants that "
+        f"other layers read, so none can be removed: train with execution=compact or masked, where they stay zero"
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
+from sparsebench.engine.lightly import Unprofiled
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
@@ -51,11 +52,11 @@ def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raise an error for strings where the signature expects a bool or a number: any string would be true.
 
     Raises:
-        ValueError: the first such option.
+        ValueError: an option is wrong; the message names the first.
     """
     try:
         hints = get_type_hints(target.__init__ if isinstance(target, type) and not is_dataclass(target) else target)
-    except (NameError, TypeError):  # names that only type checkers know; no annotations at all
+    except (NameError, TypeError):  # annotations with names that exist only for type checkers, or no annotations
         return
     for key, value in options.items():
         hint = hints.get(key)
@@ -71,7 +72,7 @@ def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, 
     """Raise an error for unknown options of a callable, which a partial would reject only when called.
 
     Raises:
-        ValueError: the first such option, and those that are taken.
+        ValueError: an option is unknown; the message names the first, and the known ones.
     """
     taken = _keywords(target)
     if taken is None:
@@ -127,6 +128,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     ours = {key: trainer.pop(key) for key in _OURS}
     for target in (Classifier, Setup):
         check_words(target, ours)
+    graphs = _cuda_graphs(trainer.pop("cuda_graphs", False), trainer["accelerator"], compiles=ours["compile"])
     data = build_data(config)
     prunable = build(config["prunable"])
     return Setup(
@@ -152,6 +154,7 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
         progress=partial(progress_callbacks, config["progress"]),
         seed=config["seed"],
         compile=ours["compile"],
+        cuda_graphs=graphs,
         per_layer=config["monitor"]["per_layer"],
         on_collapse=config["on_collapse"],
         save_seconds=ours["save_seconds"],
@@ -159,8 +162,18 @@ def build_setup(config: Mapping[str, Any]) -> Setup:
     )
 
 
+def _cuda_graphs(wanted: Any, accelerator: str, *, compiles: bool) -> Any:
+    if wanted != "auto" and not isinstance(wanted, bool):
+        raise ValueError(f"trainer.cuda_graphs={wanted} is unknown: choose true, false or auto")
+    if wanted is True and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("trainer.cuda_graphs=true needs a GPU: choose auto or false on processors")
+    if wanted and compiles:
+        raise ValueError("trainer.cuda_graphs and trainer.compile each record the network: choose one of them")
+    return wanted
+
+
 def started_network(config: Mapping[str, Any], data: Any) -> nn.Module:
-    """Build the network, with the weights of ``start_from`` where they are asked for."""
+    """Build the network, with the weights of ``start_from`` if set."""
     net = build_network(config, data)
     if config.get("start_from"):
         net.load_state_dict(start_state(Path(config["start_from"]), net)[0])
@@ -183,7 +196,7 @@ def _network(builder: Callable[..., nn.Module], settings: Mapping[str, Any], dat
     """Build the network for the classes and the shape of the data.
 
     Raises:
-        ValueError: it cannot be built for them.
+        ValueError: the model does not support them.
     """
     try:
         return builder(classes=data.classes, shape=data.shape)
@@ -215,7 +228,7 @@ def _execution(config: Mapping[str, Any]) -> Execution | None:
 
 
 def _trainer(**arguments: Any) -> L.Trainer:
-    """Build a Trainer that leaves data order, checkpoints and progress to us."""
+    """Build a Trainer without its own data order, checkpoints and progress."""
     shows = any("ProgressBar" in type(callback).__name__ for callback in arguments["callbacks"])
     fixed = {
         "enable_progress_bar": shows,
@@ -223,12 +236,13 @@ def _trainer(**arguments: Any) -> L.Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "log_every_n_steps": 1_000_000_000,
+        "profiler": Unprofiled(),
     }
     if arguments["sync_batchnorm"] == "auto":
         arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
     on_cpu = arguments["accelerator"] == "cpu" or not torch.cuda.is_available()
-    if str(arguments["precision"]) in ("16", "16-mixed") and on_cpu:  # Lightning would take bf16 and say so in passing
-        raise ValueError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on processors")
+    if str(arguments["precision"]) in ("16", "16-mixed") and on_cpu:  # Lightning would use bf16 with only a remark
+        raise ValueError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU")
     try:
         return L.Trainer(**{**fixed, **arguments})
     except (TypeError, MisconfigurationException, ModuleNotFoundError, RuntimeError) as error:

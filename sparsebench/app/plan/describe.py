@@ -11,13 +11,13 @@ from sparsebench.runs.identity import method_name, model_name
 if TYPE_CHECKING:
     from sparsebench.cost.layers import PlanRow
 
-_ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
+_ASSUMED = "the images are missing: the length of training assumes the published set, {count:,} training images"
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return all facts about a run known before it starts: layers, densities, FLOPs, steps.
 
-    Keys that also stand in ``result.json`` have the same meaning there.
+    Keys shared with ``result.json`` have the same meaning there.
     """
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
@@ -60,7 +60,7 @@ def training_images(data: Any) -> tuple[int, list[str]]:
     """Return the number of training images, without reading them, and remarks about that number.
 
     Raises:
-        FileNotFoundError: the images are not there, and no published number stands for them.
+        FileNotFoundError: the images are missing, and the published number is unknown.
     """
     notes: list[str] = []
     own_validation = False
@@ -107,7 +107,7 @@ def _length(config: Mapping[str, Any], images: int) -> Any:
 
 
 def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[str, float]:
-    """Return the share of active weights of each layer: in its mask, or its non-zero weights without masks."""
+    """Return the share of active weights of each layer: ones of its mask, or non-zero weights without a mask."""
     found: dict[str, float] = {}
     for name, parameter in params.items():
         weight = state.weights[name]

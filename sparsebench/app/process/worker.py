@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
-from sparsebench.app.process.console import PREFIX, quieten, speak_for
+from sparsebench.app.process.console import PREFIX, one_line_warnings, quieten, speak_for
 from sparsebench.app.process.ranks import is_several, single_process
 from sparsebench.app.process.signals import heeding_signals, interrupted_code
 from sparsebench.app.process.sockets import shorten_socket_folder
@@ -22,7 +22,7 @@ from sparsebench.runs.folder import RunFolder
 def work(folder: RunFolder) -> None:
     """Train, test once, and write the final tensors and the result."""
     config = folder.config()
-    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process():
+    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process(), one_line_warnings():
         _work(folder, config)
 
 
@@ -56,7 +56,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
             declare = folder.stop if isinstance(error, Stopped) else folder.fail
-            with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
+            with contextlib.suppress(OSError):  # such as a full disk: the first error is the one to report
                 declare(f"{type(error).__name__}: {error}")
         if run is not None:
             with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[A
 
 
 def rank() -> int:
-    """Return the rank of this process, as the trainer has it; before there is one, as its launcher has it."""
+    """Return the rank of this process, from the trainer if it exists, otherwise from the launcher."""
     from lightning.pytorch.utilities import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0))

@@ -41,11 +41,11 @@ class Grid:
     """A table of text cells with headings.
 
     Attributes:
-        headers: one per column; a line break may stand where a narrow column wants one.
+        headers: one heading per column, with an optional line break for narrow columns.
         numeric: which columns are aligned to the right.
         body: rows of cells.
         common: names shared by all rows, which need no column.
-        sources: where the published numbers stand.
+        sources: sources of the published numbers.
         results: columns of names, accuracy and published values.
         costs: columns of names, FLOPs and speed.
         marks: (row, column) of the numbers that are best, or not distinguishable from the best.
@@ -76,7 +76,7 @@ class Grid:
 
 
 BESIDE = ("published", "delta", "protocol")
-"""Columns beside the numbers of a run."""
+"""Columns in addition to the numbers of a run."""
 
 
 def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list[str]]:
@@ -107,11 +107,11 @@ def grid(
     """Arrange rows as a readable grid; a name shared by all rows moves to the line above the table.
 
     Args:
-        rows: of the table.
-        by: keys that come first.
-        columns: numbers to show, those of the schema by default.
-        printed: write methods, networks and data sets as papers do.
-        median: show median and quartiles of repeated runs, not mean and deviation.
+        rows: rows of the table.
+        by: keys of the first columns.
+        columns: numbers to show; by default those of the schema.
+        printed: whether to write methods, networks and data sets as in papers.
+        median: whether to show median and quartiles of repeated runs, not mean and deviation.
     """
     numbers, beside = chosen(rows, columns)
     table, common = Grid(), []
@@ -210,7 +210,7 @@ def number(average: Mean | None, key: Key) -> str:
     if average.std is None:
         return text
     spread = f"{factor * average.std:.{digits}f}"
-    # a deviation that rounds to nothing is worth its width for the accuracy alone
+    # a deviation that rounds to zero is shown only for accuracies
     return text if float(spread) == 0 and factor == 1 else f"{text} ± {spread}"
 
 

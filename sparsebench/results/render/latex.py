@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsebench.results.key import Key
 from sparsebench.results.names import display, display_kind
-from sparsebench.results.render.columns import LEGEND, Grid, number
+from sparsebench.results.render.columns import Grid, number
 from sparsebench.results.render.text import footers, one_line
 from sparsebench.results.schema import describe
 from sparsebench.results.significance import MEANING, level_of, levels_of, marked
@@ -25,6 +25,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
+    "†": r"$\dagger$",
+    "✓": r"$\surd$",
 }
 
 
@@ -39,7 +41,7 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
     lines = [
         r"% \usepackage{booktabs}",
         *([f"% {grid.common}"] if grid.common else []),
-        f"% {LEGEND}",
+        f"% {grid.legend}",
         *([f"% bold: {MEANING}"] if grid.marks else []),
         *(f"% {line}" for line in footers(grid, notes)),
         rf"\begin{{tabular}}{{{columns}}}",
@@ -60,8 +62,8 @@ def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str]
     never bold.
 
     Args:
-        rows: of the report.
-        columns: numbers, test accuracy by default.
+        rows: rows of the report.
+        columns: numbers to show; by default the test accuracy.
         notes: remarks, written as comments.
 
     Raises:

@@ -18,7 +18,7 @@ FORMATS = ("terminal", "markdown", "latex", "csv", "json")
 def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: bool) -> str:
     """Return the table for a terminal, or for a file without line breaks if ``width`` is None.
 
-    A table wider than the terminal becomes two, below each other: results, then costs.
+    A table wider than the terminal is split into two: results, then costs.
     """
     from rich.console import Console
     from rich.text import Text

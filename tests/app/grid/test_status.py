@@ -91,7 +91,7 @@ def test_a_run_elsewhere_lives_as_long_as_it_gives_signs(grid):
     sign = {**RunFolder(folder).heartbeat(), "host": "elsewhere", "updated": time.time()}
     (folder / "running.json").write_text(json.dumps(sign))
     assert RunFolder(folder).is_busy()
-    with pytest.raises(Busy, match="is at work"), RunFolder(folder).hold(wait=False):
+    with pytest.raises(Busy, match="is in use"), RunFolder(folder).hold(wait=False):
         pass
     os.utime(folder / "running.json", (time.time() - 1000,) * 2)  # the disk's clock counts, not that of the writer
     assert not RunFolder(folder).is_busy()
@@ -151,7 +151,7 @@ def test_nothing_heavy_is_imported_and_thousands_of_runs_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         (["."], "holds no run"),
         ([".", "--every", "0"], "--every 0 is impossible"),
     ],

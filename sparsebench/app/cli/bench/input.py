@@ -1,4 +1,4 @@
-"""``sparsebench bench input``: images a second from memory, cropped, flipped and normalised, beside a DataLoader."""
+"""``sparsebench bench input``: images per second from memory, compared with a DataLoader."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PADDING = 4
 
 
 def main(options: argparse.Namespace, *, command: str) -> None:
-    """Measure an epoch of each way to make batches; print images a second, and ours over each.
+    """Measure an epoch of each way to form batches; print images per second, and the ratio to ours.
 
     Args:
-        options: what ``options.input_`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.input_``.
+        command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
     device, _ = place(options)
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 def ways(
     images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[], None]]:
-    """Return name -> one epoch: ours, images grouped by shift, torchvision in a DataLoader where it is installed."""
+    """Return name -> one epoch: ours, images grouped by shift, and torchvision in a DataLoader if installed."""
     source = Resident(images.clone(), labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
     loader = TrainLoader(source, batch_size=options.batch, device=device)
 
@@ -104,7 +104,7 @@ def _epoch(
 
 
 class Transformed(Dataset[Any]):
-    """Images that torchvision crops, flips and normalises one by one, as its examples do."""
+    """Images cropped, flipped and normalised one by one with torchvision, as in its examples."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""``sparsebench bench nm``: products with 2:4 sparse weights on tensor cores, beside dense ones."""
+"""``sparsebench bench nm``: products with 2:4 sparse weights on tensor cores, compared with dense ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print ratios: dense over sparse, larger is better.
 
     Args:
-        options: what ``options.nm`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.nm``.
+        command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
     device, _ = place(options)
@@ -39,7 +39,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 
 
 def measure(out: int, inputs: int, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Measure a forward product; unsupported cases of this machine are noted in the row."""
+    """Measure a forward product; the row notes cases that this machine does not support."""
     weight = torch.randn(out, inputs, device=device, dtype=torch.bfloat16)
     x = torch.randn(options.batch, inputs, device=device, dtype=torch.bfloat16)
     mask = NofM(n=2, m=4).keep({"w": weight.float().abs()}, {"w": out * inputs // 2})["w"]

@@ -22,8 +22,8 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: a method's step over a dense step, smaller is better.
 
     Args:
-        options: what ``options.overhead`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.overhead``.
+        command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
     device, _ = place(options)
@@ -49,7 +49,7 @@ def measure(name: str, options: argparse.Namespace) -> Row:
         step: Callable[[], None] = subject.peer(name) if name in PEERS else subject.step
         cases = {"dense": dense.step, "dense again": dense.step, name: step}
         seconds = interleave(cases, rounds=options.rounds, device=device, clock=CLOCKS[options.clock])
-    except (ValueError, RuntimeError) as error:  # one method that cannot run here must not cost the others
+    except (ValueError, RuntimeError) as error:  # a method that cannot run here must not stop the others
         return {"method": name, "dense / dense": "", "method / dense": "", "ms, dense": "", "why not": _line(error)}
     return {
         "method": name,

@@ -18,7 +18,7 @@ from sparsebench.methods import Clock, Method, Probe
 from sparsebench.sparse import SparseModel
 
 MIDDLE = Clock(500_001, 1_000_000)
-"""A moment between two updates of every method, in the middle of a long training."""
+"""A step between two updates of every method, in the middle of a long training."""
 
 
 class Trained:
@@ -29,8 +29,8 @@ class Trained:
         model: name of a file of ``conf/model``.
         sparsity: share of zeros.
         images: a batch.
-        labels: its classes.
-        low: type of the products under autocast; None = that of the weights.
+        labels: classes of the images.
+        low: type of the products under autocast; None = the type of the weights.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Trained:
         self.optimizer.zero_grad()
 
     def peer(self, name: str) -> Callable[[], None]:
-        """Return a step masked as another program does it."""
+        """Return a step with the masking of another program."""
         pattern = PEERS[name](self.net)
 
         def step() -> None:
@@ -114,7 +114,7 @@ def place(options: Any) -> tuple[torch.device, torch.dtype | None]:
     """Return device and type of products that the options name."""
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, and there is none here: choose --device cpu")
+        raise ValueError("device=cuda is impossible without a GPU: choose --device cpu")
     return device, torch.bfloat16 if options.dtype == "bfloat16" else None
 
 

@@ -1,4 +1,4 @@
-"""``sparsebench bench updates``: one change of the masks of a whole network, beside two published patterns."""
+"""``sparsebench bench updates``: one change of the masks of a whole network, compared with two published patterns."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: the peer's update over ours, larger is better.
 
     Args:
-        options: what ``options.updates`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.updates``.
+        command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
     device, _ = place(options)
@@ -51,7 +51,7 @@ def measure(kind: str, options: argparse.Namespace, device: torch.device) -> dic
     clock = Clock(1, 1_000_000)
 
     def ours() -> None:
-        # every round changes the masks again: the same work, since counts stay
+        # every round changes the masks again: the work is equal, since counts stay
         net.memory["gradient"] = dict(gradients)
         method.rewire(net, clock, None)
 

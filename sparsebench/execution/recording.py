@@ -1,0 +1,159 @@
+"""Record a network's forward and backward pass as CUDA graphs, and compare the recording with the plain passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+Capture = Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
+"""(module, batch) -> the same function of a batch, recorded; gradients reach the module's parameters."""
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""Type of the products -> largest difference from the plain passes, as a share of the norm; 5 % for lower precision.
+
+Kernels that add in another order each time stay below; a wrong batch, weight or sum of gradients does not.
+"""
+LOW = 5e-2
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Unfit(ValueError):
+    """Raised when a network cannot be recorded, or its recording computes something else; says why."""
+
+
+def capture_on_gpu(module: nn.Module, batch: Tensor) -> Callable[[Tensor], Tensor]:
+    """Record forward and backward pass as CUDA graphs (``torch.cuda.make_graphed_callables``).
+
+    Its warm-up runs the module: running statistics and random states are the caller's to restore.
+    """
+    made = torch.cuda.make_graphed_callables(module, (batch,), allow_unused_input=True)
+    return cast(Callable[[Tensor], Tensor], made)
+
+
+class Body(nn.Module):
+    """A module with a network's parameters and its own forward, recorded in the place of the network."""
+
+    def __init__(self, network: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._plain = forward
+        self.training = network.training
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Run the network's own forward."""
+        return self._plain(batch)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Output, gradients and buffers after a forward and a backward pass."""
+
+    output: tuple[Tensor | None, ...]
+    gradients: tuple[Tensor | None, ...]
+    buffers: tuple[Tensor | None, ...]
+
+
+def record(
+    network: nn.Module, forward: Callable[[Tensor], Any], batch: Tensor, capture: Capture
+) -> Callable[[Tensor], Tensor]:
+    """Record the passes of a network, and compare the recording on another batch before it is used.
+
+    Buffers and random states are as if nothing had happened.
+
+    Args:
+        network: in the mode in which it is recorded; with gradients on, under the autocast that is meant.
+        forward: its own forward.
+        batch: of the recorded shape.
+        capture: records.
+
+    Raises:
+        Unfit: the network has hooks, cannot be recorded, or a replay leaves something else than the plain passes.
+    """
+    refuse_hooks(network)
+    sample = batch.detach().clone()
+    other = torch.empty_like(sample).copy_(sample.flip(0))  # a replay that keeps the recorded batch is noticed
+    kind = sample.device.type
+    dtype, low = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    with restored(network):
+        expected = passes(network, forward, other)
+    with restored(network), torch.autocast(kind, dtype, enabled=low, cache_enabled=False):
+        try:
+            recorded = capture(Body(network, forward), sample)
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            raise Unfit(f"it cannot be recorded: {' '.join(str(error).split())[:200]}") from error
+    with restored(network):
+        found = passes(network, recorded, other)
+    worst = max(distance(getattr(found, part), getattr(expected, part)) for part in vars(expected))
+    if not worst <= TOLERANCES.get(dtype if low else sample.dtype, LOW):  # NaN is as far as can be
+        raise Unfit(f"a replay differs from the plain passes by {worst:.2g} of their norm")
+    return recorded
+
+
+def refuse_hooks(network: nn.Module) -> None:
+    """Raise an error for a network with hooks.
+
+    Raises:
+        Unfit: the first part that has one.
+    """
+    for name, part in cast("Iterable[tuple[str, nn.Module]]", network.named_modules()):
+        if any(getattr(part, kind, None) for kind in HOOKS):
+            raise Unfit(f"{name or 'the network'} has hooks, which are Python and would not run in a replay")
+
+
+def passes(network: nn.Module, forward: Callable[[Tensor], Any], batch: Tensor) -> Passes:
+    """Run a forward and a backward pass; return copies, since the next replay writes over its results.
+
+    Raises:
+        Unfit: the network returns something other than one tensor with a gradient.
+    """
+    output = forward(batch)
+    if not (isinstance(output, Tensor) and output.requires_grad):
+        raise Unfit("it returns something other than one tensor with a gradient")
+    weights = [p for p in network.parameters() if p.requires_grad]
+    slope = torch.linspace(-1, 1, output.numel(), device=output.device).reshape(output.shape).to(output.dtype)
+    with torch.autocast(batch.device.type, enabled=False):
+        found = cast("Sequence[Tensor | None]", torch.autograd.grad(output, weights, slope, allow_unused=True))
+    return Passes(
+        output=(output.detach().clone(),),
+        gradients=tuple(None if gradient is None else gradient.clone() for gradient in found),
+        buffers=tuple(buffer.detach().clone() for buffer in network.buffers()),
+    )
+
+
+@contextmanager
+def restored(network: nn.Module) -> Generator[None]:
+    """Restore buffers and random states at the end of the context."""
+    device = next(network.parameters()).device
+    kept = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # pyright: ignore[reportUnknownMemberType]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+
+
+def distance(found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...]) -> float:
+    """Return the largest difference of two lists of tensors, as a share of the expected norm.
+
+    Small tensors are measured by a tenth of the norm of all: the gradient of a bias before a norm is rounding alone.
+    """
+    if [tensor is None for tensor in found] != [tensor is None for tensor in expected]:
+        return float("inf")
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return 0.0
+    sizes = torch.stack([_norm(b) for _, b in pairs])
+    away = torch.stack([_norm(a.double() - b.double()) for a, b in pairs])
+    least = (_norm(sizes) / 10).clamp(min=torch.finfo(torch.float64).tiny)
+    return float((away / torch.maximum(sizes, least)).max())
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return tensor.double().square().sum().sqrt()
