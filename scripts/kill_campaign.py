@@ -1,9 +1,9 @@
 """Kill runs with SIGKILL at random instants, resume them, and compare with uninterrupted runs: all must be equal.
 
-The kills are shared out among all methods and recipes, in one pass. Each run is a process of its own, forked from this
-one, which has imported everything already; it is killed up to four times, whatever it is doing, and started again until
-it is finished. Compared are the digests of weights and masks, all numbers of the result that are no times, the rows of
-``metrics.csv``, and the names of all files that are left::
+The kills are divided among all methods and recipes, in one pass. Each run is a separate process, forked from this one
+with all imports done; it is killed up to four times, at any point, and started again until it is finished. The
+comparison covers the digests of weights and masks, all numbers of the result except times, the rows of ``metrics.csv``,
+and the names of all remaining files::
 
     scripts/kill_campaign --kills 200
     scripts/kill_campaign --kills 6 --only rigl,swamp --seed 3
@@ -148,7 +148,7 @@ def _difference(one: Any, two: Any) -> str:
 
 
 def attack(place: Path, overrides: list[str], seconds: float, chance: random.Random, *, most: int) -> tuple[int, str]:
-    """Kill a run at random instants until it ends, at most so many times; return the number of kills and the error."""
+    """Kill a run at random instants, at most ``most`` times, and wait for its end; return kills and error."""
     kills = 0
     for _ in range(min(most, chance.choice((1, 2, 3, 4)))):
         number = start(place, overrides)
@@ -161,14 +161,7 @@ def attack(place: Path, overrides: list[str], seconds: float, chance: random.Ran
 
 def main() -> None:
     """Train references, kill and resume runs, compare, and print the outcome."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
-    parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="end after this many, regardless of the number of kills"
-    )
-    given = parser.parse_args()
+    given = _arguments()
     import torch
 
     import sparsebench.app.config.build
@@ -196,7 +189,7 @@ def main() -> None:
 
 @dataclass
 class Tally:
-    """What a campaign has done so far."""
+    """The counts of a campaign so far."""
 
     kills: int = 0
     runs: int = 0
@@ -217,6 +210,18 @@ def _besiege(base: Path, name: str, overrides: list[str], chance: random.Random,
             tally.wrong.append(f"{name}: {said}")
             print(f"differs: {name}: {said}", flush=True)
         shutil.rmtree(place)
+
+
+def _arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
+    parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="end after this many, regardless of the number of kills"
+    )
+    return parser.parse_args()
 
 
 def _reference(place: Path, overrides: list[str]) -> tuple[dict[str, Any], float]:

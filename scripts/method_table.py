@@ -34,6 +34,7 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "granet": "Dense to sparse",
     "gradual": "Dense to sparse",
     "ac_dc": "Dense to sparse",
+    "cram": "Dense to sparse",
     "reparameterised": "Zeros in the forward pass",
     "computed_weights": "Zeros in the forward pass",
     "top_kast": "Zeros in the forward pass",
@@ -104,7 +105,7 @@ def families() -> dict[str, list[Path]]:
 
 def table(paths: list[Path], start: Path) -> str:
     """Return the table of the given methods."""
-    return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
+    return "\n".join(["| method | description | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
 
 
 def folded() -> str:

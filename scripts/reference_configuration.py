@@ -32,7 +32,7 @@ GROUPS = {
     "schedule": "Learning-rate schedules",
     "trainer": "Devices, length and precision",
     "logger": "Where metrics go",
-    "monitor": "What is measured during training",
+    "monitor": "Measurements during training",
     "debug": "Settings for a quick look",
     "hydra/launcher": "Where the cells of a grid run",
     "hydra/sweeper": "Which cells there are",
@@ -149,7 +149,7 @@ def pages() -> Iterator[tuple[Path, list[str]]]:
     """Yield the top-level keys, a page for each group, and the unchanged experiments."""
     folder, names = PAGES / "configuration", {group: group.replace("/", "_") for group in GROUPS}
     top = [key for key in keys_of((CONF / "train.yaml").read_text(encoding="utf-8")) if "." not in key.name]
-    home = [HOME, *rows(top, {}), "## Groups", "", "| group | what it decides |", "|---|---|"]
+    home = [HOME, *rows(top, {}), "## Groups", "", "| group | purpose |", "|---|---|"]
     home += [f"| [`{group}`]({names[group]}.md) | {text} |" for group, text in GROUPS.items()]
     home += ["| [`experiment`](experiment.md) | Presets: a whole experiment under one name |", ""]
     yield folder / "index.md", [*home, "```{toctree}", ":hidden:", "", *names.values(), "experiment", "```"]

@@ -45,7 +45,7 @@ COMMAND_LINE = """\
 
 `sparsebench VERB --help` prints the same texts.
 
-| verb | what it does |
+| verb | description |
 |---|---|"""
 TRAIN = """\
 Arguments are overrides of the [configuration](configuration/index.md). `-m` (`--multirun`) makes a grid of values

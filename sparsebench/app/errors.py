@@ -5,10 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors that are reported in one line; all others keep their traceback."""
+"""Errors that say what is wrong in one line; of all others the traceback matters, too."""
+
+USER = 2
+"""Exit code where the input is wrong, or the system refuses something."""
 
 STOPPED = 3
 """Exit code of a run in a separate process that was asked to stop."""
@@ -46,8 +53,25 @@ def _short(path: str) -> str:
     return path if len(path) <= 200 else f"{path[:100]}...{path[-60:]}"
 
 
+_FILE = "__traceback_file__"
+"""Attribute of an error: the file with its traceback."""
+
+
+def record_failure(folder: RunFolder, error: BaseException) -> None:
+    """Mark a run as failed, with the traceback; one that failed by no fault of its user's keeps its folder."""
+    trace = "".join(traceback.format_exception(error))
+    folder.fail(f"{type(error).__name__}: {explain(error)}", trace, keep=not isinstance(error, USER_ERRORS))
+    setattr(error, _FILE, folder.failure_file)
+
+
+def where_traceback(error: BaseException) -> str:
+    """Say where the traceback of an unexpected error can be read."""
+    file = getattr(error, _FILE, None)
+    return f"its traceback is in {file}" if file is not None else "SPARSEBENCH_TRACEBACK=1 shows its traceback"
+
+
 def stop(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback."""
+    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback instead."""
     if os.environ.get("SPARSEBENCH_TRACEBACK") and sys.exc_info()[0]:
         raise
     print(f"sparsebench: error: {' '.join(message.split())}", file=sys.stderr)

@@ -73,7 +73,7 @@ class Classifier(L.LightningModule):
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the name of the current hook, set some fifty times a step, takes a short way."""
+        """Set an attribute, faster for the name of the current hook, which is set about fifty times per step."""
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:

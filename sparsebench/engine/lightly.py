@@ -1,4 +1,4 @@
-"""Cheaper forms of what Lightning and torchmetrics do at every step, with the same results."""
+"""Cheaper forms of the work of Lightning and torchmetrics at every step, with the same results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOTHING = nullcontext()
 
 
 class Unprofiled(PassThroughProfiler):
-    """A profiler that measures nothing: Lightning opens some seventy contexts a step, and here they are one object."""
+    """A profiler that measures nothing: one object for about seventy contexts that Lightning opens per step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[Any]:
         """Return the one empty context."""
@@ -22,19 +22,19 @@ class Unprofiled(PassThroughProfiler):
 
 
 class Running:
-    """Mean loss and accuracy of the training steps of an epoch, summed up on the device.
+    """Mean loss and accuracy of the training steps of an epoch, summed on the device.
 
-    The sums are no buffers, since DDP would overwrite those of all ranks by the first rank's at every step.
+    The sums are not buffers, since DDP would overwrite all ranks' buffers with the first rank's at every step.
 
     Attributes:
-        sums: by name, the loss times the images, the correct answers and the images; empty before the first step.
+        sums: loss times images, correct answers, and images, by name; empty before the first step.
     """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
     def reset(self) -> None:
-        """Forget the steps so far."""
+        """Reset the sums."""
         self.sums = {}
 
     @torch.no_grad()

@@ -38,19 +38,39 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
     """Build a probe over the training data, the same on every rank.
 
     Its objectives take a ``temperature``, by which the network's output is divided; a ``mode``, ``eval`` or ``train``
-    (norms by the statistics of the batch; dropout stays off, so that scores are a function of weights and data); and
-    ``per_class``, a number of images of each class, or ``images``, a number of them, in the place of a number of
-    batches. They leave no trace in the module: nothing is logged, metrics are reset, modes, parameters and running
-    statistics stay as they were.
+    (norms use batch statistics; dropout stays off, so that scores are a function of weights and data); and
+    ``per_class``, a number of images of each class, or ``images``, a total number, instead of a number of batches.
+    They do not change the module: nothing is logged, metrics are reset, and modes, parameters and running statistics
+    are restored.
 
     Args:
         trainer: a trainer in ``fit``.
         module: the module whose ``training_step`` returns the loss.
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
     """
-    step = Step(module, module.training_step, prefix)
     network = module.get_submodule(prefix)
     seen: list[int] = []
+    objectives = _objectives_of(trainer, module, prefix, seen)
+
+    @functools.cache
+    def positive() -> Callable[[Weights], Tensor]:
+        return positive_output(network, first_batches(trainer, 1)[0])
+
+    def output(weights: Weights) -> Tensor:
+        seen.append(1)
+        with _scoring(trainer, module):
+            return positive()(weights)
+
+    parameters = dict(network.named_parameters())
+    return CountingProbe(objectives, output, lambda: sum(seen), parameters=parameters)
+
+
+def _objectives_of(
+    trainer: L.Trainer, module: L.LightningModule, prefix: str, seen: list[int]
+) -> Callable[..., Sequence[Objective]]:
+    """Return the function from a number of batches, or of images, to their objectives; ``seen`` counts samples."""
+    step = Step(module, module.training_step, prefix)
+    network = module.get_submodule(prefix)
 
     def objective(batch: Any, temperature: float, mode: str) -> Objective:
         def loss(weights: Weights) -> Tensor:
@@ -75,17 +95,7 @@ def build_probe(trainer: L.Trainer, module: L.LightningModule, prefix: str) -> C
             batches = first_batches(trainer, number) if per_class is None else balanced_batches(trainer, per_class)
         return [objective(batch, temperature, mode) for batch in batches]
 
-    @functools.cache
-    def positive() -> Callable[[Weights], Tensor]:
-        return positive_output(network, first_batches(trainer, 1)[0])
-
-    def output(weights: Weights) -> Tensor:
-        seen.append(1)
-        with _scoring(trainer, module):
-            return positive()(weights)
-
-    parameters = dict(network.named_parameters())
-    return CountingProbe(objectives, output, lambda: sum(seen), parameters=parameters)
+    return objectives
 
 
 @contextlib.contextmanager

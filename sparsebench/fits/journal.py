@@ -101,7 +101,8 @@ class Journal:
     def conclude(self, state: State, *, total_steps: int) -> State:
         """Return the final state of a recipe, with the facts of all fits together.
 
-        ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit.
+        ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit; if
+        nothing was trained, it and the ratios are 0.
         ``explored`` is the largest of all fits, since masks are nested; it is 1 if the first fit was dense.
 
         Args:
@@ -116,8 +117,8 @@ class Journal:
             **{key: fits[-1][key] for key in _OF_THE_LAST_FIT if key in fits[-1]},
             **cost,
             "train_flops_dense": dense,
-            "train_flops_ratio": cost["train_flops"] / dense,
-            "executed_flops_ratio": cost["executed_flops"] / dense,
+            "train_flops_ratio": cost["train_flops"] / dense if dense else 0.0,
+            "executed_flops_ratio": cost["executed_flops"] / dense if dense else 0.0,
             "fits": len(fits),
             "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),

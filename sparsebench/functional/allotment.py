@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def allot(
@@ -42,17 +42,23 @@ def allot(
         largest = max(free, key=lambda name: (given[name], -quota[name]))
         given[largest] -= size[largest]
     order = sorted(free, key=lambda name: -round(quota[name] - given[name], 6) if given[name] < room[name] else 0.0)
-    left = total - sum(given.values())
     for places in (room, free):
-        while left > 0:
-            takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
-            if not takers:
-                break
-            each = left // len(takers)
-            for name in takers:
-                part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
-                given[name], left = given[name] + part, left - part
+        _spread(total - sum(given.values()), given, places, size, order)
     return given
+
+
+def _spread(
+    left: int, given: dict[str, int], places: Mapping[str, int], size: Mapping[str, int], order: Sequence[str]
+) -> None:
+    """Give the remaining weights evenly to layers with free places, in rounds, adding to ``given`` in place."""
+    while left > 0:
+        takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
+        if not takers:
+            break
+        each = left // len(takers)
+        for name in takers:
+            part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
+            given[name], left = given[name] + part, left - part
 
 
 def _whole(quota: float, unit: int, *, up: bool) -> int:

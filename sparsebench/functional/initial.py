@@ -1,4 +1,4 @@
-"""Probability laws from which networks and methods draw weights."""
+"""Probability distributions from which networks and methods draw weights."""
 
 import torch
 from torch import Tensor, nn
@@ -6,17 +6,17 @@ from torch import Tensor, nn
 from sparsebench.runs.messages import check_choice
 
 LAWS = ("kaiming", "torch", "glorot", "he", "he_uniform", "normal", "truncated")
-"""Names of the laws of a network's first weights."""
+"""Names of the distributions of a network's initial weights."""
 DRAWN = tuple(law for law in LAWS if law not in ("kaiming", "torch"))
-"""Those of ``draw_``: the other two treat convolutions in another way."""
+"""Names of the distributions of ``draw_``: the other two treat convolutions differently."""
 
 
 def draw_(weight: Tensor, law: str, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a weight from a named law, in place.
+    """Draw a weight from a named distribution, in place.
 
-    ``glorot`` and ``he`` are normal laws of variance 2 / (fan_in + fan_out) and 2 / fan_in, ``he_uniform`` is
-    U(+-sqrt(6 / fan_in)), which has the variance of ``he``; ``normal`` and ``truncated`` have the deviation 0.1, the
-    latter cut at two deviations.
+    ``glorot`` and ``he`` are normal distributions of variance 2 / (fan_in + fan_out) and 2 / fan_in, ``he_uniform`` is
+    U(+-sqrt(6 / fan_in)), which has the variance of ``he``; ``normal`` and ``truncated`` have a standard deviation of
+    0.1, the latter cut at two deviations.
 
     Args:
         weight: [outputs, inputs, ...], at least two dimensions.
@@ -24,7 +24,7 @@ def draw_(weight: Tensor, law: str, *, generator: torch.Generator | None = None)
         generator: source of the numbers; torch's global one by default.
 
     Raises:
-        ValueError: for an unknown law.
+        ValueError: for an unknown distribution.
 
     Sources: Glorot & Bengio 2010, equation 12; He et al. 2015, equation 10.
     """

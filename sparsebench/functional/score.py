@@ -6,7 +6,7 @@ the objective: score without autocast.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -148,6 +148,13 @@ def acquisition(gradient: Tensor, counts: Tensor, *, c: float, eps: float, time:
     if c == 0 or time == 1:
         return exploitation
     return exploitation + c * math.log(time) / (counts.to(exploitation.dtype) + eps)
+
+
+def each_gradient(objective: Objectives, params: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Iterate over the gradients of several objectives, by name of weight."""
+    leaves = _leaves(params)
+    for one in _several(objective):
+        yield dict(zip(leaves, _grad(one, leaves), strict=True))
 
 
 def _several(objective: Objectives) -> Sequence[Objective]:

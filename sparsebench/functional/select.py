@@ -7,12 +7,12 @@ to it. In a long vector on a processor, a sample brackets the threshold first, a
 ranked.
 """
 
-import math
 from collections.abc import Mapping
-from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from sparsebench.functional.ranking import SAMPLE, is_long, refuse_count, stride_of, top, top_of_long
 
 
 def keep_top(scores: Tensor, k: int) -> Tensor:
@@ -28,7 +28,7 @@ def keep_top(scores: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: k is out of range, or a score is NaN.
     """
-    return _shaped(_top(_flat(scores), k), scores)
+    return _shaped(top(_flat(scores), k), scores)
 
 
 def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -45,10 +45,10 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         ValueError: k is out of range, or a score is NaN.
     """
     if not scores:
-        return {} if k == 0 else _refuse(k, 0)
+        return {} if k == 0 else refuse_count(k, 0)
     for name, value in scores.items():
         reject_nan(value, f" of {name!r}")
-    chosen = _top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
+    chosen = top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
     masks: dict[str, Tensor] = {}
     start = 0
     for name, value in scores.items():
@@ -73,9 +73,9 @@ def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> di
 def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
     """Mark the k largest scores among the marked entries; no score, however low, stands for "excluded"."""
     flat, marked = _flat(scores, check=False), among.reshape(-1)
-    # few marked entries are gathered, many are looked at where they are
-    if _is_long(flat) and 4 * int(marked[:: _stride(flat)].count_nonzero()) > SAMPLE and not bool(flat.max().isnan()):
-        chosen = _top_of_long(flat, k, marked)
+    # few marked entries are gathered, many are read in place
+    if is_long(flat) and 4 * int(marked[:: stride_of(flat)].count_nonzero()) > SAMPLE and not bool(flat.max().isnan()):
+        chosen = top_of_long(flat, k, marked)
         if chosen is not None:
             return chosen.reshape(among.shape)
     places = marked.nonzero().reshape(-1)
@@ -154,7 +154,7 @@ def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> T
     mask = torch.zeros(shape, dtype=torch.bool, device=generator.device)
     size = mask.numel()
     if not 0 <= k <= size:
-        _refuse(k, size)
+        refuse_count(k, size)
     mask.view(-1)[torch.randperm(size, generator=generator, device=generator.device)[:k]] = True
     return mask
 
@@ -221,89 +221,6 @@ def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(mask)
 
 
-def _top(flat: Tensor, k: int) -> Tensor:
-    """Mark the k largest entries of a vector without NaN; ties go to the smaller index."""
-    size = flat.numel()
-    if not 0 <= k <= size:
-        _refuse(k, size)
-    if k in (0, size):
-        return torch.full_like(flat, k > 0, dtype=torch.bool)
-    chosen = _top_of_long(flat, k) if _is_long(flat) else None
-    return _top_exactly(flat, k) if chosen is None else chosen
-
-
-def _top_exactly(flat: Tensor, k: int) -> Tensor:
-    if k == 0:
-        return torch.zeros_like(flat, dtype=torch.bool)
-    threshold = _kth_largest(flat, k)
-    chosen = flat > threshold
-    missing = k - int(chosen.count_nonzero())
-    chosen[(flat == threshold).nonzero().reshape(-1)[:missing]] = True
-    return chosen
-
-
-SAMPLE = 1 << 14
-"""Scores of which a bracket is made, at most, in vectors four times as long or longer; shorter ones are just ranked."""
-
-
-def _is_long(flat: Tensor) -> bool:
-    return flat.device.type == "cpu" and flat.is_floating_point() and flat.numel() >= 4 * SAMPLE
-
-
-def _top_of_long(flat: Tensor, k: int, marked: Tensor | None = None) -> Tensor | None:
-    """Mark the k largest entries, of the marked ones if given; return None if the sample misleads.
-
-    What lies above the bracket is taken, and what lies within is ranked: the same mask as without a sample.
-    """
-    low, high = _bracket(flat, k, marked)
-    chosen, candidates = flat > high, flat >= low
-    if marked is not None:
-        chosen &= marked
-        candidates &= marked
-    candidates ^= chosen  # everything above the bracket is above its lower end
-    missing = k - int(chosen.count_nonzero())
-    places = candidates.nonzero().reshape(-1)
-    if not 0 <= missing <= len(places):
-        return None
-    chosen[places[_top_exactly(flat[places], missing)]] = True
-    return chosen
-
-
-def _bracket(flat: Tensor, k: int, marked: Tensor | None) -> tuple[float, float]:
-    """Return bounds between which the k-th largest entry lies, with four standard deviations to spare."""
-    stride = _stride(flat)
-    sample = flat[::stride] if marked is None else flat[::stride][marked[::stride]]
-    drawn, share = sample.numel(), sample.numel() * stride / flat.numel()
-    above = min(1.0, k / max(1, drawn * stride))
-    # of the rank in the sample, and of the number of marked entries, which is an estimate as well
-    variance = above * (1 - above) * drawn + above**2 * max(0.0, 1 - share) * drawn
-    spread, rank = 4 * math.sqrt(variance) + 2, (1 - above) * drawn
-    first, last = math.floor(rank - spread), math.ceil(rank + spread)
-    low = float(torch.kthvalue(sample, first).values) if first >= 1 else -math.inf
-    high = float(torch.kthvalue(sample, last).values) if last <= drawn else math.inf
-    return low, high
-
-
-def _stride(flat: Tensor) -> int:
-    return flat.numel() // SAMPLE | 1  # odd, so that a sample does not follow the shape of a layer
-
-
-def _mark(places: Tensor, like: Tensor) -> Tensor:
-    chosen = torch.zeros_like(like)
-    chosen[places] = True
-    return chosen
-
-
-def _kth_largest(flat: Tensor, k: int) -> Tensor:
-    size = flat.numel()
-    if flat.device.type == "cpu":
-        return torch.kthvalue(flat, size - k + 1).values
-    # On accelerators kthvalue is slow, while topk selects by radix. Select the shorter side.
-    if 2 * k <= size:
-        return torch.topk(flat, k, sorted=False).values.min()
-    return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
-
-
 def reject_nan(scores: Tensor, where: str = "") -> None:
     """Raise ``ValueError`` if a score is NaN, since its rank would be arbitrary."""
     # The maximum propagates NaN and needs no memory.
@@ -311,5 +228,7 @@ def reject_nan(scores: Tensor, where: str = "") -> None:
         raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")
 
 
-def _refuse(k: int, size: int) -> NoReturn:
-    raise ValueError(f"cannot keep {k} of {size} entries; k must be from 0 to {size}")
+def _mark(places: Tensor, like: Tensor) -> Tensor:
+    chosen = torch.zeros_like(like)
+    chosen[places] = True
+    return chosen

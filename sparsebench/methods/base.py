@@ -132,6 +132,10 @@ class Method:
         for name, weight in self.view(net).items():
             net.params[name].copy_(weight)
 
+    def sizes_after(self, net: SparseModel, clock: Clock) -> Mapping[str, int] | None:
+        """Return the active weights of each layer after the update at ``clock``, or None if its scores decide them."""
+        del net, clock
+
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
         """Return the weights needed by each pass of the step at ``clock``."""
         del net, clock

@@ -1,4 +1,4 @@
-"""Base of methods whose network sees a smooth function of the trained parameters, pruned late by magnitude."""
+"""Base of methods whose network uses a smooth function of the trained parameters, pruned late by magnitude."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class ComputedWeights(Masked):
-    """Train parameters of which the weights are a function that favours sparsity; prune the weights once.
+    """Train parameters, compute the weights by a function that favours sparsity, and prune the weights once.
 
-    Subclasses say what the network sees (``computed``) and which parameters give the weights that are there
-    (``encode``): training starts from the network as it was initialised. At ``topk_at`` the largest weights stay, as
-    many as the budget allows, and training goes on in the same parameters within fixed masks. The end is an ordinary
-    network of these weights.
+    Subclasses define the weights of the network (``computed``) and the parameters that give the initial weights
+    (``encode``), so that training starts from the network as initialised. At ``topk_at`` the largest weights are kept,
+    as many as the budget allows, and training continues in the same parameters with fixed masks. The result is an
+    ordinary network with these weights.
 
     Args:
         topk_at: moment of pruning as a fraction of training; 1 prunes at the end.
@@ -50,7 +50,7 @@ class ComputedWeights(Masked):
         """Replace the weights by parameters from which ``computed`` gives these weights."""
         raise NotImplementedError
 
-    # -- what the network sees ----------------------------------------------------------------------------------------
+    # -- weights of the network ----------------------------------------------------------------------------------------
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the computed weights within the masks; the stored ones once they are final."""
@@ -60,11 +60,12 @@ class ComputedWeights(Masked):
         counts = net.counts
         return {n: w if counts[n] == w.numel() else torch.where(net.masks[n], w, 0.0) for n, w in shown.items()}
 
-    # -- when ---------------------------------------------------------------------------------------------------------
+    # -- schedule
+    # ---------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start(self, net: SparseModel, probe: Probe) -> None:
-        """Raise an error for an impossible budget; take the parameters of the initial weights."""
+        """Raise an error for an impossible budget; encode the initial weights."""
         super().start(net, probe)
         self.encode(net)
 
@@ -82,7 +83,7 @@ class ComputedWeights(Masked):
 
     @torch.no_grad()
     def finish(self, net: SparseModel) -> None:
-        """Prune if training ended before ``topk_at``; store the weights in the place of the parameters."""
+        """Prune if training ended before ``topk_at``; store the weights instead of the parameters."""
         if "final" not in net.memory and net.density == 1 > self.density:
             self.prune(net)
         super().finish(net)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import Schedule, cubic
 from sparsebench.functional.score import Score, grasp, linearized, magnitude, synflow
@@ -103,8 +104,17 @@ class GMP(Scored):
 
     def prune(self, net: SparseModel, progress: float) -> dict[str, Tensor]:
         """Return masks of the largest scores at this progress, within the current masks."""
+        return self.pattern.keep(self.rank(net), self.budget_at(net, progress))
+
+    def budget_at(self, net: SparseModel, progress: float) -> Budget:
+        """Return the weights that the curve leaves at this progress."""
         share = thin(1.0, self.distribution(net.shapes, self.density), progress, self.schedule)
-        return self.pattern.keep(self.rank(net), self.pattern.budget(net.shapes, share))
+        return self.pattern.budget(net.shapes, share)
+
+    def sizes_after(self, net: SparseModel, clock: Clock) -> Mapping[str, int] | None:
+        """Return the budget of each layer, where every layer has its own."""
+        budget = self.budget_at(net, clock.between(self.start_at, self.until))
+        return budget if isinstance(budget, Mapping) else None
 
 
 @dataclass(frozen=True, kw_only=True)

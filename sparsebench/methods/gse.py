@@ -18,7 +18,8 @@ from sparsebench.methods.base import Clock, Distribution
 from sparsebench.methods.dynamic import RigL
 from sparsebench.patterns import Unstructured
 from sparsebench.runs.messages import check_choice
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class GSE(RigL):
         if not self.exclude_dropped or self.drop_count != "floor":
             raise ValueError(
                 "GSE grows before it drops, so exclude_dropped=false has no meaning, and drop_count is floor: "
-                "leave both as they are"
+                "do not change either"
             )
 
     @property

@@ -17,7 +17,8 @@ from sparsebench.functional.schedule import cubic
 from sparsebench.methods.base import Clock, Method
 from sparsebench.optim import quantile_lambda
 from sparsebench.optim.base import DualOptimizer, Policy
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 Control = Literal["constant", "additive", "multiplicative", "quantile"]
 

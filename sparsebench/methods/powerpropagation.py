@@ -1,4 +1,4 @@
-"""Powerpropagation: weights as powers of trained parameters, by which large weights grow and small ones stay small."""
+"""Powerpropagation: weights as powers of trained parameters, so that large weights grow and small ones stay small."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class Powerpropagation(ComputedWeights):
-    """Train t and show the network ``w = t |t|^(alpha - 1)`` (Schwarz et al. 2021).
+    """Train t, and use the weights ``w = t |t|^(alpha - 1)`` in the network (Schwarz et al. 2021).
 
-    The gradient of t is that of w times ``alpha |t|^(alpha - 1)``: it is large for large weights and vanishes at zero.
-    Weights therefore keep their sign, and those that begin small tend to stay so; trained networks lose little when
-    these are pruned. At alpha 1 training is as usual.
+    The gradient of t is the gradient of w times ``alpha |t|^(alpha - 1)``: it is large for large weights and vanishes
+    at zero. Weights therefore keep their sign, and small weights tend to stay small; trained networks lose little when
+    these are pruned. With alpha = 1, training does not change.
 
     Args:
         alpha: the power; 1 changes nothing.

@@ -31,11 +31,11 @@ class Objectives(Protocol):
         """Return the objectives of the requested training batches, evaluated in full precision.
 
         Args:
-            number: of batches.
-            temperature: divides the network's output.
-            mode: ``eval``: norms by their running statistics; ``train``: by those of the batch. Dropout is off.
-            per_class: images of each class in the place of a number of batches.
-            images: the first training images in the place of a number of batches.
+            number: number of batches.
+            temperature: divisor of the network's output.
+            mode: ``eval``: norms use running statistics; ``train``: norms use batch statistics. Dropout is off.
+            per_class: number of images of each class, instead of a number of batches.
+            images: number of training images, the first ones, instead of a number of batches.
         """
         ...
 
@@ -75,8 +75,8 @@ def cut(batches: Iterable[Any], images: int) -> list[Any]:
     """Return the first images: a part of the first batch, or several whole batches with equal weight.
 
     Args:
-        batches: of equal size, each a tensor or a collection of tensors whose first dimension counts images.
-        images: how many.
+        batches: batches of equal size, each a tensor or a collection of tensors whose first dimension counts images.
+        images: number of images to return.
 
     Raises:
         ValueError: there are fewer images, or they end within a batch that is not the first.
@@ -93,7 +93,9 @@ def cut(batches: Iterable[Any], images: int) -> list[Any]:
         left -= min(size, left)
         if left == 0:
             return taken
-    raise ValueError(f"{images} images are needed for scoring, the training data hold {images - left}: ask fewer")
+    raise ValueError(
+        f"{images} images are needed for scoring, but the training data hold {images - left}: request fewer"
+    )
 
 
 def _cut_batch(batch: Any, images: int) -> Any:
@@ -106,7 +108,7 @@ def _cut_batch(batch: Any, images: int) -> Any:
 def check_sample(batches: int | None, per_class: int | None, mode: str, images: int | None = None) -> None:
     """Raise an error for invalid samples and modes."""
     if per_class is not None and images is not None:
-        raise ValueError(f"per_class={per_class} and images={images} both say what is scored: choose one of them")
+        raise ValueError(f"per_class={per_class} and images={images} both set the scored images: choose one of them")
     for name, value in (("batches", batches), ("per_class", per_class), ("images", images)):
         if value is not None:
             at_least_one(name, value)

@@ -18,12 +18,12 @@ from torch.optim import SGD, Adam, Optimizer
 from sparsebench.execution.base import Masks
 from sparsebench.execution.runtime import cpu, module_of, store
 from sparsebench.functional.estimate import bernoulli
-from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
-from sparsebench.functional.select import keep_top_each, keep_top_global
+from sparsebench.functional.select import keep_top_each
 from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.own_networks import OwnNetworks
+from sparsebench.methods.probabilities import fill_empty, most_probable, project_together_
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
@@ -141,13 +141,9 @@ class DrawnMasks(OwnNetworks):
 
     def repair(self, net: SparseModel, masks: Masks) -> Masks:
         """Activate the most probable entry of each layer that a draw left empty."""
-        for name, mask in masks.items():
-            if not bool(mask.any()):
-                masks = {**masks, name: keep_top_each({name: cpu(net.learned[name])}, {name: 1})[name]}
-        return masks
+        return fill_empty(masks, net.learned)
 
-    # -- one step
-    # -------------------------------------------------------------------------------------------------------
+    # -- one step ------------------------------------------------------------------------------------------------------
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Fix the mask if it is fixed from the first step on."""
@@ -177,18 +173,12 @@ class DrawnMasks(OwnNetworks):
             else:
                 net.memory["wanted"] = {"best": torch.ones(())}
 
-    @torch.no_grad()
     def project(self, net: SparseModel, clock: Clock) -> None:
         """Project all scores together on the current budget."""
         total = sum(score.numel() for score in net.learned.values())
         share, time = self.count(net.learned) / total, clock.between(self.falls_from, self.falls_until)
         budget = total * SCHEDULES[self.schedule](share if self.schedule == "constant" else 1.0, share, time)
-        flat = torch.cat([score.reshape(-1) for score in net.learned.values()])
-        flat = project_budget(flat, budget, equality=self.constraint == "eq")
-        start = 0
-        for score in net.learned.values():
-            score.copy_(flat[start : start + score.numel()].reshape(score.shape))
-            start += score.numel()
+        project_together_(net.learned, budget, equality=self.constraint == "eq")
 
     # -- the final mask -----------------------------------------------------------------------------------------------
 
@@ -222,14 +212,9 @@ class DrawnMasks(OwnNetworks):
     def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
         """Keep the K largest scores overall, including the largest of each layer.
 
-        Entries of probability 0 are left out, except for one in an otherwise empty layer: if the scores have fallen
-        below the budget, fewer than K are kept. No draw would choose the others, and ties would fill up the first
-        layers.
+        If the scores have fallen below the budget, fewer than K are kept; see ``most_probable``.
         """
-        most = sum(max(1, int(score.count_nonzero())) for score in scores.values())
-        first = {name: keep_top_each({name: score}, {name: 1})[name] for name, score in scores.items()}
-        sure = {name: score.masked_fill(first[name], torch.inf) for name, score in scores.items()}
-        return keep_top_global(sure, min(most, self.count(scores) if kept is None else kept))
+        return most_probable(scores, self.count(scores) if kept is None else kept)
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
         """Fix the masks: from now on, weights outside them are zero and stay zero."""

@@ -32,17 +32,17 @@ class Factored(ComputedWeights):
     """Train two factors of each weight, ``w = m u``; the base of ``Spred``, ``PILoT`` and ``SignIn``.
 
     Attributes:
-        balance: ``m^2 - u^2`` at the start. Gradient descent keeps it, but for decay and the size of its steps.
+        balance: ``m^2 - u^2`` at the start. Gradient descent preserves it, up to decay and step size.
     """
 
     balance: ClassVar[float] = 0.0
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return room for the second factor of each weight."""
+        """Return the initial second factor of each weight."""
         return {name: torch.zeros_like(p.detach()) for name, p in net.params.items()}
 
     def learned_options(self) -> dict[str, Any]:
-        """Return a mark for ``optim.ham``, which has no step for second factors."""
+        """Return an option that tells ``optim.ham`` to skip second factors."""
         return {"hyperbolic": True}
 
     def start(self, net: SparseModel, probe: Probe) -> None:
@@ -66,12 +66,12 @@ class Factored(ComputedWeights):
 class Spred(Factored):
     """Minimise the loss with an L1 penalty by weight decay on two factors of each weight (Ziyin & Wang 2023).
 
-    The network sees ``w = m u``, and the loss gains ``strength * sum (m^2 + u^2)``. At given w the sum is least where
-    |m| = |u|, and is then ``2 |w|``: gradient descent on the factors solves the L1 problem without a kink. Factors
-    start equal in magnitude.
+    The network uses ``w = m u``, and ``strength * sum (m^2 + u^2)`` is added to the loss. For a given w the sum is
+    smallest at |m| = |u|, where it equals ``2 |w|``: gradient descent on the factors solves the L1 problem without a
+    kink. Factors start with equal magnitude.
 
     Args:
-        strength: of the penalty; that of the equivalent L1 penalty is twice as large.
+        strength: strength of the penalty; the equivalent L1 penalty is twice as strong.
     """
 
     paper: ClassVar[str] = "spred"
@@ -84,7 +84,7 @@ class Spred(Factored):
             raise ValueError(f"strength={self.strength:g} is impossible: choose 0 or more, such as 1e-4")
 
     def present_strength(self, net: SparseModel) -> Tensor | float:
-        """Return the strength of the penalty now."""
+        """Return the current strength of the penalty."""
         del net
         return self.strength
 
@@ -94,20 +94,21 @@ class Spred(Factored):
         return loss if "final" in net.memory else loss + self.penalty(net)
 
     def penalty(self, net: SparseModel) -> Tensor:
-        """Return the sum of the squares of all factors, times the present strength."""
+        """Return the sum of the squares of all factors, times the current strength."""
         squares = torch.stack([(p**2).sum() + (net.learned[n] ** 2).sum() for n, p in net.params.items()])
         return self.present_strength(net) * squares.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PILoT(Spred):
-    """Sparsify by two factors of each weight, with a controlled penalty and a start that lets signs change.
+    """Sparsify by two factors of each weight, with a controlled penalty and a start that allows sign changes.
 
     Factors ``w = m u`` start at ``m^2 - u^2 = 1``, and the penalty ``alpha sum (m^2 + u^2)`` is controlled: at the end
-    of each period alpha is multiplied by ``rise`` if the training loss of the period is no higher than that of the one
-    before, ``sum |w|`` is at least ``least_norm``, and the first half of training is not over; else it is divided by
-    it. An early penalty thus turns into an implicit bias towards small L1 norms that stays when the penalty fades.
-    Source: Jacobs & Burkholz 2025 (arXiv 2408.09966), algorithm 1, which looks at training accuracy.
+    of each period alpha is multiplied by ``rise`` if the training loss has not risen since the previous period,
+    ``sum |w|`` is at least ``least_norm``, and the first half of training is not over; otherwise it is divided by
+    ``rise``. An early penalty thus turns into an implicit bias towards small L1 norms that stays when the penalty
+    fades. Source: Jacobs & Burkholz 2025 (arXiv 2408.09966), algorithm 1, which uses the training accuracy instead of
+    the loss.
 
     Args:
         rise: factor of alpha (delta), at least 1.
@@ -132,9 +133,9 @@ class PILoT(Spred):
             )
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
-        """Return room for the second factors, and a zero whose gradient is the loss.
+        """Return the initial second factors, and a zero whose gradient is the loss.
 
-        Gradients are averaged over ranks and micro-batches, and so is what the control sees.
+        Gradients are averaged over ranks and micro-batches, and so is the loss that the control uses.
         """
         return {**super().learned(net), self.METER: torch.zeros(())}
 
@@ -157,7 +158,7 @@ class PILoT(Spred):
         return loss + self.penalty(net) + net.learned[self.METER] * loss.detach()
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Read the meter, and keep it from being trained."""
+        """Read the meter, and clear its gradient so that it is not trained."""
         meter, control = net.learned[self.METER], net.memory["control"]
         if meter.grad is not None:
             control["loss"] = control["loss"] + meter.grad.detach()

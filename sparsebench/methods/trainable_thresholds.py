@@ -72,8 +72,7 @@ class TrainableThresholds(STR):
         small = torch.stack([torch.exp(-t).sum() for t in net.learned.values()])
         return super().loss(net, objective) + self.penalty * small.sum()
 
-    # -- schedule
-    # -------------------------------------------------------------------------------------------------------
+    # -- schedule ------------------------------------------------------------------------------------------------------
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Reset the thresholds of almost empty layers; measure or fix the support on schedule."""

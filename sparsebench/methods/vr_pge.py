@@ -116,18 +116,8 @@ class VRPGE(DrawnMasks):
             two: masks of the second draw.
             path: path of the draws, which seeds the sign of the shuffled control.
         """
-        network = self.network(net)
-        real = tuple(network.live(self.repair(net, masks)) for masks in (one, two))
-        loss_one = self._run(net, objective, real[0])
-        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
-            real, loss_two = real[:1], loss_one  # both draws are the same network: a second pass would add nothing
-        elif self.backward_samples == 1:
-            with torch.no_grad():
-                loss_two = self._run(net, objective, real[1], statistics=False)
-        else:
-            loss_two = self._run(net, objective, real[1])
+        loss_one, loss_two = self._losses(net, objective, one, two)
         total = loss_one if self.backward_samples == 1 else (loss_one + loss_two) / 2
-        self.runtime(net).ran = real  # with several micro-batches, the ledger charges the last one for all
         sign = 1.0
         if self.shuffle:
             sign = 2.0 * torch.randint(2, (), generator=net.generator("sign", *path)).item() - 1.0
@@ -148,6 +138,21 @@ class VRPGE(DrawnMasks):
             # any other
             total = total + ((score - score.detach()) * gradient).sum()
         return total
+
+    def _losses(self, net: SparseModel, objective: Objective, one: Masks, two: Masks) -> tuple[Tensor, Tensor]:
+        """Return the losses of the networks with both masks, and record the networks that were run."""
+        network = self.network(net)
+        real = tuple(network.live(self.repair(net, masks)) for masks in (one, two))
+        loss_one = self._run(net, objective, real[0])
+        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
+            real, loss_two = real[:1], loss_one  # both draws are the same network: a second pass would add nothing
+        elif self.backward_samples == 1:
+            with torch.no_grad():
+                loss_two = self._run(net, objective, real[1], statistics=False)
+        else:
+            loss_two = self._run(net, objective, real[1])
+        self.runtime(net).ran = real  # with several micro-batches, the ledger charges the last one for all
+        return loss_one, loss_two
 
     def _run(self, net: SparseModel, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
         return self.network(net).run(objective, masks, statistics=statistics)

@@ -43,9 +43,9 @@ def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
 def draw_linear_(network: nn.Module, law: str) -> None:
     """Draw the weights of linear layers, and of convolutions except under ``kaiming``, by a named distribution.
 
-    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with biases at zero and leaves convolutions as they are;
-    ``torch`` keeps torch's draws for both, U(+-1 / sqrt(fan_in)), biases too; the others are those of
-    :func:`sparsebench.functional.initial.draw_`, with biases at zero.
+    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with zero biases and does not change convolutions; ``torch``
+    keeps torch's draws for both, U(+-1 / sqrt(fan_in)), including biases; the others are as in
+    :func:`sparsebench.functional.initial.draw_`, with zero biases.
 
     Args:
         network: changed in place; draws from torch's global generator in order of definition.

@@ -52,16 +52,14 @@ class AdaBreg(DualOptimizer):
     ):
         super().__init__(
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            betas=betas,
+            eps=eps,
         )
 
     def _check_group(self, group: Group) -> None:
@@ -130,19 +128,17 @@ class MLAdaBreg(Multilevel, AdaBreg):
         DualOptimizer.__init__(
             self,
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "coarse_steps": coarse_steps,
-                "start_with": start_with,
-                "criterion": criterion,
-                "kappa": kappa,
-                "eta": eta,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            betas=betas,
+            eps=eps,
+            coarse_steps=coarse_steps,
+            start_with=start_with,
+            criterion=criterion,
+            kappa=kappa,
+            eta=eta,
         )

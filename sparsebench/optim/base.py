@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from sparsebench.runs.messages import did_you_mean
 
@@ -42,6 +43,21 @@ class RegularizedOptimizer(Optimizer):
     ``weight_decay``, and keys of the subclass. All are plain numbers and strings, so that ``torch.load`` with
     ``weights_only=True`` reads a state dict.
     """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        regularizer: str | None,
+        lam: float | None,
+        *,
+        delta: float,
+        weight_decay: float,
+        lambda_scale: float,
+        **own: Any,
+    ):
+        shared = {"lr": lr, "regularizer": regularizer, "lam": lam, "lambda_scale": lambda_scale, "delta": delta}
+        super().__init__(params, {**shared, **own, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group; raise ``ValueError`` if one of its values is out of range."""

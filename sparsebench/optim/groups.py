@@ -73,16 +73,7 @@ def regularized_groups(
     Raises:
         ValueError: a name is not a parameter, or a named tensor has too few dimensions for the regulariser.
     """
-    named = dict(module.named_parameters())
-    for name in names:
-        if name not in named:
-            raise ValueError(f"{name!r} is not a parameter of {type(module).__name__}; use names of named_parameters()")
-        if named[name].dim() < (least := LEAST_RANK.get(regularizer or "l1", 0)):
-            raise ValueError(
-                f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
-                f"{tuple(named[name].shape)}; choose another regularizer, or leave {name!r} dense"
-            )
-    chosen = {id(named[name]) for name in names}
+    chosen = {id(parameter) for parameter in _regularizable(module, names, regularizer)}
     regularized: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for group in decay_groups(module, weight_decay, decay_norm_and_bias=decay_norm_and_bias):
@@ -91,6 +82,21 @@ def regularized_groups(
         regularized += [{**group, "params": inside}] if inside else []
         others += [{**group, "params": outside, "regularizer": None}] if outside else []
     return [*regularized, *others]
+
+
+def _regularizable(module: nn.Module, names: Collection[str], regularizer: str | None) -> list[nn.Parameter]:
+    """Return the named parameters; raise ``ValueError`` for one that is missing or does not fit the regulariser."""
+    named = dict(module.named_parameters())
+    least = LEAST_RANK.get(regularizer or "l1", 0)
+    for name in names:
+        if name not in named:
+            raise ValueError(f"{name!r} is not a parameter of {type(module).__name__}; use names of named_parameters()")
+        if named[name].dim() < least:
+            raise ValueError(
+                f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
+                f"{tuple(named[name].shape)}; choose another regularizer, or leave {name!r} dense"
+            )
+    return [named[name] for name in names]
 
 
 class Together(Optimizer):

@@ -52,15 +52,13 @@ class LinBreg(DualOptimizer):
     ):
         super().__init__(
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            momentum=momentum,
         )
 
     def _check_group(self, group: Group) -> None:
@@ -116,18 +114,16 @@ class MLLinBreg(Multilevel, LinBreg):
         DualOptimizer.__init__(
             self,
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-                "coarse_steps": coarse_steps,
-                "start_with": start_with,
-                "criterion": criterion,
-                "kappa": kappa,
-                "eta": eta,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            momentum=momentum,
+            coarse_steps=coarse_steps,
+            start_with=start_with,
+            criterion=criterion,
+            kappa=kappa,
+            eta=eta,
         )

@@ -44,15 +44,7 @@ class ProxSGD(RegularizedOptimizer):
         lambda_scale: float = 1.0,
     ):
         super().__init__(
-            params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "weight_decay": weight_decay,
-            },
+            params, lr, regularizer, lam, delta=delta, weight_decay=weight_decay, lambda_scale=lambda_scale
         )
 
     def _update(self, group: Group, parameters: list[Tensor]) -> None:

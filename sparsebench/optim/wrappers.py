@@ -5,6 +5,7 @@ state and state dict are unchanged, so checkpoints, schedules and gradient scale
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ def ham(
 ) -> Optimizer:
     """Build an optimizer whose steps are followed by hyperbolic ones, ``w <- w exp(-lr (alpha sign(w) g + beta))``.
 
-    They act on tensors of two or more dimensions that have a gradient g, that of the step; the exponent is clamped to
-    [-5, 5]. A weight at zero stays there, so masks hold. A group with ``hyperbolic=True`` has no such step: it holds
-    second factors of weights, with which gradient descent is hyperbolic already.
+    They act on tensors of two or more dimensions with the gradient g of the step; the exponent is clamped to [-5, 5]. A
+    weight at zero stays zero, so masks are kept. A group with ``hyperbolic=True`` has no such step: it holds second
+    factors of weights, with which gradient descent is already hyperbolic.
 
     Args:
         params: parameters, or groups with their own settings.
@@ -41,7 +42,7 @@ def ham(
         weight_decay: weight decay of the base optimizer.
         alpha: strength of the sign term.
         beta: strength of the decay.
-        max_norm: limit of the norm of each tensor, of any dimension, which is shortened to it.
+        max_norm: limit of the norm of each tensor, of any dimension.
 
     Raises:
         ValueError: a value is negative, or the base optimizer computes the weights from a dual variable.
@@ -53,15 +54,25 @@ def ham(
             f"ham with alpha={alpha:g}, beta={beta:g}: both must be 0 or more, and max_norm={max_norm:g} above 0"
         )
     optimizer = _build("ham", params, base, lr, weight_decay)
-
-    def follow(done: Optimizer, *_: Any) -> None:
-        for weight, slope, rate in _matrices(done, without="hyperbolic"):
-            weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
-        for tensor in (p.detach() for group in done.param_groups for p in group["params"] if p.grad is not None):
-            tensor.mul_((max_norm / tensor.norm()).clamp_(max=1.0))  # a tensor of zeros: by infinity, clamped to 1
-
-    optimizer.register_step_post_hook(follow)
+    optimizer.register_step_post_hook(partial(_follow, alpha=alpha, beta=beta, max_norm=max_norm))
     return optimizer
+
+
+def _follow(done: Optimizer, *_: Any, alpha: float, beta: float, max_norm: float) -> None:
+    _step_hyperbolically(done, alpha, beta)
+    _limit_norms(done, max_norm)
+
+
+def _step_hyperbolically(optimizer: Optimizer, alpha: float, beta: float) -> None:
+    """Multiply every matrix by the exponential of its gradient and decay, elementwise."""
+    for weight, slope, rate in _matrices(optimizer, without="hyperbolic"):
+        weight.mul_((-rate * (alpha * weight.sign() * slope + beta)).clamp_(-5.0, 5.0).exp_())
+
+
+def _limit_norms(optimizer: Optimizer, most: float) -> None:
+    """Shorten every tensor with a gradient to a norm of at most ``most``."""
+    for tensor in (p.detach() for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        tensor.mul_((most / tensor.norm()).clamp_(max=1.0))  # a tensor of zeros: by infinity, clamped to 1
 
 
 def sparse_opt(params: ParamsT, base: Build, lr: float, weight_decay: float = 0.0) -> Optimizer:

@@ -99,7 +99,7 @@ class Pattern:
             mask: bool; the active weights.
             score: same shape; read where the mask is on.
             count: weights to keep.
-            allow_regrow: if False, keep so many weights that the currently inactive ones can replace all dropped ones.
+            allow_regrow: if False, keep enough weights that the currently inactive ones can replace all dropped ones.
         """
         del allow_regrow
         active = self.units(mask) > 0

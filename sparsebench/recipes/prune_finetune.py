@@ -25,7 +25,7 @@ def prune_finetune(
         run: the training setup; its method gives density and distribution.
         finetune_from: share of a run at which fine-tuning would begin; it lasts for the rest of that run.
         retrain: ``learning_rate`` repeats the schedule from there; ``finetune`` uses one rate throughout.
-        finetune_rate: that rate; by default the last of the schedule.
+        finetune_rate: the rate of ``finetune``; by default the last of the schedule.
         look: recalibration and measurements after each phase.
     """
     keys = ("finetune_from", "particles")

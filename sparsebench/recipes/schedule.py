@@ -49,6 +49,16 @@ class Plan:
     ) -> Plan:
         """Compute a plan; ``keys`` are the recipe's names of two of its numbers.
 
+        Args:
+            run: the training setup; its method gives the target density.
+            share: share of the remaining weights that a cycle removes.
+            cycles: number of prunings; None for as many as needed.
+            hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
+            rewind_to: rewind step, as a share of a run if below 1, otherwise a number of steps.
+            particles: number of networks per cycle.
+            switch: first cycle with several particles; a share of the cycles if below 1.
+            keys: names of ``rewind_to`` and ``particles`` in the recipe.
+
         Raises:
             ValueError: the plan cannot be carried out; the message says why.
         """
@@ -81,6 +91,15 @@ class Plan:
 
     def retraining(self, run: Run, *, retrain: str, replay: str, finetune_rate: float | None) -> dict[str, Any]:
         """Return the arguments of the fits after a pruning.
+
+        Args:
+            run: the training setup.
+            retrain: start of a cycle: ``weights`` takes the weights of the rewind step; ``learning_rate`` takes the
+                final weights and rewinds the learning rate; ``finetune`` takes the final weights and keeps the last
+                learning rate.
+            replay: part of the schedule to repeat after rewinding weights: the ``whole``, or the ``rest`` from the
+                rewind step.
+            finetune_rate: learning rate of fine-tuning; None for the last of the schedule.
 
         Raises:
             ValueError: a word is unknown, or fine-tuning would use a learning rate of zero.
@@ -181,7 +200,7 @@ def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
 
 
 def switch_cycle(switch: float, cycles: int) -> int:
-    """Return the first cycle with several particles; ``switch`` is a share of the prunings if below 1, else a cycle."""
+    """Return the first cycle with several particles; ``switch`` is a share of the prunings if below 1."""
     cycle = round(switch * cycles) if switch < 1 else round(switch)
     if not 0 <= cycle <= cycles:
         raise ValueError(

@@ -7,6 +7,7 @@ METHODS = {
     "adabreg": "AdaBreg",
     "cht": "CHT",
     "chts": "CHTs",
+    "cram": "CrAM+",
     "deep_r": "DeepR",
     "dense": "Dense",
     "dsr": "DSR",
@@ -47,14 +48,19 @@ METHODS = {
     "vr_pge": "VR-PGE",
 }
 RECIPES = {
+    "cap": "CAP (one-shot)",
     "imp": "IMP",
     "imp_ensemble": "IMP ensemble",
     "imp_swa": "IMP + SWA",
+    "obert": "oBERT (one-shot)",
+    "oneshot": "Pruned once",
     "prune_finetune": "Prune and fine-tune",
     "single": "one fit",
     "soup": "Sparse soup",
+    "sparsegpt": "SparseGPT",
     "swamp": "SWAMP",
     "swamp_plus": "SWAMP+",
+    "wanda": "Wanda",
 }
 MODELS = {
     "cnn_fashion": "CNN",

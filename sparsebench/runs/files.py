@@ -59,6 +59,11 @@ class RunFiles:
         return self.path / RESULT
 
     @property
+    def failure_file(self) -> Path:
+        """Why the run failed: the reason in the first line, the traceback below."""
+        return self.path / FAILED
+
+    @property
     def metrics(self) -> Path:
         """The curves of training, one row per logged step."""
         return self.path / METRICS

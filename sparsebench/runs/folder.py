@@ -95,7 +95,7 @@ class RunFolder(RunFiles):
 
     def failure(self) -> str:
         """Return why the run failed, in one line, or an empty text."""
-        return _first_line(self.path / files.FAILED)
+        return _first_line(self.failure_file)
 
     def stopped(self) -> str:
         """Return why the run was stopped before its end, in one line, or an empty text."""
@@ -121,15 +121,15 @@ class RunFolder(RunFiles):
         write_atomically(self.result_file, json.dumps(dict(result), indent=2, allow_nan=False) + "\n")
         write_atomically(self.path / files.DONE, "")
 
-    def fail(self, why: str) -> None:
-        """Mark the run as failed, with the reason and whether it failed before training."""
-        early = "" if self.has_trained() else f"{_EARLY}\n"
-        write_atomically(self.path / files.FAILED, f"{why}\n{early}")
+    def fail(self, why: str, details: str = "", *, keep: bool = False) -> None:
+        """Mark the run as failed: the reason, details such as a traceback, and unless ``keep``, whether it is empty."""
+        early = "" if keep or self.has_trained() else f"{_EARLY}\n"
+        write_atomically(self.failure_file, f"{why}\n{details}{early}")
 
     def failed_before_training(self) -> bool:
         """Return True if the run failed while its parts were built, so that no file is worth keeping."""
         try:
-            return (self.path / files.FAILED).read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
+            return self.failure_file.read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
         except OSError:
             return False
 
@@ -188,8 +188,7 @@ class RunFolder(RunFiles):
         """Return True while a living process works on the run, on this machine or another.
 
         Args:
-            looking: write nothing; by default a file is written to read the disk's clock if another machine works on
-                it.
+            looking: write nothing; by default the disk's clock is read by writing a file, if necessary.
         """
         return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT, looking=looking)
 
@@ -245,8 +244,7 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 def _first_line(path: Path) -> str:
     """Return the first line of a file with a reason, or an empty text if the file does not exist."""
     try:
-        return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no reason was recorded"])[
-            0
-        ]
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[0] if lines else "no reason was recorded"
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""Remove what a killed process has left in the folder of a run: half-written files, and locks that nobody holds."""
+"""Remove half-written files and unused locks that a killed process has left in the folder of a run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PATTERNS = (f"*{PARTIAL}", f"{files.STAGES}/*/*{PARTIAL}")
 
 
 def remove_leftovers(folder: RunFolder) -> None:
-    """Remove half-written files of dead processes and locks of stages that nobody holds.
+    """Remove half-written files of dead processes and locks of stages that no process holds.
 
-    Call it while holding the run, before training goes on. Files of living processes of this machine stay.
+    Call it while holding the run, before training continues. Files of living processes of this machine stay.
     """
     for path in _abandoned(folder.path):
         with contextlib.suppress(OSError):
@@ -29,7 +29,7 @@ def remove_leftovers(folder: RunFolder) -> None:
 def tidy_finished(folder: RunFolder) -> None:
     """Remove the lock and the heartbeat of a process that was killed after it had finished the run.
 
-    Nothing happens while a process works on the run, or where the folder cannot be written.
+    Nothing happens while a process works on the run, or if the folder is not writable.
     """
     if not ((folder.path / files.LOCK).exists() or folder.heartbeat()):
         return

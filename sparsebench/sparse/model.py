@@ -1,7 +1,7 @@
 """SparseModel: parameters, masks, memory and learned scores; the one place where sparse state lives."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sparsebench.functional.select import lift_empty
 from sparsebench.sparse.digest import digest
 from sparsebench.sparse.layers import norms_of, transposed
 from sparsebench.sparse.prunable import Prunable
+from sparsebench.sparse.tensors import clear_, whole_numbers
 
 
 class SparseModel:
@@ -138,13 +139,8 @@ class SparseModel:
             masks = lift_empty(masks, {name: self.params[name].abs() for name in masks})
         grown, active = 0, 0
         for name, mask in masks.items():
-            parameter = self.params[name]
-            adopted = torch.empty_like(parameter, dtype=torch.bool).copy_(mask)
-            kept = adopted if not clear else (self.mask(name) if keep is None else keep[name]).to(parameter.device)
-            if name in self._norms:
-                adopted, kept = lift_rows(adopted, kept, parameter.abs(), self._norms[name])
-            if clear:
-                _clear(parameter, kept & adopted, optimizer)
+            survivors = (self.mask(name) if keep is None else keep[name]) if clear else None
+            adopted = self._adopt(name, mask, survivors, optimizer)
             if name in self.masks:
                 grown = grown + (adopted & ~self.masks[name]).count_nonzero()
             active = active + adopted.count_nonzero()
@@ -154,6 +150,17 @@ class SparseModel:
         self.version += 1
         self.change = torch.as_tensor(grown / active) if masks else torch.zeros(())
         self._floats, self._counts, self._remembered = {}, {}, {}
+
+    def _adopt(self, name: str, mask: Tensor, survivors: Tensor | None, optimizer: Optimizer | None) -> Tensor:
+        """Return a mask with the strides of its parameter; clear weights that are not survivors, unless None."""
+        parameter = self.params[name]
+        adopted = torch.empty_like(parameter, dtype=torch.bool).copy_(mask)
+        kept = adopted if survivors is None else survivors.to(parameter.device)
+        if name in self._norms:
+            adopted, kept = lift_rows(adopted, kept, parameter.abs(), self._norms[name])
+        if survivors is not None:
+            clear_(parameter, kept & adopted, optimizer)
+        return adopted
 
     def _validate(self, name: str, mask: Tensor) -> None:
         if name not in self.params:
@@ -238,22 +245,3 @@ class SparseModel:
                 self.learned[name].data.copy_(tensor)
         self.version, self.change = state["version"], torch.tensor(state["change"])
         self._floats, self._counts, self._remembered = {}, {}, {}
-
-
-def whole_numbers(scalars: Mapping[str, Tensor]) -> dict[str, int]:
-    """Read integer scalars from the device in a single transfer."""
-    if not scalars:
-        return {}
-    values = cast(list[int], torch.stack(list(scalars.values())).tolist())  # pyright: ignore[reportUnknownMemberType]
-    return dict(zip(scalars, values, strict=True))
-
-
-def _clear(parameter: Parameter, keep: Tensor, optimizer: Optimizer | None) -> None:
-    lost = ~keep
-    parameter.masked_fill_(lost, 0.0)
-    if optimizer is None:
-        return
-    state: dict[str, Any] = optimizer.state.get(parameter, {})
-    for value in state.values():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            value.masked_fill_(lost, 0.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 def explored(net: SparseModel) -> float:

@@ -94,7 +94,7 @@ def test_a_task_of_srun_for_each_device_or_one_line(monkeypatch):
     one, two = ({"strategy": "auto", "devices": number, "num_nodes": 1} for number in (1, 2))
     assert not ranks.started_by_slurm(one)
     assert ranks.started_by_slurm(two)
-    with pytest.raises(ValueError, match=r"srun has started 2 tasks, trainer.devices=4 on 1 node\(s\) needs 4"):
+    with pytest.raises(ValueError, match=r"srun has started 2 tasks, but trainer.devices=4 on 1 node\(s\) needs 4"):
         ranks.started_by_slurm({**two, "devices": 4})
 
 

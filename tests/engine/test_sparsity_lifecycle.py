@@ -404,7 +404,7 @@ def test_two_optimizers_that_share_the_sparse_parameters_train_as_one_does(metho
 
 
 def test_optimizers_that_share_the_sparse_parameters_must_take_turns():
-    with pytest.raises(ValueError, match="SGD and SGD hold sparse parameters and must step in turn"):
+    with pytest.raises(ValueError, match="SGD and SGD hold sparse parameters and must take turns"):
         silent_trainer(callbacks=[Sparsity(Static())]).fit(Two(twice=True), batches(2))
 
 

@@ -81,7 +81,7 @@ def test_every_method_takes_any_pattern(method, pattern):
 
 @pytest.mark.parametrize("method", [SNFS, DSR])
 def test_weights_cannot_leave_a_layer_of_groups(method):
-    with pytest.raises(ValueError, match=r"moves weights between layers, NofM fixes.*method\.redistribute=false"):
+    with pytest.raises(ValueError, match=r"moves weights between layers, but NofM fixes.*method\.redistribute=false"):
         method(**budget_of(NofM(2, 4))).start(random_layers(), NO_PROBE)
 
 

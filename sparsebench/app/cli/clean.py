@@ -18,7 +18,7 @@ REMOVED = ("failed", "stopped", "waiting")
 
 
 def main(arguments: list[str]) -> None:
-    """List the runs to remove, ask for confirmation, and remove them."""
+    """List the runs to remove, request confirmation, and remove them."""
     given = parser().parse_args(arguments)
     root: Path = given.folder
     if not root.is_dir():

@@ -50,24 +50,15 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    from sparsebench.app.config.build import build, build_data
     from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
-    from sparsebench.fits.state import load_tensors
 
-    files = RunFolder(run)
-    if not files.final.exists():
-        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
-    config = files.config()
-    data = build_data(config)
-    net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
-    net.load_state_dict(load_tensors(files.final))
+    net, images = _final_network(run)
     names = [f"{name}.weight" for name in _layers(net)]
     network = ChannelNetwork.of(net, names)
     masks, filters = removable(network), nonzero_filters(network)
     if all(bool(mask.all()) for mask in masks.values()):
         raise ValueError(_nothing_to_cut(run, filters))
     small = shrink(network, masks).eval()
-    images = torch.randn(2, *data.shape)
     with torch.no_grad():
         wanted, got = net(images), small(images)
     difference = float((wanted - got).abs().max() / wanted.abs().max().clamp(min=1e-12))
@@ -87,6 +78,23 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     torch.export.save(program, folder / SMALL_PROGRAM)
     write_atomically(folder / CHANNELS, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _final_network(run: Path) -> tuple[Any, Any]:
+    """Return the final network of a run, in evaluation mode, and two random images of its shape."""
+    import torch
+
+    from sparsebench.app.config.build import build, build_data
+    from sparsebench.fits.state import load_tensors
+
+    files = RunFolder(run)
+    if not files.final.exists():
+        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
+    config = files.config()
+    data = build_data(config)
+    net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
+    net.load_state_dict(load_tensors(files.final))
+    return net, torch.randn(2, *data.shape)
 
 
 def _nothing_to_cut(run: Path, filters: Mapping[str, Any]) -> str:

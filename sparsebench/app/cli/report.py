@@ -139,6 +139,12 @@ def parser() -> Parser:
     )
     parser.add_argument("--watch", action="store_true", help="repeat whenever a run changes, until Ctrl-C")
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="seconds between two updates (2)")
+    _add_layout(parser)
+    return parser
+
+
+def _add_layout(parser: Parser) -> None:
+    """Add the arguments that choose rows and columns of the table."""
     parser.add_argument(
         "--by",
         default="",
@@ -159,7 +165,6 @@ def parser() -> Parser:
     parser.add_argument(
         "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"
     )
-    return parser
 
 
 def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:

@@ -108,7 +108,17 @@ def _last_line(error: BaseException) -> str:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe: run -> final state."""
+    """Build the recipe: run -> final state.
+
+    Raises:
+        ValueError: it prunes a trained network, and there is none.
+    """
+    trained = config.get("start_from") or config["model"].get("pretrained")
+    if config["recipe"].get("train") is False and not trained:
+        raise ValueError(
+            f"recipe={config['choices']['recipe']} prunes a trained network, and start_from names none: give "
+            f"start_from=RUN or a file, model.pretrained=true for one of timm, or recipe.train=true to train it first"
+        )
     return build(config["recipe"])
 
 

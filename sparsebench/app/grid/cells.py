@@ -21,10 +21,10 @@ class Cell:
     """One cell of a grid: overrides, configuration and folder.
 
     Attributes:
-        overrides: what distinguishes it, as Hydra's command line has it.
-        config: its frozen configuration; empty if it cannot be composed.
-        folder: of its run.
-        error: why it cannot even begin; empty where it can.
+        overrides: overrides that distinguish the cell, as on Hydra's command line.
+        config: the frozen configuration of the cell; empty if it cannot be composed.
+        folder: folder of the cell's run.
+        error: why the cell cannot begin; empty if it can.
     """
 
     overrides: tuple[str, ...]

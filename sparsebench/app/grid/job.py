@@ -6,14 +6,13 @@ import os
 import re
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.config.check import check_config
 from sparsebench.app.config.tree import conf_dir, options
-from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
+from sparsebench.app.errors import STOPPED, USER, USER_ERRORS, explain, stop, where_traceback
 from sparsebench.app.process.execute import Withdrawn, WorkerFailed
 from sparsebench.runs.activity import Busy, Stopped
 from sparsebench.runs.folder import RunFolder
@@ -83,13 +82,13 @@ class Task:
 
     def _note(self, error: Exception, *, send: bool) -> None:
         said = one_line(error)
+        if not isinstance(error, (*USER_ERRORS, Stopped, WorkerFailed)):
+            said = f"{said}; {where_traceback(error)}"
         if isinstance(error, Stopped):
             print(f"sparsebench: a run was stopped: {error}", flush=True)
             return
         self.failures.append(said)
         print(f"sparsebench: a run failed: {said}", file=sys.stderr, flush=True)
-        if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
-            traceback.print_exc()
         if send:
             raise CellFailed(said) from None
 
@@ -140,8 +139,9 @@ def one_line(error: BaseException) -> str:
 
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _short(error)
-    said = explain(error) if isinstance(error, OSError) else f"{error}"
-    return f"{type(error).__name__}: {said}".splitlines()[0]
+    if isinstance(error, WorkerFailed):
+        return str(error)
+    return f"{type(error).__name__}: {explain(error)}".splitlines()[0]
 
 
 def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
@@ -165,11 +165,14 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
     except CellFailed as error:
         return [*task.failures, str(error)]
     except WorkerFailed as error:
-        sys.exit(error.code)  # the process has printed the reason
+        said = str(error) if error.code != USER else str(error).partition(": ")[2]
+        stop(said, code=error.code if error.code > 0 else 1)
     except Stopped as error:
         stop(f"the run was stopped ({error}): repeat the command to continue", code=STOPPED)
     except (Busy, Withdrawn, *USER_ERRORS) as error:
         stop(explain(error))
+    except Exception as error:
+        stop(f"{one_line(error)}; {where_traceback(error)}", code=1)
     return task.failures
 
 
@@ -210,12 +213,12 @@ def _short(error: Exception) -> str:
     named = [known for known in known_keys() if known.rpartition(".")[2] == key]
     if named:
         return f"unknown key {key!r} (did you mean {named[0]!r}?); sparsebench train --cfg job lists all"
-    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top nobody would read it
+    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top, nothing would read it
     return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {more}sparsebench train --cfg job lists all"
 
 
 def _missing_plugin(kind: str, name: str) -> str:
-    """Say which launchers or sweepers there are, or what brings the one that was asked for."""
+    """Return an error that lists the launchers or sweepers, or the extra that installs the requested one."""
     if name in _EXTRAS:
         return f"hydra/{kind}={name} needs packages that are missing: install sparsebench[{_EXTRAS[name]}]"
     known = sorted({"basic", *options(f"hydra/{kind}"), *(_EXTRAS if kind == "launcher" else ())})

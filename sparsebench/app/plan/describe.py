@@ -22,7 +22,6 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
     from sparsebench.app.process.console import quieten
-    from sparsebench.cost.flops import dense_flops, inference_flops
     from sparsebench.cost.layers import plan_rows
 
     quieten()
@@ -47,12 +46,20 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
         "networks": networks,
-        "inference_flops_dense": int(dense_flops(costs)),
-        "inference_flops": networks * int(inference_flops(costs, densities)),
-        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        **_inference(costs, densities, networks),
         **{key: facts[key] for key in ("train_flops_dense", "train_flops", "train_flops_ratio")},
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
+    }
+
+
+def _inference(costs: Any, densities: Mapping[str, float], networks: int) -> dict[str, Any]:
+    from sparsebench.cost.flops import dense_flops, inference_flops
+
+    return {
+        "inference_flops_dense": int(dense_flops(costs)),
+        "inference_flops": networks * int(inference_flops(costs, densities)),
+        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
     }
 
 

@@ -120,8 +120,7 @@ class Sketch:
             spans[-1].samples += samples(step)
             spans[-1].last = step
             if step in chosen:
-                self._act(step)
-                known.append((step + 1, self.net.densities))
+                known.append((step + 1, self._act(step, last=step == max(chosen))))
         for span in spans:
             moment = span.first if stride == 1 else (span.first + span.last) / 2
             densities = _between(known, moment) if sampled else _at(known, span.first)
@@ -147,19 +146,28 @@ class Sketch:
         return True
 
     def _choose(self, events: list[int]) -> list[int]:
+        """Return the changes that are carried out: all of them where that is cheap, few where they are estimates."""
+        if events and self.method.sizes_after(self.net, Clock(events[0], self.total).after) is not None:
+            return events
         weights = sum(p.numel() for p in self.net.params.values())
-        most = max(LEAST, WORK // weights)
+        shared = not isinstance(self.method.budget(self.net), Mapping)
+        most = LEAST if shared else max(LEAST, WORK // weights)
         if len(events) <= max(most, FEW):
             return events
         spread = (len(events) - 1) / (most - 1)
         return [events[round(index * spread)] for index in range(most)]
 
     @torch.no_grad()
-    def _act(self, step: int) -> None:
+    def _act(self, step: int, *, last: bool) -> dict[str, float]:
+        """Return the densities after a change, which is carried out unless its budget tells them; the last one always."""
         clock = Clock(step, self.total)
+        self._stated = None
+        sizes = None if last or self.net.floor else self.method.sizes_after(self.net, clock.after)
+        if sizes is not None:
+            return {name: size / self.net.params[name].numel() for name, size in sizes.items()}
         self.method.before_step(self.net, clock, self.optimizer)
         self.method.after_step(self.net, clock.after, self.optimizer)
-        self._stated = None
+        return self.net.densities
 
     def _passes(self, step: int) -> Passes:
         """Query the cost of a step, once per change if it depends on the network."""

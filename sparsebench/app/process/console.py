@@ -90,8 +90,6 @@ def quieten() -> None:
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(
-        logging.INFO
-    )  # trainer.profiler: its report was asked for
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports that trainer.profiler asks for
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.errors import STOPPED
+from sparsebench.app.errors import STOPPED, USER, record_failure
 from sparsebench.app.process.console import PREFIX, spoken_for
 from sparsebench.app.process.ranks import environment_without_ranks, is_several, slurm_rank, started_by_slurm
 from sparsebench.results.schema import with_current_names
@@ -30,10 +30,11 @@ class Withdrawn(RuntimeError):
 
 
 class WorkerFailed(RuntimeError):
-    """Raised when a run in a separate process has failed and reported why."""
+    """Raised when a run in a separate process has failed; its message is the reason that the folder gives."""
 
     def __init__(self, folder: RunFolder, code: int) -> None:
-        super().__init__(f"{folder}: the run failed with exit code {code}")
+        why = folder.failure() or f"{folder} ended with exit code {code}"
+        super().__init__(why if code == USER else f"{why}; its traceback is in {folder.failure_file}")
         self.folder, self.code = folder, code
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -187,7 +188,7 @@ def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
     except Exception as error:
         with contextlib.suppress(OSError):  # such as a full disk: the first error is the one to report
             if not folder.failure() and not folder.stopped():
-                folder.fail(f"{type(error).__name__}: {error}")
+                record_failure(folder, error)
             folder.end_heartbeat()
         raise
 

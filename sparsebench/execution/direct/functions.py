@@ -81,21 +81,26 @@ def conv2d(
     """
     x, weight, bias = _cast(x, weight, bias)
     _check("conv2d", x, weight, mask, bias, dimensions=4)
-    strides, paddings = _pair("stride", stride, 1), _pair("padding", padding, 0)
+    shape = _geometry(x, weight, _pair("stride", stride, 1), _pair("padding", padding, 0))
+    if not available():
+        return functional.conv2d(x, weight * mask, bias, shape.stride, shape.padding)
+    support = support_of(mask)
+    return conv2d_values(x, support.values(weight), support, bias, shape.stride, shape.padding)
+
+
+def _geometry(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Shape:
+    """Return the geometry of a convolution; raise ``ValueError`` if the tensors do not match."""
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"direct.conv2d: x of shape {tuple(x.shape)} does not fit weight of shape {tuple(weight.shape)}: "
             f"(images, {weight.shape[1]}, rows, columns) is needed; groups are not supported"
         )
-    shape = Shape((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), strides, paddings)
+    shape = Shape((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), stride, padding)
     if min(shape.out) < 1:
         raise ValueError(
-            f"direct.conv2d: a kernel of {shape.kernel} does not fit an image of {shape.image} with padding {paddings}"
+            f"direct.conv2d: a kernel of {shape.kernel} does not fit an image of {shape.image} with padding {padding}"
         )
-    if not available():
-        return functional.conv2d(x, weight * mask, bias, strides, paddings)
-    support = support_of(mask)
-    return conv2d_values(x, support.values(weight), support, bias, strides, paddings)
+    return shape
 
 
 def linear_values(

@@ -51,7 +51,7 @@ def test_every_state_is_told(grid, capsys):
     assert out[1].startswith("running  runs/e,seed=0  cycle1 50 %  25.00 %  0:50  1:00  process ")
     assert out[2] == "failed  runs/b,seed=0  ValueError: too"
     assert out[3] == "stopped  runs/d,seed=0  Stopped: hopeless"
-    assert out[4] == "interrupted  runs/c,seed=2  cycle1 50 %  25.00 %  the same command continues"
+    assert out[4] == "interrupted  runs/c,seed=2  cycle1 50 %  25.00 %  repeat the command to continue"
     assert out[5:7] == ["waiting  runs/w,seed=0", "waiting  runs/x,seed=0"]
     assert out[7] == "done  runs/a,seed=0  50.00 %  1:40"
 

@@ -156,19 +156,7 @@ class Bench:
             Ratios of time, FLOPs and memory: dense over small, larger is better.
         """
         network = ChannelNetwork.of(self.net, dict(self.net.named_parameters()), **self.rounding)
-        run = partial(self.channels, network, keep)
-        published = {"execution": "masked", "backward_samples": 2}
-        cases: dict[str, Callable[[], Any]] = {
-            "dense": self.dense,
-            "dense again": self.dense,
-            "masked": partial(run, small=False),
-            "compact": partial(run, small=True),
-            "dense forward": self.dense_forward,
-            "compact forward": partial(run, small=True, backward=False),
-            "published VR-PGE": self.steps(keep, **published),
-            "VR-PGE": self.steps(keep),
-            "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
-        }
+        cases = self.cases(network, keep)
         for name in ("compact", "compact forward", "VR-PGE", "VR-PGE, two backwards"):
             for _ in range(self.warm_ups):
                 cases[name]()
@@ -192,6 +180,22 @@ class Bench:
             "vr_pge_two_backwards": ratio(seconds["published VR-PGE"], seconds["VR-PGE, two backwards"]),
             "vr_pge_over_dense": ratio(seconds["dense"], seconds["VR-PGE"]),
             "memory": {name: memory["dense"] / size for name, size in memory.items()},
+        }
+
+    def cases(self, network: ChannelNetwork, keep: float) -> dict[str, Callable[[], Any]]:
+        """Return the cases to compare at one share of channels, by name."""
+        run = partial(self.channels, network, keep)
+        published = {"execution": "masked", "backward_samples": 2}
+        return {
+            "dense": self.dense,
+            "dense again": self.dense,
+            "masked": partial(run, small=False),
+            "compact": partial(run, small=True),
+            "dense forward": self.dense_forward,
+            "compact forward": partial(run, small=True, backward=False),
+            "published VR-PGE": self.steps(keep, **published),
+            "VR-PGE": self.steps(keep),
+            "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
         }
 
     def flops(self, network: ChannelNetwork, keep: float) -> tuple[float, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.protocol import interleave, ratio
-from sparsebench.app.cli.bench.training import head, place, table
-from sparsebench.cost.speed import hardware
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.data.loader import TrainLoader
 from sparsebench.data.resident import Resident, Shift, normalise, pad
 
@@ -30,7 +28,6 @@ def main(options: argparse.Namespace, *, command: str) -> None:
         options: arguments parsed by ``options.input_``.
         command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     device, _ = place(options)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=random)
@@ -47,9 +44,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     ]
     print(head(options, device, f"{options.images} images, {options.size} px, batch {options.batch}"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def ways(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -14,11 +13,10 @@ import lightning as L
 import torch
 from torch import nn
 
-from sparsebench.app.cli.bench.training import head, place, table
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.app.config.build import build_run
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.process.console import quieten
-from sparsebench.cost.speed import hardware
 
 WARM = 50
 """Steps before timing starts."""
@@ -50,7 +48,6 @@ def main(options: argparse.Namespace, *, command: str) -> None:
         options: arguments parsed by ``options.loop``.
         command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     quieten()
     device, _ = place(options)
     cases = {
@@ -70,9 +67,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     ]
     print(head(options, device, f"perceptron of 16 hidden units, {options.steps} steps of 16 images"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def bare(steps: int, device: torch.device) -> float:

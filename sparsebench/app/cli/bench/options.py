@@ -20,20 +20,10 @@ def channels() -> Parser:
     parser.add_argument("--width", type=float, default=1.0, help="factor on the widths of CIFAR ResNets and VGG")
     parser.add_argument("--size", type=int, default=32, help="side length of the images in pixels")
     parser.add_argument("--keep", type=_shares, default=[0.5, 0.3, 0.1], help="shares of channels, such as 0.5,0.3")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--multiple", type=int, default=1, help="widths of layers are rounded up to a multiple of this")
     parser.add_argument("--sum-multiple", type=int, default=16, help="the same for residual sums")
     parser.add_argument("--warm-ups", type=int, default=12, help="steps of each small network before the first round")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds of this process, for one thread"
-    )
-    parser.add_argument("--device", help="by default cuda if available, otherwise cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
-    return parser
+    return _measured(parser, batch=32)
 
 
 def execution() -> Parser:
@@ -43,14 +33,7 @@ def execution() -> Parser:
     parser.add_argument("--model", choices=MODELS, default="vgg19", help="network of the parts network and inference")
     parser.add_argument("--size", type=int, default=32, help="side length of the images in pixels")
     parser.add_argument("--sparsity", type=_sparsities, default=[0.9, 0.95, 0.98], help="such as 0.9,0.95")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds of this process, for one thread"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
-    return parser
+    return _timed(parser, batch=128)
 
 
 def overhead() -> Parser:
@@ -98,19 +81,24 @@ def nm() -> Parser:
     return _measured(Parser("bench nm", "Products with 2:4 sparse weights, compared with dense ones."), batch=4096)
 
 
-def _measured(parser: Parser, *, batch: int) -> Parser:
-    """Add the options shared by these benchmarks."""
+def _timed(parser: Parser, *, batch: int) -> Parser:
+    """Add the options of every measurement."""
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds of this process, for one thread"
     )
-    parser.add_argument("--device", help="by default cuda if available, otherwise cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     return parser
+
+
+def _measured(parser: Parser, *, batch: int) -> Parser:
+    """Add the options of measurements on any device."""
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--device", help="by default cuda if available, otherwise cpu")
+    return _timed(parser, batch=batch)
 
 
 STEPPED = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,7 +112,8 @@ class Trained:
 
 
 def place(options: Any) -> tuple[torch.device, torch.dtype | None]:
-    """Return device and type of products that the options name."""
+    """Set the number of threads, and return device and type of products that the options name."""
+    torch.set_num_threads(options.threads)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda is impossible without a GPU: choose --device cpu")
@@ -132,6 +134,13 @@ def head(options: Any, device: torch.device, what: str) -> str:
     return (
         f"{what}; {where}, {options.threads} thread(s), torch {machine['torch']}; medians of {options.rounds} rounds\n"
     )
+
+
+def save(options: Any, command: str, rows: Sequence[Any]) -> None:
+    """Write the rows with command and hardware to the file that the options name, if any."""
+    if options.json:
+        said = {"command": command, "hardware": hardware(), "rows": rows}
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
