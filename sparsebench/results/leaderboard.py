@@ -164,7 +164,7 @@ def _machine(hardware: Mapping[str, Any]) -> str:
 
 
 def ranks(entries: Sequence[Entry]) -> list[int | None]:
-    """Return the rank of each entry among those of its data set, network and sparsity; equal ranks are ties.
+    """Return the rank of each entry within its data set, network and sparsity; equal ranks are ties.
 
     A rank is one more than the number of entries that are better and can be told apart. Dense training and single runs
     have no rank, and neither has an entry without rivals.

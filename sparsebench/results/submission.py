@@ -56,7 +56,7 @@ def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def faults(document: Any) -> list[str]:
-    """Return what is wrong with a submission, one line each; nothing for a sound one."""
+    """Return the faults of a submission, one line each; an empty list for a sound one."""
     if not isinstance(document, dict):
         return ["a submission is a JSON object with who, command and runs"]
     found = [f"{name} is missing" for name in FIELDS if name not in document]
@@ -133,7 +133,7 @@ def _within(value: Any, low: float, high: float) -> bool:
 
 
 def _faults_together(runs: list[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong between runs that are sound on their own."""
+    """Return the faults between runs that are sound on their own."""
     found: list[str] = []
     variants = {identity({**run["config"], "seed": 0}) for run in runs}
     if len(variants) > 1:
