@@ -19,7 +19,7 @@ def compact(weights: Sequence[Tensor]) -> dict[str, Any]:
     FLOPs are two for each non-zero weight.
 
     Args:
-        weights: of the layers in order, [outputs, inputs].
+        weights: weights of the layers in order, [outputs, inputs].
 
     Returns:
         ``live_units``: inputs, then hidden units of each layer; ``compact_bytes``; ``compact_flops``.

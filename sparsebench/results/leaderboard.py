@@ -25,14 +25,14 @@ class Entry:
         dataset: our name of the data set.
         model: our name of the network.
         method: our name of the method, or of the recipe.
-        epochs: of training.
+        epochs: epochs of training.
         accuracies: test accuracy in percent by seed.
         costs: means of sparsity, training FLOPs and inference FLOPs of dense; None where unknown.
-        command: that trained the runs.
+        command: the command that trained the runs.
         runs: names of run folders, or hashes.
         source: file below ``docs/results``.
         who: the sender; empty for ours.
-        hardware: of the runs.
+        hardware: hardware of the runs.
         note: a remark.
     """
 

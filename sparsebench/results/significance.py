@@ -93,7 +93,7 @@ def marked(rows: Sequence[Row], key: Key) -> set[int]:
     Dense training does not compete. A number without a better direction, or a measured speed, has no best.
 
     Args:
-        rows: of a table.
+        rows: rows of a table.
         key: the number.
     """
     if key.direction == "none" or key.unit in ("s", "images/s"):
@@ -114,7 +114,7 @@ def ties(rows: Sequence[Row], name: str) -> list[list[int]]:
     """Return for each row the places of the others of its data set and network that it cannot be told from.
 
     Args:
-        rows: of a table.
+        rows: rows of a table.
         name: key of ``result.json``.
     """
     values = [values_of(row, name) for row in rows]

@@ -28,9 +28,9 @@ def submission(folders: list[Path], *, who: str, command: str, note: str = "") -
     """Collect finished runs that differ only in the seed into a submission.
 
     Args:
-        folders: of the runs.
+        folders: folders of the runs.
         who: name or handle of the sender.
-        command: that trained them.
+        command: the command that trained them.
         note: a remark for readers.
 
     Raises:
@@ -91,10 +91,10 @@ def _faults_of_run(run: Any) -> list[str]:
     try:
         names, computed = (method_name(config["choices"]), model_name(config)), identity(config)
     except (KeyError, TypeError, AttributeError) as error:
-        return [f"config is no frozen configuration of a run ({type(error).__name__}: {error})"]
+        return [f"config is not a frozen configuration ({type(error).__name__}: {error})"]
     found = _implausible(result)
     if computed != result["config_hash"]:
-        found.append(f"config_hash {result['config_hash']} is not that of the configuration, {computed}")
+        found.append(f"config_hash {result['config_hash']} differs from the hash of the configuration, {computed}")
     said = (result["method"], result["model"], result["dataset"], result["seed"])
     if said != (*names, config["choices"]["dataset"], config["seed"]):
         found.append(f"the result is of {said}, the configuration of another run")
@@ -104,14 +104,14 @@ def _faults_of_run(run: Any) -> list[str]:
 def _implausible(result: Mapping[str, Any]) -> list[str]:
     """Return the numbers of a result that cannot be."""
     shares = ("test_accuracy", "sparsity", "inference_flops_ratio")
-    found = [f"{key} {result[key]} is no share" for key in shares if not _within(result[key], 0.0, 1.0)]
+    found = [f"{key} {result[key]} is not a share" for key in shares if not _within(result[key], 0.0, 1.0)]
     found += [
         f"{key} {result[key]} must be above 0"
         for key in ("train_flops_ratio", "epochs", "steps", "prunable_weights", "parameters")
         if not _within(result[key], 0.0, math.inf) or result[key] == 0
     ]
     found += [
-        f"{key} {result[key]!r} is no digest of 16 hexadecimal digits"
+        f"{key} {result[key]!r} is not a digest of 16 hexadecimal digits"
         for key in ("mask_digest", "weights_digest")
         if not re.fullmatch(r"[0-9a-f]{16}", str(result[key]))
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 def commit(root: Path | None = None) -> str | None:
     """Return the commit of this package's own checkout, with ``-dirty`` for changes; None for an installed package.
 
-    A checkout of somebody else's around an installed package does not count.
+    Another project's checkout around an installed package does not count.
     """
     root = root or Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")

@@ -44,13 +44,13 @@ CHANGES = {
     "run 0: a run holds config and result": lambda d: first(d).pop("config"),
     "run 0: result lacks mask_digest": lambda d: first(d)["result"].pop("mask_digest"),
     "run 0: result has keys of no version: speedup": lambda d: first(d)["result"].update(speedup=3),
-    "run 0: config is no frozen configuration": lambda d: first(d).update(config={"seed": 0}),
-    "is not that of the configuration": lambda d: first(d)["config"]["optimizer"].update(lr=0.123),
+    "run 0: config is not a frozen configuration": lambda d: first(d).update(config={"seed": 0}),
+    "differs from the hash of the configuration": lambda d: first(d)["config"]["optimizer"].update(lr=0.123),
     "the configuration of another run": lambda d: first(d)["result"].update(method="snip"),
-    "test_accuracy 1.7 is no share": lambda d: first(d)["result"].update(test_accuracy=1.7),
-    "test_accuracy nan is no share": lambda d: first(d)["result"].update(test_accuracy=float("nan")),
+    "test_accuracy 1.7 is not a share": lambda d: first(d)["result"].update(test_accuracy=1.7),
+    "test_accuracy nan is not a share": lambda d: first(d)["result"].update(test_accuracy=float("nan")),
     "train_flops_ratio 0 must be above 0": lambda d: first(d)["result"].update(train_flops_ratio=0),
-    "'xyz' is no digest": lambda d: first(d)["result"].update(weights_digest="xyz"),
+    "'xyz' is not a digest": lambda d: first(d)["result"].update(weights_digest="xyz"),
     "is not 1 - ": lambda d: first(d)["result"].update(sparsity=0.5),
     "parameters cannot be": lambda d: first(d)["result"].update(active_weights=10**9),
     "is far below chance": lambda d: first(d)["result"].update(test_accuracy=0.01),
@@ -87,7 +87,10 @@ def test_the_script_says_what_it_found(tmp_path, sound):
         command = [sys.executable, str(ROOT / "scripts" / "check_submission.py"), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
-    assert "check_submission: wrong.json: run 0: config_hash 00000000 is not that of the configuration" in done.stderr
+    assert (
+        "check_submission: wrong.json: run 0: config_hash 00000000 differs from the hash of the configuration"
+        in done.stderr
+    )
 
 
 # -- the leaderboard --------------------------------------------------------------------------------------------------

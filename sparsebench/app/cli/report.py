@@ -160,7 +160,7 @@ def _add_layout(parser: Parser) -> None:
         "protocol (docs/reference/result.md lists them)",
     )
     parser.add_argument(
-        "--median", action="store_true", help="median and quartiles of repeated runs in the place of mean and deviation"
+        "--median", action="store_true", help="median and quartiles of repeated runs instead of mean and deviation"
     )
     parser.add_argument(
         "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"

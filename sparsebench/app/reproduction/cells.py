@@ -1,4 +1,4 @@
-"""The cells that ``sparsebench reproduce`` was asked for, and their runs on disk."""
+"""The cells selected for ``sparsebench reproduce``, and their runs on disk."""
 
 from __future__ import annotations
 

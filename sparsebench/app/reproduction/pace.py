@@ -75,7 +75,7 @@ class Pace:
     def _read(self) -> dict[str, float]:
         try:
             found = json.loads(self.cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or damaged: it is measured anew
+        except (OSError, ValueError):  # missing or damaged: measured again
             return {}
         return {key: float(value) for key, value in found.items() if isinstance(value, int | float) and value > 0}
 

@@ -21,9 +21,9 @@ class Outcome:
     Attributes:
         cell: the published cell.
         config: its frozen configuration.
-        results: of finished runs, by seed.
+        results: results of finished runs, by seed.
         verdict: on its measure.
-        commit: of the runs that recorded none.
+        commit: commit of the runs that recorded none.
     """
 
     cell: Cell
