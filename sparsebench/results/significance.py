@@ -44,14 +44,13 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[fl
     """
     if min(len(one), len(other)) < 2:
         return None
-    shared = sorted(one.keys() & other.keys())
-    if len(shared) == min(len(one), len(other)):
-        gaps = [one[seed] - other[seed] for seed in shared]
-        centre, half = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
-        half *= t_quantile(len(gaps) - 1) if half else 1.0
+    gaps = [one[seed] - other[seed] for seed in one if seed in other]
+    if len(gaps) == min(len(one), len(other)):
+        centre, spread = _moments(gaps)
+        half = t_quantile(len(gaps) - 1) * math.sqrt(spread / len(gaps)) if spread else 0.0
         return centre - half, centre + half
-    a, b = (statistics.variance(side.values()) / len(side) for side in (one, other))
-    centre = statistics.fmean(one.values()) - statistics.fmean(other.values())
+    (first, a), (second, b) = (_moments(list(side.values())) for side in (one, other))
+    a, b, centre = a / len(one), b / len(other), first - second
     if a + b == 0:
         return centre, centre
     freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
@@ -59,11 +58,16 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[fl
     return centre - half, centre + half
 
 
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample variance; a page compares each row with each, which ``statistics`` is too slow for."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
 def alike(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
     """Return True if the interval of the difference contains zero; False for single runs, which have no interval."""
     interval = difference(one, other)
-    tiny = 1e-12 * max(1.0, *(abs(value) for side in (one, other) for value in side.values()))
-    return interval is not None and interval[0] <= tiny and interval[1] >= -tiny
+    return interval is not None and interval[0] <= _TINY and interval[1] >= -_TINY
 
 
 def best(values: Sequence[Mapping[int, float]], *, higher: bool) -> set[int]:
@@ -95,7 +99,7 @@ def marked(rows: Sequence[Row], key: Key) -> set[int]:
     if key.direction == "none" or key.unit in ("s", "images/s"):
         return set()
     groups: dict[tuple[Any, ...], list[int]] = {}
-    levels = {place: levels_of([row for row in rows if _place(row) == place]) for place in map(_place, rows)}
+    levels = {place: levels_of([row for row in rows if _place(row) == place]) for place in set(map(_place, rows))}
     for number, row in enumerate(rows):
         if not is_dense(row) and levels[_place(row)]:
             groups.setdefault((*_place(row), level_of(row, levels[_place(row)])), []).append(number)
@@ -114,11 +118,16 @@ def ties(rows: Sequence[Row], name: str) -> list[list[int]]:
         name: key of ``result.json``.
     """
     values = [values_of(row, name) for row in rows]
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    for number, row in enumerate(rows):
+        if len(values[number]) > 1:
+            groups.setdefault(_place(row), []).append(number)
     found: list[list[int]] = [[] for _ in rows]
-    for one, other in itertools.combinations(range(len(rows)), 2):
-        if _place(rows[one]) == _place(rows[other]) and alike(values[one], values[other]):
-            found[one].append(other)
-            found[other].append(one)
+    for members in groups.values():
+        for one, other in itertools.combinations(members, 2):
+            if alike(values[one], values[other]):
+                found[one].append(other)
+                found[other].append(one)
     return found
 
 

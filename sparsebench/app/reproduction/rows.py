@@ -94,6 +94,7 @@ def row(one: Outcome) -> dict[str, Any]:
         "model": entry.model,
         "dataset": entry.dataset,
         "sparsity": entry.sparsity,
+        "measure": cell.recipe.measure,
         "published": entry.value,
         "error": cell.error,
         "error_kind": cell.error_kind,

@@ -26,6 +26,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
+    "†": r"$\dagger$",
+    "✓": r"$\surd$",
 }
 
 
@@ -40,7 +42,7 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
     lines = [
         r"% \usepackage{booktabs}",
         *([f"% {grid.common}"] if grid.common else []),
-        f"% {LEGEND}",
+        f"% {grid.legend}",
         *([f"% bold: {MEANING}"] if grid.marks else []),
         *(f"% {line}" for line in footers(grid, notes)),
         rf"\begin{{tabular}}{{{columns}}}",
