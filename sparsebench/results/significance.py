@@ -14,6 +14,7 @@ from sparsebench.results.table import Row, is_dense, is_number
 
 LEVEL = 0.95
 """Level of the intervals of differences."""
+_TINY = 1e-12  # rounding of equal numbers
 SAME = 5e-3
 """An emergent sparsity counts as a target that is nearer than this."""
 MEANING = (
