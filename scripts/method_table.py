@@ -28,6 +28,7 @@ FAMILIES = {
 MEMBERS = {  # class or module -> its family; a subclass belongs to the family of the nearest base that is listed
     "Dense": "References",
     "Given": "References",
+    "sign_in": "Chosen before training",
     "static": "Chosen before training",
     "at_init": "Chosen before training",
     "dynamic": "Dynamic sparse training",

@@ -75,9 +75,6 @@ TURN = {
 # In the arguments of a docstring: a description that begins with a preposition has lost its noun.
 NOUNLESS = re.compile(r"^ +\*{0,2}\w+(?: \([^)]*\))?: (?:of|their|that) ", re.MULTILINE)
 
-# Under revision elsewhere; remove once they pass.
-UNREVISED = {"sparsebench/app/cli/reproduce.py", "sparsebench/results/reproduction.py"}
-
 
 def first_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield place and first line of every docstring of a file."""
@@ -167,9 +164,8 @@ def test_prose_of_a_room(room: str) -> None:
     faults: list[str] = []
     for file in files:
         place = str(file.relative_to(ROOT))
-        if place not in UNREVISED:
-            texts = comments(file) if room == "conf" else prose(file)
-            faults += [f"{place}:{number}: {turn}" for number, text in texts for turn in turns(text)]
+        texts = comments(file) if room == "conf" else prose(file)
+        faults += [f"{place}:{number}: {turn}" for number, text in texts for turn in turns(text)]
     assert not faults, "\n".join(["prose to rewrite:", *faults])
 
 

@@ -1,4 +1,4 @@
-"""Size of a perceptron once the units that do nothing are gone."""
+"""Size of a perceptron without the units that do nothing."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BYTES = 4  # of a number of float32
+_BYTES = 4  # bytes per float32
 
 
 def compact(weights: Sequence[Tensor]) -> dict[str, Any]:
     """Return the live units of a perceptron, and its bytes and FLOPs without the dead ones.
 
-    A unit is live if a path of non-zero weights leads from an input through it to an output; biases do not count. Bytes
-    are a bit for each place of a layer that has zeros, and float32 for non-zero weights and for biases of live units.
-    FLOPs are two for each non-zero weight.
+    A unit is live if a path of non-zero weights leads from an input through it to an output; biases do not count. Each
+    position of a layer with zeros takes one bit; non-zero weights and biases of live units take a float32. Each
+    non-zero weight costs two FLOPs.
 
     Args:
-        weights: of the layers in order, [outputs, inputs].
+        weights: weights of the layers in order, [outputs, inputs].
 
     Returns:
         ``live_units``: inputs, then hidden units of each layer; ``compact_bytes``; ``compact_flops``.
 
-    Source: Evci et al. 2020, appendix B, who store a bit mask and float32 values; whether biases count is not stated.
+    Source: Evci et al. 2020, appendix B, who store a bit mask and float32 values, and do not state whether biases
+    count.
     """
     active = _live([weight.detach() != 0 for weight in weights])
     inputs = [layer.any(0) for layer in active]

@@ -1,4 +1,4 @@
-"""Second moments of the inputs that linear and convolution layers multiply by their weights."""
+"""Second moments of the inputs of linear and convolution layers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.nn import functional
 def input_moments(
     network: nn.Module, names: Iterable[str], batches: Iterable[Any], *, diagonal: bool = False
 ) -> dict[str, Tensor]:
-    """Return ``X X^T`` of each layer, a column of X being the inputs of one output at one place.
+    """Return ``X X^T`` of each layer; a column of X holds the inputs of one output position.
 
     Args:
-        network: in the mode in which it shall run.
-        names: of weights.
+        network: in the mode in which it is to run.
+        names: names of weights.
         batches: inputs of the network.
         diagonal: only the squared norms of the inputs.
 
     Returns:
-        By name of weight, in float64, [groups, d, d] or [groups, d]: d is the product of the weight's dimensions but
-        the first, groups is 1 but for grouped convolutions. Zeros for a layer that is never called.
+        By name of weight, in float64, [groups, d, d] or [groups, d]: d is the product of the weight's dimensions except
+        the first; groups is 1 except for grouped convolutions. Layers that are never called have zeros.
 
     Raises:
         ValueError: a weight of another kind of layer.
@@ -48,13 +48,13 @@ def layer_of(network: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
     """Return the layer of a weight.
 
     Raises:
-        ValueError: it is of a kind whose inputs are not known.
+        ValueError: it is a layer of another kind.
     """
     layer = network.get_submodule(name.rpartition(".")[0])
     if isinstance(layer, nn.Linear | nn.Conv2d) and name.rpartition(".")[2] == "weight":
         return layer
     raise ValueError(
-        f"{name} belongs to a {type(layer).__name__}, and only inputs of Linear and Conv2d are known here: leave it "
+        f"{name} belongs to a {type(layer).__name__}, and inputs can be measured of Linear and Conv2d only: leave it "
         f"dense with prunable.exclude=[{name}], or choose recipe=obert, cap or oneshot"
     )
 
@@ -79,7 +79,7 @@ def columns(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _padding(layer: nn.Conv2d) -> list[int]:
-    """Return the padding as ``functional.pad`` wants it: last dimension first, before and after."""
+    """Return the padding in the order of ``functional.pad``: last dimension first, before and after."""
     sides: list[int] = []
     for place in (1, 0):
         if isinstance(layer.padding, str):

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors that name the mistake in one line; for all others, the traceback is needed too."""
+"""Errors whose one-line message is enough; all others are shown in one line too, which names the file with their traceback."""
 
 USER = 2
-"""Exit code where the input is wrong, or the system refuses something."""
+"""Exit code if the input is wrong, or the operating system refuses a request."""
 
 STOPPED = 3
 """Exit code of a run in a separate process that was asked to stop."""
@@ -58,14 +58,14 @@ _FILE = "__traceback_file__"
 
 
 def record_failure(folder: RunFolder, error: BaseException) -> None:
-    """Mark a run as failed, with the traceback; one that failed by no fault of its user's keeps its folder."""
+    """Mark a run as failed, with the traceback; after an unexpected error its folder is kept."""
     trace = "".join(traceback.format_exception(error))
     folder.fail(f"{type(error).__name__}: {explain(error)}", trace, keep=not isinstance(error, USER_ERRORS))
     setattr(error, _FILE, folder.failure_file)
 
 
 def where_traceback(error: BaseException) -> str:
-    """Say where the traceback of an unexpected error can be read."""
+    """Return where the traceback of an unexpected error can be read."""
     file = getattr(error, _FILE, None)
     return f"its traceback is in {file}" if file is not None else "SPARSEBENCH_TRACEBACK=1 shows its traceback"
 

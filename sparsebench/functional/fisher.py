@@ -13,18 +13,18 @@ from sparsebench.functional.score import Objectives, each_gradient
 
 
 class BlockFisher:
-    """The inverse of an empirical Fisher matrix, of which blocks along the diagonal alone are kept.
+    """The inverse of a block-diagonal empirical Fisher matrix.
 
-    With gradients g_1 ... g_N of one tensor, read in rows, the matrix is ``damp I + (1 / N) sum g g^T``, cut into
-    blocks of ``block`` weights. Its inverse is updated gradient by gradient (Sherman and Morrison), in
-    float64: with little damping it is near singular.
+    With gradients g_1 ... g_N of one tensor, flattened by rows, the matrix is ``damp I + (1 / N) sum g g^T``, cut into
+    blocks of ``block`` weights. Its inverse is updated gradient by gradient (Sherman and Morrison), in float64, because
+    little damping leaves the matrix nearly singular.
 
     Args:
         size: number of weights.
         count: number N of gradients that will be added.
-        block: weights of a block; the last one may be padded.
+        block: weights per block; the last one may be padded.
         damp: added to the diagonal.
-        device: where the blocks lie.
+        device: device of the blocks.
 
     Attributes:
         inverse: [blocks, block, block].
@@ -68,11 +68,11 @@ class BlockFisher:
 
 
 def saliency(weight: Tensor, fisher: BlockFisher) -> Tensor:
-    """Return ``w^2 / (2 [F^-1]_ii)``: by how much the loss rises, to second order, when one weight goes alone.
+    """Return ``w^2 / (2 [F^-1]_ii)``: the second-order rise of the loss when only this weight is removed.
 
     Args:
         weight: any shape; the result has it, in float64.
-        fisher: of this weight.
+        fisher: the inverse Fisher matrix of this weight.
 
     Source: Hassibi & Stork 1993; Kurtic et al. 2022, equation 4.
     """
@@ -80,16 +80,16 @@ def saliency(weight: Tensor, fisher: BlockFisher) -> Tensor:
 
 
 def chained_saliency(weight: Tensor, fisher: BlockFisher, mask: Tensor | None = None) -> Tensor:
-    """Return by how much the loss has risen when a weight goes, after all that go before it in its block.
+    """Return the rise of the loss up to the removal of each weight, in the order of removal within its block.
 
-    In each block the weight of least saliency goes first, the others are compensated, and the inverse is that of the
-    matrix without it; then the next one goes. Sums along the way are the scores, so that their order within a block is
-    that of removal.
+    In each block the weight of least saliency is removed first, the others are compensated, and the inverse is reduced
+    to the remaining weights; then the next one is removed. The accumulated losses are the scores, so that their order
+    within a block is the order of removal.
 
     Args:
         weight: any shape; the result has it, in float64.
-        fisher: of this weight.
-        mask: bool, same shape; weights outside it have gone before and score 0.
+        fisher: the inverse Fisher matrix of this weight.
+        mask: bool, same shape; weights outside it were removed earlier and score 0.
 
     Source: Kuznedelev et al. 2023 (CAP, arXiv 2210.09223), algorithm 1.
     """
@@ -97,7 +97,7 @@ def chained_saliency(weight: Tensor, fisher: BlockFisher, mask: Tensor | None = 
     every = torch.arange(len(w), device=w.device)
     there = fisher.blocks(torch.ones_like(weight) if mask is None else mask) > 0
     gone, scores, risen = torch.zeros_like(there), torch.zeros_like(w), w.new_zeros(len(w))
-    # first those that are not there: they go without loss, and leave the matrix
+    # weights outside the mask come first: they leave the matrix without loss
     for _ in range(fisher.block):
         cost = w**2 / (2 * inverse.diagonal(dim1=1, dim2=2))
         cost = torch.where(there, cost, -1.0).masked_fill(gone, math.inf)
@@ -116,14 +116,15 @@ def chained_saliency(weight: Tensor, fisher: BlockFisher, mask: Tensor | None = 
 
 
 def compensated(weight: Tensor, fisher: BlockFisher, mask: Tensor, *, jointly: bool = True) -> Tensor:
-    """Return the weights after those outside the mask have gone and the others have moved to make up for it.
+    """Return the weights with those outside the mask removed and the others moved to compensate.
 
     Args:
         weight: any shape.
-        fisher: of this weight.
+        fisher: the inverse Fisher matrix of this weight.
         mask: bool, same shape; the weights that stay.
-        jointly: the best move for all removals of a block together, ``w - F^-1_{.S} (F^-1_SS)^-1 w_S``, which equals
-            removing them one after the other. If not, the sum of the moves for each alone, ``w_i F^-1_{.i} / F^-1_ii``.
+        jointly: use the best move for all removals of a block together, ``w - F^-1_{.S} (F^-1_SS)^-1 w_S``, which
+            equals removing them one after the other. If not, use the sum of the separate moves,
+            ``w_i F^-1_{.i} / F^-1_ii``.
     """
     w, lost = fisher.blocks(weight), fisher.blocks(~mask)
     leaving = w * lost
@@ -145,7 +146,7 @@ def fishers(
         gradients: ``count`` gradients by name of weight.
         params: the weights.
         count: number of gradients.
-        block: weights of a block.
+        block: weights per block.
         damp: added to the diagonal.
     """
     found = {n: BlockFisher(p.numel(), count=count, block=block, damp=damp, device=p.device) for n, p in params.items()}
@@ -161,9 +162,9 @@ def obert(
     """Score each weight by ``w^2 / (2 [F^-1]_ii)``, F the block-diagonal empirical Fisher matrix of several objectives.
 
     Args:
-        objective: weights to loss, one per gradient; hundreds of them make a good matrix.
+        objective: weights to loss, one per gradient; a good matrix needs hundreds.
         params: name to weight.
-        block: weights of a block.
+        block: weights per block.
         damp: added to the diagonal.
 
     Source: Kurtic et al. 2022 (oBERT).

@@ -1,4 +1,4 @@
-"""Prune a layer of a trained network at once by the inputs that it sees: Wanda and SparseGPT."""
+"""Prune a layer of a trained network in one shot, based on its inputs: Wanda and SparseGPT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsebench.functional.select import keep_top
 
 Choose = Callable[[Tensor, Tensor], Tensor]
-"""Scores [rows, columns] and a bool mask of columns just reached -> bool mask of the weights that stay in them."""
+"""Scores [rows, columns] and a bool mask of the current columns -> bool mask of the weights kept in them."""
 
 
 def wanda(weight: Tensor, norms: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def wanda(weight: Tensor, norms: Tensor) -> Tensor:
 
     Args:
         weight: [outputs, inputs].
-        norms: of each input over all samples and places, [inputs]; a common factor does not matter.
+        norms: norm of each input over all samples and positions, [inputs]; a common factor does not matter.
 
     Source: Sun et al. 2024 (arXiv 2306.11695), equation 1.
     """
@@ -27,9 +27,9 @@ def wanda(weight: Tensor, norms: Tensor) -> Tensor:
 
 
 def keep_rows(scores: Tensor, kept: int) -> Tensor:
-    """Keep the same number of the largest scores in each row, as Wanda compares them; exactly ``kept`` in all.
+    """Keep the same number of largest scores in each row, as Wanda does; exactly ``kept`` in total.
 
-    Where rows do not divide ``kept``, those rows keep one more of which the next score is largest.
+    If ``kept`` is not a multiple of the rows, the rows with the largest next score keep one more.
 
     Args:
         scores: [rows, columns].
@@ -52,10 +52,11 @@ def keep_rows(scores: Tensor, kept: int) -> Tensor:
 def inverse_factor(moments: Tensor, damp: float = 0.01) -> Tensor:
     """Return the upper Cholesky factor of the inverse of ``X X^T``, dampened by a share of its mean diagonal.
 
-    Row i holds, from the diagonal on, what removing weight i asks of the later ones once all earlier ones are settled.
+    Row i holds, from the diagonal on, how the later weights compensate the removal of weight i, with all earlier ones
+    fixed.
 
     Args:
-        moments: ``X X^T`` over all samples and places, [inputs, inputs]; a common factor does not matter.
+        moments: ``X X^T`` over all samples and positions, [inputs, inputs]; a common factor does not matter.
         damp: share of the mean diagonal that is added to the diagonal.
 
     Returns:
@@ -65,7 +66,7 @@ def inverse_factor(moments: Tensor, damp: float = 0.01) -> Tensor:
     """
     hessian = moments.double().clone()
     diagonal = hessian.diagonal()
-    diagonal[diagonal == 0] = 1.0  # an input that is never on: any weight will do
+    diagonal[diagonal == 0] = 1.0  # an input that is always zero: its weight does not matter
     diagonal += damp * diagonal.mean()
     cholesky = cast(Callable[..., Tensor], torch.linalg.cholesky)  # pyright: ignore[reportUnknownMemberType]
     return cholesky(torch.cholesky_inverse(cholesky(hessian)), upper=True)
@@ -74,17 +75,17 @@ def inverse_factor(moments: Tensor, damp: float = 0.01) -> Tensor:
 def sparsegpt(
     weight: Tensor, moments: Tensor, choose: Choose, *, step: int = 128, damp: float = 0.01
 ) -> tuple[Tensor, Tensor]:
-    """Prune a matrix column by column, compensating each in the columns to the right.
+    """Prune a matrix column by column, compensating the error of each in the columns to its right.
 
-    Masks are chosen for ``step`` columns at a time when these are reached, by ``w^2 / [U]_jj^2``, U the factor of the
-    inverse; then each column j passes its error ``(w_j - q_j) / U_jj`` on to the later ones along the row ``U_j``.
-    Weights of inputs that are never on become zero.
+    Masks are chosen for ``step`` columns at a time, just before they are pruned, by ``w^2 / [U]_jj^2``, U the factor of
+    the inverse; then each column j passes its error ``(w_j - q_j) / U_jj`` on to the later ones along the row ``U_j``.
+    Weights of inputs that are always zero become zero.
 
     Args:
         weight: [outputs, inputs].
         moments: ``X X^T``, [inputs, inputs].
-        choose: scores and columns -> mask of what stays.
-        step: columns of a choice.
+        choose: scores and columns -> mask of the kept weights.
+        step: number of columns whose masks are chosen together.
         damp: share of the mean diagonal added to it.
 
     Returns:

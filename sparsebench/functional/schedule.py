@@ -38,6 +38,21 @@ def cubic(start: float, end: float, progress: float) -> float:
     return polynomial(start, end, progress, power=3.0)
 
 
+def sigmoid(start: float, end: float, progress: float, *, steepness: float = 6.0) -> float:
+    """Go from ``start`` to ``end`` along a logistic curve, slow at both ends: its part from -steepness to steepness.
+
+    Source: the density decay of CHTss (Zhang et al. 2025, arXiv 2501.19107) in its code.
+
+    Raises:
+        ValueError: ``steepness`` is not positive.
+    """
+    if steepness <= 0:
+        raise ValueError(f"steepness {steepness} of a sigmoid schedule must be above 0, such as 6")
+    half = math.tanh(steepness / 2)  # the logistic curve is half of 1 + tanh(x / 2)
+    gone = (1 + math.tanh(steepness * (2 * _clamp(progress) - 1) / 2) / half) / 2
+    return _blend(start, end, 1.0 - gone)
+
+
 def polynomial(start: float, end: float, progress: float, *, power: float = 3.0) -> float:
     """Go from ``start`` to ``end`` along a power: end + (start - end) (1 - p)^power.
 

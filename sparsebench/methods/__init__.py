@@ -6,6 +6,7 @@ from sparsebench.methods.base import Clock, Masked, Method, Probe
 from sparsebench.methods.bregman import Bregman, MultilevelBregman, Proximal
 from sparsebench.methods.cht import CHT
 from sparsebench.methods.chts import CHTs
+from sparsebench.methods.chtss import CHTss
 from sparsebench.methods.cram import CrAM
 from sparsebench.methods.deep_r import DeepR
 from sparsebench.methods.dsr import DSR
@@ -22,6 +23,7 @@ from sparsebench.methods.powerpropagation import Powerpropagation
 from sparsebench.methods.probmask import ProbMask
 from sparsebench.methods.redistribution import SNFS
 from sparsebench.methods.reparameterised import SRSTE, STR
+from sparsebench.methods.sign_in import SignIn
 from sparsebench.methods.spred import PILoT, Spred
 from sparsebench.methods.srigl import SRigL
 from sparsebench.methods.static import Dense, Static
@@ -46,6 +48,7 @@ __all__ = [
     "VRPGE",
     "Bregman",
     "CHTs",
+    "CHTss",
     "Clock",
     "CrAM",
     "DeepR",
@@ -69,6 +72,7 @@ __all__ = [
     "RandomUnfired",
     "RigL",
     "SRigL",
+    "SignIn",
     "SoftMEST",
     "Spred",
     "Static",

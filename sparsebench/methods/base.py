@@ -133,7 +133,7 @@ class Method:
             net.params[name].copy_(weight)
 
     def sizes_after(self, net: SparseModel, clock: Clock) -> Mapping[str, int] | None:
-        """Return the active weights of each layer after the update at ``clock``, or None if its scores decide them."""
+        """Return the active weights of each layer after the update at ``clock``, or None if scores decide them."""
         del net, clock
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
@@ -241,13 +241,3 @@ class Masked(Method):
         """Every pass multiplies by active weights only."""
         del net, clock
         return SPARSE
-
-
-def skip_step(optimizer: Optimizer) -> None:
-    """Turn the current optimizer step into one that changes nothing: no update, no momentum, no decay.
-
-    Optimizers skip parameters without a gradient; gradient scalers and clipping accept them.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None

@@ -48,6 +48,10 @@ class CHT(SET):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks; no layer has stopped."""
         super().start(net, probe)
+        self.begin(net)
+
+    def begin(self, net: SparseModel) -> None:
+        """Note that no layer has stopped."""
         net.memory["stopped"] = {
             name: torch.zeros((), dtype=torch.bool, device=m.device) for name, m in net.masks.items()
         }

@@ -1,4 +1,4 @@
-"""CrAM: dense training that also lowers the loss of the network that a pruning would leave."""
+"""CrAM: dense training that also lowers the loss of the pruned network."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ from sparsebench.methods.evaluation import batch_statistics
 from sparsebench.sparse.model import SparseModel, whole_numbers
 
 _LAST: WeakKeyDictionary[SparseModel, Mapping[str, Tensor]] = WeakKeyDictionary()
-"""Masks of the last pruned pass: not part of the state, for a step that a scaler skips must leave that as it was."""
+"""Masks of the last pruned pass; not part of the state, which a step that a scaler skips must not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrAM(Masked):
-    """Train a dense network that can be pruned at once to any sparsity (Peste et al. 2023, CrAM+).
+    """Train a dense network that can be pruned in one shot to any sparsity (Peste et al. 2023, CrAM+).
 
     With g the gradient at the weights w, a step takes ``g + g'``: g' is the gradient at the largest weights of
-    ``w + rho g``, as many as a sparsity that is drawn for each step leaves. Of g' only the part of these weights
-    counts. Batch norms learn their running statistics from the dense network. After the last step the largest weights
-    stay, as many as the budget allows; at density 1 all stay, and ``recipe=oneshot`` prunes the run later, with fresh
-    statistics.
+    ``w + rho g`` that a sparsity drawn for each step keeps. Only the part of g' at these weights counts. Batch norms
+    learn their running statistics from the dense network. After the last step the largest weights are kept, as many as
+    the budget allows; at density 1 all are kept, and ``recipe=oneshot`` prunes the run later, with fresh statistics.
 
     Args:
         rho: length of the step uphill, in units of the gradient.
-        sparsities: of which one is drawn for each step.
+        sparsities: values from which one is drawn for each step.
         plus: whether g counts; False is CrAM without the plus.
-        sparse_gradient: whether g' counts for the weights alone that it was computed with.
+        sparse_gradient: whether g' counts only for the weights that it was computed with.
     """
 
     paper: ClassVar[str] = "cram"
@@ -60,7 +59,7 @@ class CrAM(Masked):
     # -- the two losses -----------------------------------------------------------------------------------------------
 
     def loss(self, net: SparseModel, objective: Objective) -> Tensor:
-        """Return the loss of the dense network plus that of the pruned one uphill; only the first once pruned."""
+        """Return the loss of the dense network plus the pruned one's loss uphill; after pruning, only the first."""
         if "final" in net.memory:
             return super().loss(net, objective)
         clean = super().loss(net, objective)
@@ -75,13 +74,13 @@ class CrAM(Masked):
         return clean + pruned if self.plus else pruned
 
     def weights(self, net: SparseModel) -> Mapping[str, Tensor]:
-        """Return all trained parameters of the network, or the sparse ones where it is not known."""
+        """Return all trained parameters of the network, or only the sparse ones if the network is not known."""
         if net.module is None:
             return net.params
         return {name: p for name, p in net.module.named_parameters() if p.requires_grad} | net.params
 
     def pruned(self, net: SparseModel, uphill: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the largest weights uphill, zero elsewhere; ``sparse_gradient`` says which have a gradient."""
+        """Return the largest weights uphill, zero elsewhere; ``sparse_gradient`` decides which have a gradient."""
         density = 1 - self.sparsities[self.draw(net)]
         strength = {name: uphill[name].detach().abs() for name in net.params}
         masks = self.pattern.keep(strength, self.budget(net, density))
@@ -90,7 +89,7 @@ class CrAM(Masked):
         return shown if self.sparse_gradient else {n: straight_through(w, uphill[n]) for n, w in shown.items()}
 
     def draw(self, net: SparseModel) -> int:
-        """Return the place of this step's sparsity, the same for all its micro-batches and ranks."""
+        """Return the index of this step's sparsity, the same for all its micro-batches and ranks."""
         step = int(net.memory["clock"]["step"])
         return int(torch.randint(len(self.sparsities), (), generator=net.generator("sparsity", step)))
 
@@ -102,7 +101,7 @@ class CrAM(Masked):
         net.memory["clock"] = {"step": torch.zeros((), dtype=torch.int64)}
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Note the step, which the next draw depends on; prune after the last one."""
+        """Store the step, which decides the next draw; prune after the last one."""
         net.memory["clock"] = {"step": torch.tensor(clock.step)}
         if clock.step == clock.total:
             self.prune(net, optimizer)
@@ -119,7 +118,7 @@ class CrAM(Masked):
             net.memory["final"] = {"pruned": torch.ones((), dtype=torch.bool)}
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Return two of each pass, of the dense network and of the pruned one; sparse ones once pruned."""
+        """Return each pass twice, for the dense and the pruned network; after pruning, one sparse pass of each."""
         del clock
         if "final" in net.memory:
             return SPARSE
@@ -127,7 +126,7 @@ class CrAM(Masked):
         return Passes(("dense", shares), ("dense", shares), ("dense", shares if self.sparse_gradient else "dense"))
 
     def shares(self, net: SparseModel) -> dict[str, float]:
-        """Return the density of each layer in the pruned pass; the mean one before there was any."""
+        """Return the density of each layer in the pruned pass; before the first one, the mean density."""
         if net not in _LAST:
             return dict.fromkeys(net.params, 1 - sum(self.sparsities) / len(self.sparsities))
         kept = whole_numbers({name: mask.count_nonzero() for name, mask in _LAST[net].items()})

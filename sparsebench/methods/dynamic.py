@@ -19,7 +19,7 @@ from sparsebench.functional.initial import DRAWN, draw_
 from sparsebench.functional.schedule import Schedule, cosine
 from sparsebench.functional.score import magnitude_by_sign
 from sparsebench.methods.advice import advise_on_updates
-from sparsebench.methods.base import Clock, skip_step
+from sparsebench.methods.base import Clock
 from sparsebench.methods.static import Static
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
@@ -209,3 +209,13 @@ class RigL(SET):
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the magnitude of the dense gradient."""
         return gradients[name].abs()
+
+
+def skip_step(optimizer: Optimizer) -> None:
+    """Turn the current optimizer step into one that changes nothing: no update, no momentum, no decay.
+
+    Optimizers skip parameters without a gradient; gradient scalers and clipping accept them.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

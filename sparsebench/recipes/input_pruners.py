@@ -18,12 +18,12 @@ from sparsebench.recipes.pruners import Pruned, Pruner, Trained
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated(Pruner):
-    """Base of pruners that measure the inputs of layers, one after the other.
+    """Base of pruners that measure the inputs of layers.
 
     Args:
-        images: of the training set.
-        batch: images of a forward pass.
-        sequential: each layer sees inputs that the pruned layers before it make; False measures all at once, before.
+        images: number of training images.
+        batch: images per forward pass.
+        sequential: each layer is measured behind the already pruned layers; False measures all at once, before pruning.
     """
 
     images: int = 512
@@ -37,7 +37,7 @@ class Calibrated(Pruner):
             )
 
     def passes(self, layers: int) -> tuple[float, float]:
-        """Return one forward pass of every image, for each layer where these are pruned in turn."""
+        """Return one forward pass per image, or one per image and layer if layers are pruned in turn."""
         return float(self.images * (layers if self.sequential else 1)), 0.0
 
     def moments(self, given: Trained, weights: Mapping[str, Tensor], *names: str, diagonal: bool) -> dict[str, Tensor]:
@@ -95,10 +95,10 @@ class Wanda(Calibrated):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseGPT(Calibrated):
-    """Prune columns from left to right, the later ones making up for each error (Frantar & Alistarh 2023).
+    """Prune columns from left to right and compensate errors in the later ones (Frantar & Alistarh 2023).
 
     Args:
-        step: columns whose masks are chosen together; under N:M the M of a group are.
+        step: columns whose masks are chosen together; under N:M the M of a group.
         damp: share of the Hessian's mean diagonal added to it.
     """
 
@@ -117,8 +117,8 @@ class SparseGPT(Calibrated):
         pattern = method.pattern
         if not (isinstance(pattern, Unstructured) or (isinstance(pattern, NofM) and pattern.dim == 1)):
             raise ValueError(
-                f"SparseGPT chooses single weights, or N of M inputs, and pattern {pattern} neither: "
-                f"choose pattern=unstructured, or pattern=n_of_m with dim 1"
+                f"SparseGPT chooses single weights, or N of M inputs; pattern {pattern} is neither: choose "
+                f"pattern=unstructured, or pattern=n_of_m with dim 1"
             )
 
     def prune(self, given: Trained) -> Pruned:
@@ -126,7 +126,7 @@ class SparseGPT(Calibrated):
         return self.prune_layers(given, diagonal=False)
 
     def prune_layer(self, given: Trained, name: str, weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """Prune a layer, group after group of a grouped convolution."""
+        """Prune a layer; a grouped convolution group by group."""
         kept, groups = given.of_layer(name), len(moments)
         assert kept is not None
         if kept == weight.numel():
@@ -162,9 +162,9 @@ class SparseGPT(Calibrated):
         return sparsegpt(rows, moments, choose, step=self.step, damp=self.damp)
 
     def prune_groups(self, pattern: NofM, weight: Tensor, rows: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """Prune to N of every M inputs: a kernel position at a time, so that groups lie beside each other."""
+        """Prune to N of every M inputs, one kernel position at a time, so that groups are adjacent."""
         positions = weight[0, 0].numel()
-        order = torch.arange(rows.shape[1]).reshape(-1, positions).T.reshape(-1)  # inputs of a position together
+        order = torch.arange(rows.shape[1]).reshape(-1, positions).T.reshape(-1)  # inputs of one position are adjacent
 
         def choose(scores: Tensor, reached: Tensor) -> Tensor:
             best = scores[:, reached].argsort(dim=1, descending=True, stable=True)[:, : pattern.n]

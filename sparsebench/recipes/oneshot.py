@@ -1,4 +1,4 @@
-"""Prune a trained network once, with a little data and without training: the recipe of Wanda, SparseGPT and oBERT."""
+"""Prune a trained network once, with little data and without training: the recipe of Wanda, SparseGPT and oBERT."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def oneshot(run: Run, *, pruner: Pruner | None = None, train: bool = False, look
     """Prune the network that the run starts from, and measure it before and after.
 
     Args:
-        run: the setup; its method gives density, distribution and pattern, its network the trained weights.
-        pruner: scores and compensates; magnitudes by default.
+        run: the setup; its method gives density, distribution and pattern; its network gives the trained weights.
+        pruner: scores and compensates weights; by magnitude by default.
         train: train densely first, for a network that is not trained yet.
         look: recalibration and measurements.
 
@@ -31,7 +31,7 @@ def oneshot(run: Run, *, pruner: Pruner | None = None, train: bool = False, look
     budget = method.budget(run.setup.blank)
     if pruner.needs_layers and not isinstance(budget, Mapping):
         raise ValueError(
-            f"{type(pruner).__name__} prunes layer by layer, and distribution=global says nothing of a layer: choose "
+            f"{type(pruner).__name__} prunes layer by layer, and distribution=global gives no budget per layer: choose "
             f"distribution=uniform, erk or er"
         )
     start = rewind(run.initial(), dense_masks(run))
@@ -46,7 +46,7 @@ def oneshot(run: Run, *, pruner: Pruner | None = None, train: bool = False, look
 def _prune(run: Run, trained: State, pruner: Pruner, look: CycleChecks) -> State:
     evaluator, method, names = Evaluator(run.setup, look), pruning(run), tuple(run.setup.blank.params)
     budget = method.budget(run.setup.blank)
-    acting = pruner if evaluator.training is not None else Pruner()  # a plan has no data, and counts are the same
+    acting = pruner if evaluator.training is not None else Pruner()  # a plan has no data, and the counts are the same
     weights, masks = acting.prune(Trained(evaluator, trained.weights, names, method, budget))
     forward, backward = pruner.passes(len(names))
     macs = dense_macs(run.setup.costs(run.setup.network()))

@@ -1,4 +1,4 @@
-"""Trained networks that are to be pruned at once, and the simplest way: by magnitude."""
+"""Trained networks to be pruned in one shot, and the simplest pruner: by magnitude."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Trained:
     Attributes:
         evaluator: runs the network.
         weights: its state dict.
-        names: of the weights that may be sparse, in the order of the network.
+        names: names of the weights that may be sparse, in the order of the network.
         method: density, distribution and pattern.
-        budget: weights that stay, by layer or over all.
+        budget: number of weights to keep, per layer or in total.
     """
 
     evaluator: Evaluator
@@ -55,7 +55,8 @@ class Trained:
         assert evaluator.training is not None
         if len(evaluator.training) < size:
             raise ValueError(
-                f"{size} images are needed at once, the training data hold {len(evaluator.training)}: ask fewer"
+                f"{size} images are needed per batch, but the training data have {len(evaluator.training)}: use a "
+                f"smaller batch"
             )
         settings = {"order_seed": evaluator.setup.seed, "augment": False, "device": evaluator.device}
         loader = TrainLoader(evaluator.training, batch_size=size, **settings)
@@ -67,13 +68,13 @@ class Pruner:
     """Keep the largest magnitudes; the base of pruners that use data.
 
     Attributes:
-        needs_layers: True if every layer needs a budget of its own.
+        needs_layers: True if every layer needs its own budget.
     """
 
     needs_layers: ClassVar[bool] = False
 
     def passes(self, layers: int) -> tuple[float, float]:
-        """Return how many forward and backward passes of one image it spends on a network of as many layers."""
+        """Return the number of forward and of backward passes of single images, given the number of sparse layers."""
         del layers
         return 0.0, 0.0
 

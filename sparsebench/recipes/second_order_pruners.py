@@ -15,14 +15,14 @@ from sparsebench.recipes.pruners import Pruned, Pruner, Trained
 
 @dataclass(frozen=True, kw_only=True)
 class SecondOrder(Pruner):
-    """Base of pruners by an empirical Fisher matrix.
+    """Base of pruners that use an empirical Fisher matrix.
 
     Args:
-        gradients: how many make the matrix.
-        images: of each gradient.
-        block: weights of a block of the matrix.
+        gradients: number of gradients in the matrix.
+        images: images per gradient.
+        block: weights per block of the matrix.
         damp: added to its diagonal.
-        rounds: how often the matrix is computed, and a share of the weights pruned.
+        rounds: how often the matrix is computed and a share of the weights pruned.
     """
 
     gradients: int = 256
@@ -88,7 +88,7 @@ class SecondOrder(Pruner):
 
 @dataclass(frozen=True, kw_only=True)
 class OBERT(SecondOrder):
-    """Prune by the loss that each weight costs alone, and sum the compensations (Kurtic et al. 2022)."""
+    """Prune by the loss of each separate removal, and sum the compensations (Kurtic et al. 2022)."""
 
     def score(self, weight: Tensor, fisher: BlockFisher, mask: Tensor) -> Tensor:
         """Return ``w^2 / (2 [F^-1]_ii)``."""
@@ -96,13 +96,13 @@ class OBERT(SecondOrder):
         return saliency(weight, fisher)
 
     def settle(self, weight: Tensor, fisher: BlockFisher, kept: Tensor, before: Tensor) -> Tensor:
-        """Add up the moves that would make up for each removal alone."""
+        """Sum the moves that compensate each separate removal."""
         return compensated(weight, fisher, kept | ~before, jointly=False).masked_fill(~kept, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CAP(SecondOrder):
-    """Prune by the loss of removals in turn within each block, compensated together (Kuznedelev et al. 2023)."""
+    """Prune by the loss of successive removals within each block, with joint compensation (Kuznedelev et al. 2023)."""
 
     def score(self, weight: Tensor, fisher: BlockFisher, mask: Tensor) -> Tensor:
         """Return the loss summed up to the removal of each weight."""

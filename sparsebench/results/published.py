@@ -16,7 +16,7 @@ REPRODUCED = (
     PUBLISHED.with_name("reproduced.json"),
     PUBLISHED.parents[2] / "docs" / "results" / "reproduced.json",
 )
-"""Where the verdicts of ``sparsebench reproduce`` lie: in the package, or in its checkout."""
+"""Files with the verdicts of ``sparsebench reproduce``: in the package, or in its checkout."""
 EQUAL = 5e-4
 """Two sparsity targets count as equal if they differ by less, since papers round to three digits."""
 NEAR = 5e-3
@@ -111,7 +111,7 @@ def verification(entry: Published) -> str:
 
 @lru_cache(maxsize=1)
 def _verdicts() -> Mapping[str, str]:
-    """Return the verdict on each cell that was run, from the file that the package or its checkout brings."""
+    """Return the verdict on each cell that was run, from the package or its checkout."""
     for path in REPRODUCED:
         if path.is_file():
             return {row["cell"]: row["verdict"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
@@ -160,8 +160,9 @@ def find(
 def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | None:
     """Return the published number with the nearest protocol, or None.
 
-    Preferences, in order: under the method's own name; the same distribution, then one that is not stated; the nearest
-    number of epochs by ratio; read at the source; with a standard deviation; over more seeds.
+    Preferences, in order: under the method's own name; with its length or its distribution stated; the same
+    distribution, then one that is not stated; the nearest number of epochs by ratio; read at the source; with a
+    standard deviation; over more seeds.
 
     Args:
         epochs: epochs of our training.
@@ -179,7 +180,8 @@ def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | No
             length = max(entry.epochs / epochs, epochs / entry.epochs)
         kind = 0 if dense else _distance(entry.distribution, distribution)
         named = entry.method != found[0].method
-        return named, kind, length, entry.evidence != "read", entry.std is None, -(entry.seeds or 0)
+        mute = not dense and entry.epochs is None and entry.distribution is None
+        return named, mute, kind, length, entry.evidence != "read", entry.std is None, -(entry.seeds or 0)
 
     best = min(found, key=distance)
     return Match(best, tuple(_differences(best, epochs, None if dense else distribution, compare=not dense)))

@@ -65,7 +65,7 @@ def describe_network(
 
 
 def environment() -> dict[str, Any]:
-    """Return the hardware, the versions of the packages that affect results, and the commit of ours."""
+    """Return the hardware, the versions of the packages that affect results, and our commit."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"versions": versions, "commit": commit(), "hardware": hardware()}
 

@@ -27,19 +27,19 @@ class Recipe:
     Attributes:
         preset: option of ``conf/experiment`` that runs it.
         batch: images of a step.
-        optimizer: dotted name of the class; None where it differs between cells.
+        optimizer: dotted name of the class; None if it differs between cells.
         lr: first learning rate.
-        momentum: None where the optimizer has none.
-        nesterov: None where the optimizer has none.
-        weight_decay: of the optimizer.
+        momentum: None if the optimizer has none.
+        nesterov: None if the optimizer has none.
+        weight_decay: weight decay of the optimizer.
         decays: ``all`` parameters, ``weights`` only, or ``none``.
         schedule: option of ``conf/schedule``.
-        epochs: None where the length is given in steps.
+        epochs: None if the length is given in steps.
         update: when masks change.
         split: how validation images are held out.
         checkpoint: which weights are reported.
         measure: key of ``result.json`` that is compared.
-        n: published runs; None where it is not stated.
+        n: number of published runs; None if not stated.
         margin: points of accuracy within which the interval of the difference must lie.
         deviations: how our preset differs from the published protocol.
     """
@@ -109,9 +109,9 @@ class Verdict:
     """Our runs beside a published number, in points of accuracy.
 
     Attributes:
-        n: runs of ours.
-        mean: of ours; None without runs.
-        sd: sample standard deviation of ours; None below two runs.
+        n: number of our runs.
+        mean: mean of our runs; None without runs.
+        sd: sample standard deviation of our runs; None below two runs.
         difference: ours less published.
         interval: 95 % interval of the difference (Welch); None below two runs.
         word: ``reproduced`` (the interval lies within the margin), ``differs`` (it does not, and zero is outside of
@@ -136,14 +136,14 @@ def tier(
 ) -> str:
     """Return how far a published value is verified.
 
-    ``claimed`` where it was read at its source, ``second hand`` where somebody else quotes it, and ``reproduced here``
-    with n, commit and hardware where our runs agree. Runs that do not agree, or do not decide, are named behind it.
+    ``claimed`` if it was read at its source, ``second hand`` if another paper quotes it, and ``reproduced here`` with
+    n, commit and hardware if our runs agree. Runs that disagree or do not decide are named after it.
 
     Args:
-        evidence: of the entry, ``read`` or ``second_hand``.
-        verdict: on runs here under its protocol.
-        commits: of the code that ran them.
-        hardware: that ran them.
+        evidence: evidence of the entry, ``read`` or ``second_hand``.
+        verdict: verdict on our runs under its protocol.
+        commits: commits of the code that ran them.
+        hardware: processors and GPUs that ran them.
     """
     known = "second hand" if evidence == "second_hand" else "claimed"
     if verdict is None or not verdict.n:
@@ -156,7 +156,7 @@ def load_cells(path: Path = PUBLISHED) -> tuple[Cell, ...]:
     """Return the cells of the registry that can be run.
 
     Raises:
-        ValueError: an entry or a recipe is incomplete; names it.
+        ValueError: an entry or a recipe is incomplete; the message names it.
     """
     return _load(path)
 
@@ -209,8 +209,7 @@ def _recipe(where: str, values: Any) -> Recipe:
 def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
     """Compare our accuracies, in percent and one per seed, with a published cell.
 
-    The interval is Welch's; where the published error is a standard error of unknown n, its variance counts as known,
-    and where there is none at all, as zero.
+    The interval is Welch's. A published standard error of unknown n counts as exact, and a missing error as zero.
     """
     count, published = len(accuracies), cell.published.value
     assert published is not None

@@ -1,4 +1,4 @@
-"""Which rows of a comparison are best, and which cannot be told from the best by their seeds."""
+"""Which rows of a comparison are best, and which are not distinguishable from the best."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from sparsebench.results.key import Key
 from sparsebench.results.table import Row, is_dense, is_number
 
 LEVEL = 0.95
-"""Of the intervals of differences."""
+"""Level of the intervals of differences."""
+_TINY = 1e-12  # rounding of equal numbers
 SAME = 5e-3
-"""A sparsity that emerges stands under a target that is nearer than this."""
+"""An emergent sparsity counts as a target that is nearer than this."""
 MEANING = (
     "best of a data set, network and sparsity, or not distinguishable from it: the 95 % interval of the difference "
-    "holds zero (paired by seed where seeds are shared, otherwise Welch's); a single run is never marked"
+    "contains zero (paired by seed where seeds are shared, otherwise Welch's); a single run is never marked"
 )
 """Explanation of a mark, without the mark."""
 
@@ -32,10 +33,11 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the difference of two means, one less other; None where a side has a single run.
+    """Return the 95 % interval of the difference of two means, one less other; None if a side has a single run.
 
-    Paired where every seed of the row with fewer runs is among those of the other: data order and first weights
-    are then the same, and only the methods differ. Otherwise Welch's, with the degrees of freedom of Satterthwaite.
+    The interval is paired if every seed of the row with fewer runs occurs in the other row: then data order and initial
+    weights are the same, and only the methods differ. Otherwise it is Welch's, with the degrees of freedom of
+    Satterthwaite.
 
     Args:
         one: values by seed.
@@ -43,14 +45,13 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[fl
     """
     if min(len(one), len(other)) < 2:
         return None
-    shared = sorted(one.keys() & other.keys())
-    if len(shared) == min(len(one), len(other)):
-        gaps = [one[seed] - other[seed] for seed in shared]
-        centre, half = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
-        half *= t_quantile(len(gaps) - 1) if half else 1.0
+    gaps = [one[seed] - other[seed] for seed in one if seed in other]
+    if len(gaps) == min(len(one), len(other)):
+        centre, spread = _moments(gaps)
+        half = t_quantile(len(gaps) - 1) * math.sqrt(spread / len(gaps)) if spread else 0.0
         return centre - half, centre + half
-    a, b = (statistics.variance(side.values()) / len(side) for side in (one, other))
-    centre = statistics.fmean(one.values()) - statistics.fmean(other.values())
+    (first, a), (second, b) = (_moments(list(side.values())) for side in (one, other))
+    a, b, centre = a / len(one), b / len(other), first - second
     if a + b == 0:
         return centre, centre
     freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
@@ -58,22 +59,27 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[fl
     return centre - half, centre + half
 
 
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample variance; a page compares each row with each, which ``statistics`` is too slow for."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
 def alike(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    """Return True where the interval of the difference holds zero; False for single runs, which tell nothing."""
+    """Return True if the interval of the difference contains zero; False for single runs, which have no interval."""
     interval = difference(one, other)
-    tiny = 1e-12 * max(1.0, *(abs(value) for side in (one, other) for value in side.values()))
-    return interval is not None and interval[0] <= tiny and interval[1] >= -tiny
+    return interval is not None and interval[0] <= _TINY and interval[1] >= -_TINY
 
 
 def best(values: Sequence[Mapping[int, float]], *, higher: bool) -> set[int]:
-    """Return the places of the best mean and of all that cannot be told from it.
+    """Return the positions of the best mean and of all means not distinguishable from it.
 
     Args:
-        values: by seed, one mapping per row. Rows of a single run do not take part.
+        values: by seed, one mapping per row. Rows of a single run are ignored.
         higher: whether more is better.
 
     Returns:
-        Nothing where fewer than two rows take part: there is nothing to be better than.
+        An empty set if fewer than two rows remain.
     """
     known = {place: statistics.fmean(row.values()) for place, row in enumerate(values) if len(row) > 1}
     if len(known) < 2:
@@ -83,18 +89,18 @@ def best(values: Sequence[Mapping[int, float]], *, higher: bool) -> set[int]:
 
 
 def marked(rows: Sequence[Row], key: Key) -> set[int]:
-    """Return the places of the rows that are best in a number within their data set, network and sparsity.
+    """Return the positions of the rows that are best within their data set, network and sparsity.
 
     Dense training does not compete. A number without a better direction, or a measured speed, has no best.
 
     Args:
-        rows: of a table.
-        key: the number.
+        rows: rows of a table.
+        key: the compared number.
     """
     if key.direction == "none" or key.unit in ("s", "images/s"):
         return set()
     groups: dict[tuple[Any, ...], list[int]] = {}
-    levels = {place: levels_of([row for row in rows if _place(row) == place]) for place in map(_place, rows)}
+    levels = {place: levels_of([row for row in rows if _place(row) == place]) for place in set(map(_place, rows))}
     for number, row in enumerate(rows):
         if not is_dense(row) and levels[_place(row)]:
             groups.setdefault((*_place(row), level_of(row, levels[_place(row)])), []).append(number)
@@ -106,18 +112,23 @@ def marked(rows: Sequence[Row], key: Key) -> set[int]:
 
 
 def ties(rows: Sequence[Row], name: str) -> list[list[int]]:
-    """Return for each row the places of the others of its data set and network that it cannot be told from.
+    """Return for each row the positions of the rows of its data set and network not distinguishable from it.
 
     Args:
-        rows: of a table.
+        rows: rows of a table.
         name: key of ``result.json``.
     """
     values = [values_of(row, name) for row in rows]
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    for number, row in enumerate(rows):
+        if len(values[number]) > 1:
+            groups.setdefault(_place(row), []).append(number)
     found: list[list[int]] = [[] for _ in rows]
-    for one, other in itertools.combinations(range(len(rows)), 2):
-        if _place(rows[one]) == _place(rows[other]) and alike(values[one], values[other]):
-            found[one].append(other)
-            found[other].append(one)
+    for members in groups.values():
+        for one, other in itertools.combinations(members, 2):
+            if alike(values[one], values[other]):
+                found[one].append(other)
+                found[other].append(one)
     return found
 
 

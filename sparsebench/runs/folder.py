@@ -122,7 +122,7 @@ class RunFolder(RunFiles):
         write_atomically(self.path / files.DONE, "")
 
     def fail(self, why: str, details: str = "", *, keep: bool = False) -> None:
-        """Mark the run as failed: the reason, details such as a traceback, and unless ``keep``, whether it is empty."""
+        """Mark the run as failed: the reason, details such as a traceback, and unless ``keep`` whether it is empty."""
         early = "" if keep or self.has_trained() else f"{_EARLY}\n"
         write_atomically(self.failure_file, f"{why}\n{details}{early}")
 

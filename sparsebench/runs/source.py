@@ -11,7 +11,7 @@ from pathlib import Path
 def commit(root: Path | None = None) -> str | None:
     """Return the commit of this package's own checkout, with ``-dirty`` for changes; None for an installed package.
 
-    A checkout of somebody else's around an installed package does not count.
+    Another project's checkout around an installed package does not count.
     """
     root = root or Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")
@@ -25,6 +25,6 @@ def commit(root: Path | None = None) -> str | None:
 def _git(root: Path, *words: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git here
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed, or hangs
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -24,7 +24,7 @@ class SparseFile:
     Attributes:
         weights: the whole state_dict, including zeros.
         masks: bool, True where a weight is active; no entry means dense.
-        about: what the writer noted.
+        about: the notes of the writer.
     """
 
     weights: dict[str, Tensor]
@@ -39,13 +39,13 @@ def write_sparse(
 
     A masked tensor NAME becomes ``NAME.values``, its active values in row-major order, and the smaller one of
     ``NAME.bits`` (uint8, a bit for each weight, the first in the lowest bit) and ``NAME.places`` (int32, flat indices).
-    Shapes are in the metadata. Other tensors stay as they are.
+    Shapes are in the metadata. Other tensors are stored unchanged.
 
     Args:
         path: the file.
         weights: a state_dict.
         masks: bool, by the names of tensors.
-        about: anything that JSON can hold, for the reader.
+        about: notes for the reader, in types of JSON.
 
     Raises:
         ValueError: a mask fits no tensor, or a weight outside a mask is not zero.
@@ -58,9 +58,9 @@ def write_sparse(
         if name in masks:
             stored |= _split(name, value, masks[name].cpu())
         else:
-            stored[name] = value.clone()  # shared tensors are stored once for each name
+            stored[name] = value.clone()  # shared tensors are stored once per name
     if unknown := sorted(set(masks) - set(weights)):
-        raise ValueError(f"mask for {unknown[0]!r}, which is no tensor of the network")
+        raise ValueError(f"mask for {unknown[0]!r}, which is not a tensor of the network")
     shapes = {name: list(weights[name].shape) for name in masks}
     metadata = {"form": FORM, "shapes": json.dumps(shapes), "about": json.dumps(about)}
     write_atomically(path, save(stored, metadata))
@@ -82,7 +82,7 @@ def read_sparse(path: Path) -> SparseFile:
             metadata = cast(dict[str, str], file.metadata() or {})
             stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}): export it again") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): export it again") from error
     if metadata.get("form") != FORM:
         raise ValueError(f"{path} is not a sparse file of sparsebench: read it with safetensors.torch.load_file")
     weights: dict[str, Tensor] = {}

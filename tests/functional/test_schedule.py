@@ -1,5 +1,7 @@
 """Schedules: hand-worked values, ends, clamping, direction."""
 
+import math
+
 import pytest
 
 from sparsebench.functional import schedule
@@ -17,13 +19,15 @@ from sparsebench.functional import schedule
         (schedule.cubic(0.0, 0.9, 0.5), 0.7875),
         (schedule.polynomial(1.0, 0.0, 0.25, power=2), 0.5625),
         (schedule.exponential(1.0, 0.01, 0.5), 0.1),
+        (schedule.sigmoid(0.5, 0.1, 0.5), 0.3),
+        (schedule.sigmoid(0.0, 1.0, 0.25), 0.5 + (1 / (1 + math.exp(3)) - 0.5) / (1 - 2 / (1 + math.exp(6)))),
     ],
 )
 def test_values(value, wanted):
     assert value == pytest.approx(wanted, abs=1e-12)
 
 
-MOVING = [schedule.linear, schedule.cosine, schedule.cubic, schedule.polynomial, schedule.exponential]
+MOVING = [schedule.linear, schedule.cosine, schedule.cubic, schedule.polynomial, schedule.exponential, schedule.sigmoid]
 
 
 @pytest.mark.parametrize("function", MOVING)

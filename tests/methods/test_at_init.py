@@ -396,9 +396,9 @@ def test_images_are_a_part_of_the_first_batch_or_whole_batches():
     assert [len(batch[1]) for batch in cut(batches, 8)] == [4, 4]
     with pytest.raises(ValueError, match="images=6 ends within a batch of 4: choose at most 4, or a multiple of it"):
         cut(batches, 6)
-    with pytest.raises(ValueError, match="16 images are needed for scoring, the training data hold 12"):
+    with pytest.raises(ValueError, match="16 images are needed for scoring, but the training data hold 12"):
         cut(batches, 16)
-    with pytest.raises(ValueError, match="per_class=1 and images=2 both say what is scored"):
+    with pytest.raises(ValueError, match="per_class=1 and images=2 both set the scored images"):
         SNIP(per_class=1, images=2)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 from toy import Toy, run
 
-from sparsebench.methods import Clock, CrAM, PILoT, Powerpropagation, Spred
+from sparsebench.methods import Clock, CrAM, PILoT, Powerpropagation, SignIn, Spred
 from sparsebench.methods.spred import factors
 from sparsebench.sparse import SparseModel
 
@@ -86,6 +86,24 @@ def test_a_norm_below_the_least_lets_the_penalty_fade():
     assert float(toy.net.memory["control"]["alpha"]) == 0.5
 
 
+def test_a_weight_of_sign_in_crosses_zero_where_one_of_equal_factors_stays():
+    """One weight drawn with the wrong sign: least squares towards 1."""
+    ends = {}
+    for method in (Spred(density=1.0, strength=0.0), SignIn(density=1.0)):
+        net = SparseModel({"w": nn.Parameter(torch.tensor([[-0.5]]).double())})
+        net.learned = {name: nn.Parameter(value.double()) for name, value in method.learned(net).items()}
+        method.start(net, Toy().probe)
+        optimizer = torch.optim.SGD([*net.params.values(), *net.learned.values()], lr=0.01)
+        for step in range(700):
+            optimizer.zero_grad()
+            method.loss(net, lambda weights: ((weights["w"] - 1) ** 2).sum()).backward()
+            optimizer.step()
+            method.after_step(net, Clock(step + 1, 701), optimizer)
+        ends[type(method).__name__] = float(method.view(net)["w"].detach())
+    assert ends["SignIn"] == pytest.approx(1.0, abs=1e-6)
+    assert abs(ends["Spred"]) < 1e-6
+
+
 class Normed:
     """A network with batch norm and an objective over all its parameters."""
 
@@ -134,6 +152,8 @@ def test_cram_charges_the_dense_and_the_pruned_passes():
         (lambda: Powerpropagation(topk_at=0.0), r"in \(0, 1\]"),
         (lambda: Spred(strength=-1.0), "choose 0 or more"),
         (lambda: PILoT(rise=0.9), "rise >= 1"),
+        (lambda: SignIn(topk_at=0.5), "leave topk_at out"),
+        (lambda: SignIn(reset_every=0), "reset_every > 0"),
         (lambda: CrAM(sparsities=[]), "one sparsity or more"),
         (lambda: CrAM(sparsities=[1.0]), "one sparsity or more"),
     ],

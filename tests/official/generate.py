@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from rules_drawn import probmask, vr_pge
 from rules_moving import cht, deep_r, dsr, dst_ee, mest, rigl, rigl_itop, set_, snfs, srigl
-from rules_newer import chts, cram, dst_thresholds, gse
-from rules_products import pilot, powerpropagation, spred
+from rules_newer import chts, chtss, cram, dst_thresholds, gse
+from rules_products import pilot, powerpropagation, sign_in, spred
 from rules_still import ac_dc, gmp, granet, grasp, linbreg, snip, sr_ste, str_, synflow, top_kast
 from world import World
 
@@ -38,6 +38,11 @@ RULES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "srigl": (srigl, "SRigL", {"density": 0.5, **PERIOD, "gamma": 0.9}),
     "cht": (cht, "CHT", {"density": 0.5, **PERIOD}),
     "chts": (chts, "CHTs", {"density": 0.25, **PERIOD, "drop_fraction": 0.6}),
+    "chtss": (
+        chtss,
+        "CHTss",
+        {"density": 0.25, **PERIOD, "drop_fraction": 0.6, "prune_until": 0.75, "until": 0.75},
+    ),
     "gse": (gse, "GSE", {"density": 0.25, **PERIOD, "drop_fraction": 0.5, "until": 0.75}),
     "dst_thresholds": (
         dst_thresholds,
@@ -51,6 +56,7 @@ RULES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "str": (str_, "STR", {"density": 0.25, **PERIOD, "initial": -2.0}),
     "cram": (cram, "CrAM", {"density": 0.25, "rho": 0.5, "sparsities": [0.5, 0.75]}),
     "powerpropagation": (powerpropagation, "Powerpropagation", {"density": 0.25, "alpha": 3.0}),
+    "sign_in": (sign_in, "SignIn", {"density": 0.5, "reset_every": 3}),
     "spred": (spred, "Spred", {"density": 0.25, "strength": 0.01}),
     "pilot": (pilot, "PILoT", {"density": 0.25, **PERIOD, "strength": 0.01, "rise": 2.0, "least_norm": 17.0}),
     "ac_dc": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -108,22 +109,52 @@ def chts(world: World) -> Iterator[int]:
     for step in range(1, STEPS + 1):
         world.sgd(world.masked(world.gradient(world.w, step - 1)))
         if step % 3 == 0 and step <= 9:
-            kept: Masks = {}
-            for name, mask in world.m.items():
-                stay = int(mask.sum()) - floor(cosine(0.6, 0.0, step, 9) * int(mask.sum()))
-                weights = world.w[name].abs() ** (1 + 2 * step / 9)
-                kept[name] = drawn(torch.where(mask, weights, 0.0), stay, "stay", step, name)
-            kept["0.weight"] = kept["0.weight"] & (kept["2.weight"].sum(dim=0) > 0)[:, None]
-            kept["2.weight"] = kept["2.weight"] & (kept["0.weight"].sum(dim=1) > 0)[None, :]
-            new: Masks = {}
-            for name, mask in world.m.items():
-                missing = int(mask.sum() - kept[name].sum())
-                score = communities(kept[name])
-                if int((score > 0).sum()) < missing:
-                    score = torch.where(kept[name], 0.0, score + 1e-5)
-                new[name] = kept[name] | drawn(score, missing, "grow", step, name)
-            world.adopt(new)
+            soften(world, step, {name: w.abs() for name, w in world.w.items()})
         yield step
+
+
+def soften(world: World, step: int, strength: Weights) -> None:
+    """Draw the links that stay by their strength, clear idle neurons, and draw as many new ones as are missing."""
+    kept: Masks = {}
+    for name, mask in world.m.items():
+        stay = int(mask.sum()) - floor(cosine(0.6, 0.0, step, 9) * int(mask.sum()))
+        weights = strength[name] ** (1 + 2 * step / 9)
+        kept[name] = drawn(torch.where(mask, weights, 0.0), stay, "stay", step, name)
+    kept["0.weight"] = kept["0.weight"] & (kept["2.weight"].sum(dim=0) > 0)[:, None]
+    kept["2.weight"] = kept["2.weight"] & (kept["0.weight"].sum(dim=1) > 0)[None, :]
+    new: Masks = {}
+    for name, mask in world.m.items():
+        missing = int(mask.sum() - kept[name].sum())
+        score = communities(kept[name])
+        if int((score > 0).sum()) < missing:
+            score = torch.where(kept[name], 0.0, score + 1e-5)
+        new[name] = kept[name] | drawn(score, missing, "grow", step, name)
+    world.adopt(new)
+
+
+def chtss(world: World) -> Iterator[int]:
+    """CHTss: prune by relative importance along a sigmoid from a half to a quarter at step 9, then as CHTs."""
+    world.random_start({"0.weight": 32, "2.weight": 16})
+    for step in range(1, STEPS + 1):
+        world.sgd(world.masked(world.gradient(world.w, step - 1)))
+        if step % 3 == 0 and step <= 9:
+            low, high = 1 / (1 + math.exp(6)), 1 / (1 + math.exp(-6))
+            gone = (1 / (1 + math.exp(-6 * (2 * step / 9 - 1))) - 0.5) / (high - low) + 0.5
+            share, pruned = 0.5 - 0.25 * gone, {}
+            counts = {"0.weight": floor(64 * share), "2.weight": floor(32 * share)}
+            while sum(counts.values()) < round(round(96 * share, 6)):
+                counts[max(counts, key=lambda n: round(world.w[n].numel() * share - counts[n], 6))] += 1
+            for name, mask in world.m.items():
+                pruned[name] = largest(relative(world.w[name]), counts[name], mask)
+            world.adopt(pruned)
+            soften(world, step, {name: relative(w) for name, w in world.w.items()})
+        yield step
+
+
+def relative(weights: Tensor) -> Tensor:
+    """Magnitude over the sum of its column, plus magnitude over that of its row."""
+    size = weights.abs()
+    return size / (size + 1e-5).sum(dim=0) + size / (size + 1e-5).sum(dim=1)[:, None]
 
 
 def drawn(weights: Tensor, count: int, *path: int | str) -> Tensor:

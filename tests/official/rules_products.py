@@ -73,3 +73,28 @@ def pilot(world: World) -> Iterator[int]:
         return alpha
 
     yield from factored(world, 1.0, strength)
+
+
+def sign_in(world: World) -> Iterator[int]:
+    """Sign-In: factors of the weights within random masks from m^2 - u^2 = 1, balanced again every third step."""
+    world.random_start({"0.weight": 32, "2.weight": 16})
+    m = {name: torch.ones_like(w) for name, w in world.w.items()}
+    rest = {name: torch.zeros_like(w) for name, w in world.w.items()}
+
+    def balance() -> None:
+        for name, w in world.w.items():
+            m[name] = ((1 + (1 + 4 * w**2).sqrt()) / 2).sqrt()
+            world.w[name] = w / m[name]
+
+    balance()
+    for step in range(1, STEPS + 1):
+        gradient = world.gradient({name: m[name] * world.w[name] for name in SHAPES}, step - 1)
+        pull = {name: gradient[name] * world.w[name] * world.m[name] for name in SHAPES}
+        world.sgd({name: gradient[name] * m[name] * world.m[name] for name in SHAPES})
+        for name in SHAPES:
+            rest[name] = MOMENTUM * rest[name] + pull[name] + DECAY * m[name]
+            m[name] = m[name] - RATE * rest[name]
+        if step % 3 == 0 and step < STEPS:
+            world.w = {name: m[name] * world.w[name] for name in SHAPES}
+            balance()
+        yield step

@@ -63,8 +63,7 @@ def test_colours_come_on_demand(grid):
 
 def test_a_table_wider_than_the_terminal_becomes_two(grid):
     one, two = (terminal(grid, [], width=width, colour=False) for width in (80, 34))
-    assert one.count("dense") == 1 + one.count("dense network") + one.count("dense training")
-    assert sum(line.startswith("dense  ") for line in two.splitlines()) == 2
+    assert [sum(line.startswith("dense  ") for line in text.splitlines()) for text in (one, two)] == [1, 2]
     assert "…" not in two
 
 

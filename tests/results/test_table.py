@@ -8,7 +8,8 @@ import pytest
 
 from sparsebench.app.cli.report import variant
 from sparsebench.results.collect import collect
-from sparsebench.results.render.columns import aligned, grid, records
+from sparsebench.results.render.columns import grid, records
+from sparsebench.results.render.numbers import aligned
 from sparsebench.results.table import mean, tabulate
 
 sys.path.insert(0, str(Path(__file__).parent))

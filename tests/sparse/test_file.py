@@ -65,7 +65,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         read_sparse(tmp_path / "n")
     (tmp_path / "n").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="damaged or not a safetensors file"):
         read_sparse(tmp_path / "n")
     save_file({"a": torch.ones(1)}, tmp_path / "n")
     with pytest.raises(ValueError, match="not a sparse file of sparsebench"):

@@ -1,4 +1,4 @@
-"""``sparsebench export RUN``: the final network of a run for others, without its dead channels or without its zeros."""
+"""``sparsebench export RUN``: the final network of a run, without its dead channels or without its zeros."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def export_tensors(run: Path, folder: Path, *, sparse: bool) -> str:
     whole = sum(value.numel() * value.element_size() for value in state.values())
     if not sparse:
         write_atomically(path, save(state))
-        return f"{path}: {path.stat().st_size:,} bytes; a zero takes as many as any weight, --sparse leaves them out"
+        return f"{path}: {path.stat().st_size:,} bytes; zeros included; --sparse leaves them out"
     about = {key: finished.config[key] for key in ("model", "dataset", "seed")}
     write_sparse(path, state, finished.masks, about)
     again = read_sparse(path).weights

@@ -25,8 +25,8 @@ USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--execution] [--json]
 Show layers, densities and FLOPs of a run, or one line per run of a grid (-m), without training.
 Overrides are the same as for train: sparsebench train --help lists them.
 
-  --execution   time each layer here: dense, and by the ways that skip zeros; what execution=auto takes
-  --json        print only one JSON document on standard output
+  --execution   time each layer on this machine, dense and with zeros skipped; show the choice of execution=auto --json
+  print only one JSON document on standard output
 """
 
 

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     if given.pivot and given.format != "latex":
         stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
     if given.columns and given.format == "html":
-        stop("--columns has no effect on the page, which shows all: choose another --format")
+        stop("--columns has no effect on the page, which shows all columns: choose another --format")
     if given.median and (given.pivot or given.format in FILES):
         stop("--median is for the table, CSV and JSON: leave it out, or choose another --format")
     if given.every <= 0:
@@ -160,7 +160,7 @@ def _add_layout(parser: Parser) -> None:
         "protocol (docs/reference/result.md lists them)",
     )
     parser.add_argument(
-        "--median", action="store_true", help="median and quartiles of repeated runs in the place of mean and deviation"
+        "--median", action="store_true", help="median and quartiles of repeated runs instead of mean and deviation"
     )
     parser.add_argument(
         "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"

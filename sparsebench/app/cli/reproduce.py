@@ -47,19 +47,25 @@ def parser() -> Parser:
     """Return the parser of the arguments."""
     parser = Parser(
         "reproduce",
-        "Run published results at their protocol, as a grid that continues where it was interrupted, and compare: ours "
+        "Run published cells under their protocol, as a grid that continues after an interruption, and compare: ours "
         "(mean, standard deviation, n), published, and the 95 % interval of the difference (Welch). A cell is "
         "reproduced if that interval lies within the margin that the registry states.",
     )
     add = parser.add_argument
     add("what", nargs="?", default="*", metavar="PAPER|CELL", help="paper, folder of presets, or cell id (all)")
     add("--seeds", type=int, default=5, metavar="N", help="runs of each cell: seeds 0 to N - 1 (5)")
-    add("--budget", type=float, metavar="HOURS", help="leave out what would take longer, measured first")
-    add("--workers", type=int, default=1, metavar="N", help="processes side by side (1)")
-    add("--output-root", type=Path, default=Path("outputs"), metavar="FOLDER", help="where runs lie (outputs)")
+    add("--budget", type=float, metavar="HOURS", help="leave out runs beyond this time; their pace is measured first")
+    add("--workers", type=int, default=1, metavar="N", help="number of parallel processes (1)")
+    add("--output-root", type=Path, default=Path("outputs"), metavar="FOLDER", help="folder of the runs (outputs)")
     add("--output", type=Path, metavar="FILE", help="write FILE.json and FILE.md")
     add("--list", action="store_true", help="list cells and how long they would take; run nothing")
-    add("--registry", type=Path, default=PUBLISHED, metavar="FILE", help="cells of your own, as in published.yaml")
+    add(
+        "--registry",
+        type=Path,
+        default=PUBLISHED,
+        metavar="FILE",
+        help="your own cells, in the format of published.yaml",
+    )
     add("--commit", metavar="HASH", help="commit of the runs that recorded none")
     return parser
 
@@ -87,7 +93,7 @@ def _within_budget(cells: Sequence[Cell], configs: Mapping[str, Any], given: Any
 
 
 def _train(cell: Cell, seeds: Sequence[int], given: Any) -> None:
-    """Run the unfinished runs of a cell; a failing one leaves its cell without that seed."""
+    """Run the unfinished runs of a cell; a failed run leaves its cell without that seed."""
     print(f"sparsebench: {cell.id}: seeds {', '.join(map(str, seeds))}", flush=True)
     pool = ["hydra/launcher=pool", f"hydra.launcher.workers={given.workers}"] if given.workers > 1 else []
     sweep = ["-m", *cell.arguments, f"seed={','.join(map(str, seeds))}", f"output_root={given.output_root}", *pool]

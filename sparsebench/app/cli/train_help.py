@@ -17,19 +17,18 @@ Train a network, or with -m a run for each combination. Repeat the command to co
 options:
   -m, --multirun      train a grid
   --cfg job           print the composed configuration, and train nothing
-  --config-dir DIR    look for options (method/NAME.yaml, ...) in DIR, too
-  --hydra-help        help of Hydra, which composes the configuration
-  --help              this page; with GROUP=OPTION, the keys of that option
+  --config-dir DIR    also look for options (method/NAME.yaml, ...) in DIR --hydra-help        help of Hydra, which
+  composes the configuration --help              this page; with GROUP=OPTION, the keys of that option
 """
 
 _HIDDEN = ("_target_", "_partial_", "_args_", "defaults", "hydra")
-"""Keys that nobody sets on the command line."""
+"""Keys that are not set on the command line."""
 
 Block = list[str]
 
 
 def wants_help(arguments: list[str]) -> bool:
-    """Return True if the page is asked for."""
+    """Return True if the arguments request the help page."""
     return "--help" in arguments or "-h" in arguments
 
 
@@ -82,7 +81,7 @@ def _defaults(path: Path) -> dict[str, str]:
 
 
 def _option(folders: list[Path], group: str, option: str) -> dict[str, Block]:
-    """Return the keys of an option with those that it inherits, its own values last; empty for an unknown one."""
+    """Return the keys of an option, inherited ones first; empty for an unknown option."""
     path = next((p for f in reversed(folders) if (p := f / group / f"{option}.yaml").is_file()), None)
     if path is None:
         return {}
@@ -101,7 +100,7 @@ def _option(folders: list[Path], group: str, option: str) -> dict[str, Block]:
 
 
 def _blocks(path: Path) -> Mapping[str, Block]:
-    """Return the lines of each key at the top of a file, without those that nobody sets."""
+    """Return the lines of each top-level key of a file, without hidden keys."""
     blocks: dict[str, Block] = {}
     key = ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -116,12 +115,12 @@ def _blocks(path: Path) -> Mapping[str, Block]:
 
 
 def _is_set_here(key: str, line: str) -> bool:
-    """Return True for keys of this option; others are hidden, or the same as another key."""
+    """Return True for keys of this option; others are hidden or copy another key."""
     return key not in _HIDDEN and not re.fullmatch(rf"{key}: \$\{{(density:)?[^:]*\}}", line)
 
 
 def _default(line: str) -> str:
-    """Show the value that an unset key leads to."""
+    """Show the value that an unset key falls back to."""
     return re.sub(r"\$\{or:\$\{\w+\},([^{}]+)\}", r"\1", line)
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
 from functools import partial
-from inspect import signature
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from sparsebench.app.config.options import check_keywords, check_words
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
@@ -27,7 +25,6 @@ from sparsebench.fits import Run, Setup, State
 from sparsebench.fits.checkpoint_file import masks_in, start_state, zeros_of
 from sparsebench.optim import regularized_groups
 from sparsebench.runs.identity import label
-from sparsebench.runs.messages import did_you_mean
 from sparsebench.sparse import Prunable
 
 # Keys of the trainer group that are ours; all others are Lightning's.
@@ -48,60 +45,6 @@ def build(config: Mapping[str, Any]) -> Any:
         raise ValueError(f"{target} cannot be built: {_last_line(error.__cause__ or error)}") from error
 
 
-def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise an error for strings where the signature expects a bool or a number: any string would be true.
-
-    Raises:
-        ValueError: an option is wrong; the message names the first.
-    """
-    try:
-        hints = get_type_hints(target.__init__ if isinstance(target, type) and not is_dataclass(target) else target)
-    except (NameError, TypeError):  # annotations with names that exist only for type checkers, or no annotations
-        return
-    for key, value in options.items():
-        hint = hints.get(key)
-        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        if bool in kinds and all(kind in (bool, NoneType) for kind in kinds) and type(value) not in kinds:
-            raise ValueError(f"{key}={value!r} must be true or false")
-        plain = all(isinstance(kind, type) and kind is not str for kind in kinds)
-        if isinstance(value, str) and plain and (int in kinds or float in kinds):
-            raise ValueError(f"{key}={value!r} must be a number")
-
-
-def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise an error for unknown options of a callable, which a partial would reject only when called.
-
-    Raises:
-        ValueError: an option is unknown; the message names the first, and the known ones.
-    """
-    taken = _keywords(target)
-    if taken is None:
-        return
-    for key in options:
-        if key not in taken and not (key.startswith("_") and key.endswith("_")):
-            hint = did_you_mean(key, taken) or f"; it takes {', '.join(sorted(taken))}"
-            raise ValueError(f"{name} does not take {key!r}{hint}; leave a key out with ~GROUP.{key}")
-
-
-def _keywords(target: Callable[..., Any]) -> set[str] | None:
-    """Return the keywords of a callable, including its bases' if it passes on ``**keywords``; None for any."""
-    found: set[str] = set()
-    makers = (
-        [vars(kind)["__init__"] for kind in target.__mro__ if "__init__" in vars(kind)]
-        if isinstance(target, type)
-        else [target]
-    )
-    for maker in makers:
-        try:
-            parameters = signature(maker).parameters.values()
-        except (TypeError, ValueError):
-            return None
-        found |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return found
-    return None
-
-
 def _last_line(error: BaseException) -> str:
     """Return the error message from Hydra's exception: Hydra puts the cause last."""
     return [line for line in str(error).splitlines() if line.strip()][-1]
@@ -111,7 +54,7 @@ def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
     """Build the recipe: run -> final state.
 
     Raises:
-        ValueError: it prunes a trained network, and there is none.
+        ValueError: the recipe prunes a trained network, and none is given.
     """
     trained = config.get("start_from") or config["model"].get("pretrained")
     if config["recipe"].get("train") is False and not trained:

@@ -21,7 +21,7 @@ def describe(config: Mapping[str, Any], *, execution: bool = False) -> dict[str,
 
     Args:
         config: a frozen configuration.
-        execution: time the ways to compute each layer, too.
+        execution: also time the ways to compute each layer.
     """
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
@@ -46,8 +46,6 @@ def describe(config: Mapping[str, Any], *, execution: bool = False) -> dict[str,
         "batch_size": length.batch * length.accumulate,
         "training_images": images,
         **_weights(net, params, densities),
-        "density_per_layer": densities,
-        "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
         "networks": networks,
         **_inference(costs, densities, networks),
@@ -59,7 +57,7 @@ def describe(config: Mapping[str, Any], *, execution: bool = False) -> dict[str,
 
 
 def _execution(config: Mapping[str, Any], setup: Any, net: Any, masks: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the timings of each layer in a step of a batch, on the processor and the threads of this process."""
+    """Return the timings of each layer in a training step, with the threads of this process."""
     from sparsebench.app.plan.execution import time_layers
 
     return time_layers(net, masks, shape=setup.data.shape, batch=config["dataset"]["batch_size"])
@@ -148,6 +146,8 @@ def _weights(net: Any, params: Mapping[str, Any], densities: Mapping[str, float]
         "prunable_weights": prunable,
         "excluded_parameters": everything - prunable,
         "parameters": everything,
+        "density_per_layer": densities,
+        "shapes": {name: list(p.shape) for name, p in params.items()},
     }
 
 

@@ -146,7 +146,7 @@ class Sketch:
         return True
 
     def _choose(self, events: list[int]) -> list[int]:
-        """Return the changes that are carried out: all of them where that is cheap, few where they are estimates."""
+        """Return the changes that are carried out: all if that is cheap, few if they are only estimates."""
         if events and self.method.sizes_after(self.net, Clock(events[0], self.total).after) is not None:
             return events
         weights = sum(p.numel() for p in self.net.params.values())
@@ -159,7 +159,7 @@ class Sketch:
 
     @torch.no_grad()
     def _act(self, step: int, *, last: bool) -> dict[str, float]:
-        """Return the densities after a change: from its budget if that is enough, except after the last one."""
+        """Return the densities after a change; carry it out if it is the last one or its budget does not give them."""
         clock = Clock(step, self.total)
         self._stated = None
         sizes = None if last or self.net.floor else self.method.sizes_after(self.net, clock.after)

@@ -14,13 +14,13 @@ def time_layers(
 ) -> list[dict[str, Any]]:
     """Return one row for each layer with a mask: the seconds of a forward and backward pass, and the fastest way.
 
-    The layers run on random images within the whole network, so that each sees the layout that the layer before leaves.
+    The layers run on random images within the whole network, so that each gets its input in the real memory layout.
 
     Args:
         net: the network, on the CPU; its weights outside the masks become zero.
         masks: bool, by parameter name.
-        shape: of an image.
-        batch: images of a step.
+        shape: shape of an image.
+        batch: images per step.
     """
     import torch
 

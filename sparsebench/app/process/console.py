@@ -91,6 +91,6 @@ def quieten() -> None:
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # for the reports of trainer.profiler
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports of trainer.profiler
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -30,7 +30,7 @@ class Withdrawn(RuntimeError):
 
 
 class WorkerFailed(RuntimeError):
-    """Raised when a run in a separate process has failed; its message is the reason that the folder gives."""
+    """Raised when a run in a separate process has failed; its message is the reason in the run's folder."""
 
     def __init__(self, folder: RunFolder, code: int) -> None:
         why = folder.failure() or f"{folder} ended with exit code {code}"

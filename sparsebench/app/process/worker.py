@@ -66,8 +66,8 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
 
 
 def _record(folder: RunFolder, error: BaseException) -> None:
-    """Record why a run ended early; a full disk may refuse that, and the first error is what matters."""
-    with contextlib.suppress(OSError):
+    """Mark a run as stopped or failed; an error in doing so must not hide the first one."""
+    with contextlib.suppress(OSError):  # a full disk, for example
         if isinstance(error, Stopped):
             folder.stop(f"{type(error).__name__}: {error}")
         else:
@@ -99,9 +99,9 @@ def main(folder: RunFolder) -> None:
         expected = isinstance(error, USER_ERRORS)
         if folder.stopped():
             sys.exit(STOPPED)
-        if expected and rank() == 0 and not folder.failure():  # where the disk is full, for example
+        if expected and rank() == 0 and not folder.failure():  # if the disk is full, for example
             stop(explain(error))
-        if expected or (rank() == 0 and folder.failure()):  # the process that has started this one says it
+        if expected or (rank() == 0 and folder.failure()):  # the parent process reports it
             sys.exit(USER if expected else 1)
         raise
 

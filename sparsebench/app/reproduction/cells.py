@@ -1,4 +1,4 @@
-"""The cells that ``sparsebench reproduce`` was asked for, and their runs on disk."""
+"""Selection of the cells that ``sparsebench reproduce`` runs, and their runs on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsebench.runs.messages import did_you_mean
 
 
 def select(what: str, registry: Path = PUBLISHED) -> list[Cell]:
-    """Return the cells of a paper, of a folder of presets, or with an id that matches wildcards.
+    """Return the cells of a paper, of a folder of presets, or with a matching id (wildcards allowed).
 
     Raises:
         ValueError: nothing of that name can be run, or the registry is wrong.
@@ -54,7 +54,7 @@ def _names(cell: Cell) -> tuple[str, ...]:
 
 
 def cell_config(cell: Cell, output_root: Path) -> dict[str, Any]:
-    """Return the frozen configuration of a cell, its seed aside."""
+    """Return the frozen configuration of a cell, without its seed."""
     from sparsebench.app.config.compose import compose_config
 
     return compose_config([*cell.arguments, f"output_root={output_root}"])

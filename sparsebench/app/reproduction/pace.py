@@ -16,7 +16,7 @@ from sparsebench.results.reproduction import Cell
 from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.folder import RunFolder
 
-_PACE_STEPS = 150  # of the run that is timed where nothing else tells
+_PACE_STEPS = 150  # of the timed run, if the pace is not known yet
 
 
 class NoPace(RuntimeError):
@@ -24,7 +24,7 @@ class NoPace(RuntimeError):
 
 
 class Pace:
-    """Seconds per run of each preset and method, remembered per machine.
+    """Seconds per run of each preset and method, stored per machine.
 
     Args:
         cache: file of measured values; ``$XDG_CACHE_HOME/sparsebench/pace.json`` by default.
@@ -45,7 +45,7 @@ class Pace:
             finished: its results on this machine, by seed.
 
         Raises:
-            NoPace: a short run failed; says why.
+            NoPace: a short run failed; the message gives the reason.
         """
         if finished:
             return sum(result["seconds"] for result in finished.values()) / len(finished)
@@ -75,7 +75,7 @@ class Pace:
     def _read(self) -> dict[str, float]:
         try:
             found = json.loads(self.cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or damaged: it is measured anew
+        except (OSError, ValueError):  # missing or damaged: measure again
             return {}
         return {key: float(value) for key, value in found.items() if isinstance(value, int | float) and value > 0}
 
@@ -104,7 +104,7 @@ def _seconds_per_step(cell: Cell, steps: int) -> float:
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["the run ended without a word"]
+            lines = done.stderr.strip().splitlines() or ["the run ended without a message"]
             raise NoPace(lines[-1].removeprefix("sparsebench: error: "))
         taken = RunFolder(Path(place) / "pace").result()
     return taken["seconds"] / taken["steps"]

@@ -21,9 +21,9 @@ class Outcome:
     Attributes:
         cell: the published cell.
         config: its frozen configuration.
-        results: of finished runs, by seed.
-        verdict: on its measure.
-        commit: of the runs that recorded none.
+        results: results of finished runs, by seed.
+        verdict: verdict on its measure.
+        commit: commit of the runs that recorded none.
     """
 
     cell: Cell
@@ -85,7 +85,7 @@ def write(target: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def row(one: Outcome) -> dict[str, Any]:
-    """Return everything about a cell that a reader may check."""
+    """Return everything about a cell that a reader may want to check."""
     cell, verdict, entry = one.cell, one.verdict, one.cell.published
     return {
         "cell": cell.id,
@@ -94,6 +94,7 @@ def row(one: Outcome) -> dict[str, Any]:
         "model": entry.model,
         "dataset": entry.dataset,
         "sparsity": entry.sparsity,
+        "measure": cell.recipe.measure,
         "published": entry.value,
         "error": cell.error,
         "error_kind": cell.error_kind,
@@ -120,13 +121,13 @@ def row(one: Outcome) -> dict[str, Any]:
 
 
 def mean(one: Outcome, key: str) -> float | None:
-    """Return the mean of a number over the runs of a cell, or None where they lack it."""
+    """Return the mean of a number over the runs of a cell, or None if they lack it."""
     found = [result[key] for result in one.results.values() if isinstance(result.get(key), int | float)]
     return sum(found) / len(found) if found else None
 
 
 def measures(one: Outcome) -> dict[str, dict[str, Any]]:
-    """Return published numbers other than accuracy beside the mean of ours, which is None where a run lacks them."""
+    """Return published numbers other than accuracy, with the mean of ours (None if a run lacks them)."""
     wanted = one.cell.measures
     compact = [compact_of(folder_of(one.config, seed)) for seed in one.results] if set(wanted) & set(COMPACT) else []
     found: dict[str, dict[str, Any]] = {}
@@ -138,7 +139,7 @@ def measures(one: Outcome) -> dict[str, dict[str, Any]]:
 
 
 def _average(values: Sequence[Any]) -> Any:
-    """Return the mean of numbers, or of lists place by place; None without any."""
+    """Return the mean of numbers, or of lists element by element; None without any."""
     if not values:
         return None
     if isinstance(values[0], list):
@@ -147,7 +148,7 @@ def _average(values: Sequence[Any]) -> Any:
 
 
 def compact_of(folder: RunFolder) -> dict[str, Any] | None:
-    """Return live units, bytes and FLOPs of a finished perceptron without its dead units; None for other networks."""
+    """Return live units, bytes and FLOPs of a trained perceptron without its dead units; None for other networks."""
     from sparsebench.analysis.compact import compact
     from sparsebench.app.process.finished import load
 

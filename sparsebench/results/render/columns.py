@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 from sparsebench.results.key import Key
 from sparsebench.results.names import display
 from sparsebench.results.published import citation, verification
+from sparsebench.results.render.numbers import aligned, number, quartiles
 from sparsebench.results.schema import describe, shown_in
 from sparsebench.results.significance import marked, values_of
-from sparsebench.results.table import GROUP, Mean, Row, value_of
+from sparsebench.results.table import GROUP, Row, value_of
 
 _SIGNS = {"second hand": " †", "reproduced here": " ✓"}
 _SPREAD = "mean ± sample standard deviation over n seeds"
@@ -107,23 +107,15 @@ def grid(
     """Arrange rows as a readable grid; a name shared by all rows moves to the line above the table.
 
     Args:
-        rows: of the table.
+        rows: rows of the table.
         by: keys that come first.
         columns: numbers to show, those of the schema by default.
         printed: write methods, networks and data sets as papers do.
         median: show median and quartiles of repeated runs, not mean and deviation.
     """
     numbers, beside = chosen(rows, columns)
-    table, common = Grid(), []
-    keys = [*by, *(key for key in GROUP if key not in by)]
-    for key in keys:
-        values = [_name(value_of(row, key)) for row in rows]
-        values = [display(key, value) for value in values] if printed else values
-        movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
-        if movable and len(set(values)) == 1:
-            common.append(f"{describe(key).heading} {values[0]}")
-        else:
-            table.add(describe(key).heading, values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
+    table = Grid()
+    _add_names(table, rows, by, printed=printed)
     settings = [_settings(row, by) for row in rows]
     if any(settings):
         table.add("settings", [text or "-" for text in settings], numeric=False)
@@ -133,6 +125,29 @@ def grid(
         result = key.name in ("test_accuracy", "sparsity") or bool(columns)
         table.marks |= {(place, len(table.headers)) for place in marked(rows, key)}
         table.add(key.heading, cells, results=result, costs=not result)
+    _add_published(table, rows, beside)
+    table.legend = LEGEND.replace(_SPREAD, _QUARTILES) if median else LEGEND
+    table.sources = sources(rows) if beside else []
+    return table
+
+
+def _add_names(table: Grid, rows: Sequence[Row], by: Sequence[str], *, printed: bool) -> None:
+    """Add the columns that name rows; a name shared by all rows goes above the table."""
+    common: list[str] = []
+    keys = [*by, *(key for key in GROUP if key not in by)]
+    for key in keys:
+        values = [_name(value_of(row, key)) for row in rows]
+        values = [display(key, value) for value in values] if printed else values
+        movable = key in ("dataset", "model", "recipe", "epochs") and key not in by
+        if movable and len(set(values)) == 1:
+            common.append(f"{describe(key).heading} {values[0]}")
+        else:
+            table.add(describe(key).heading, values, numeric=key in ("sparsity_target", "epochs") or key not in GROUP)
+    table.common = ", ".join(common)
+
+
+def _add_published(table: Grid, rows: Sequence[Row], beside: Sequence[str]) -> None:
+    """Add the columns that compare rows with published numbers."""
     if "published" in beside:
         table.add("published", aligned([_published(row) for row in rows]), costs=False)
     if "delta" in beside:
@@ -140,10 +155,6 @@ def grid(
     if "protocol" in beside:
         protocols = [row.published.protocol if row.published else "-" for row in rows]
         table.add("protocol", protocols, numeric=False, costs=False)
-    table.legend = LEGEND.replace(_SPREAD, _QUARTILES) if median else LEGEND
-    table.common = ", ".join(common)
-    table.sources = sources(rows) if beside else []
-    return table
 
 
 def records(rows: Sequence[Row], columns: Sequence[str] = (), *, median: bool = False) -> list[dict[str, Any]]:
@@ -191,39 +202,6 @@ def sources(rows: Sequence[Row]) -> list[str]:
             if place not in tables[entry.paper]:
                 tables[entry.paper].append(place)
     return [f"{paper}: {citation(paper)} ({'; '.join(places)})" for paper, places in tables.items()]
-
-
-def aligned(cells: Sequence[str]) -> list[str]:
-    """Pad cells with ``±`` on the right to equal width, so that decimal points align."""
-    width = max((len(cell.partition(" ± ")[2]) for cell in cells), default=0)
-    if not width:
-        return list(cells)
-    return [c if c == "-" else c + " " * (width + 3 - len("".join(c.partition(" ± ")[1:]))) for c in cells]
-
-
-def number(average: Mean | None, key: Key) -> str:
-    """Format a mean with its deviation in the digits of its key."""
-    factor, digits = (100 if key.percent else 1), key.digits
-    if average is None or not math.isfinite(average.value):
-        return "-"
-    text = f"{factor * average.value:.{digits}f}"
-    if average.std is None:
-        return text
-    spread = f"{factor * average.std:.{digits}f}"
-    # a deviation that rounds to zero is shown only for accuracies
-    return text if float(spread) == 0 and factor == 1 else f"{text} ± {spread}"
-
-
-def quartiles(row: Row, key: Key) -> str:
-    """Format a median with the first and third quartile, or the number of a single run."""
-    values = [value for value in values_of(row, key.name).values() if math.isfinite(value)]
-    if len(values) < 2:
-        return number(row.means.get(key.name), key)
-    factor = 100 if key.percent else 1
-    low, middle, high = (
-        f"{factor * value:.{key.digits}f}" for value in statistics.quantiles(values, method="inclusive")
-    )
-    return middle if low == high and factor == 1 else f"{middle} [{low}, {high}]"
 
 
 def _published(row: Row) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from sparsebench.results.key import Key
 from sparsebench.results.names import display, display_kind
-from sparsebench.results.render.columns import LEGEND, Grid, number
+from sparsebench.results.render.columns import LEGEND, Grid
+from sparsebench.results.render.numbers import number
 from sparsebench.results.render.text import footers, one_line
 from sparsebench.results.schema import describe
 from sparsebench.results.significance import MEANING, level_of, levels_of, marked
@@ -25,6 +26,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
+    "†": r"$\dagger$",
+    "✓": r"$\surd$",
 }
 
 
@@ -39,7 +42,7 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
     lines = [
         r"% \usepackage{booktabs}",
         *([f"% {grid.common}"] if grid.common else []),
-        f"% {LEGEND}",
+        f"% {grid.legend}",
         *([f"% bold: {MEANING}"] if grid.marks else []),
         *(f"% {line}" for line in footers(grid, notes)),
         rf"\begin{{tabular}}{{{columns}}}",
@@ -56,8 +59,8 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
 def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """Return one table per number, network and data set: methods down, sparsities across; it needs booktabs.
 
-    The best mean of a sparsity is bold, and with it every mean that the seeds cannot tell from it; a single run is
-    never bold.
+    The best mean of a sparsity is bold, with every mean that is not distinguishable from it; a single run is never
+    bold.
 
     Args:
         rows: rows of the report.
@@ -96,7 +99,7 @@ def _pivot(rows: Sequence[Row], key: Key) -> str:
     for row in rows:
         if not is_dense(row):
             name = _line(row, rows)
-            while level_of(row, levels) in lines.get(name, {}):  # the same method, in a configuration of another kind
+            while level_of(row, levels) in lines.get(name, {}):  # the same method in another configuration
                 name += "*"
             lines.setdefault(name, {})[level_of(row, levels)] = row
     best = [rows[place] for place in marked(rows, key)]

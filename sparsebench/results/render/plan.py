@@ -31,7 +31,7 @@ def print_grid(cells: Sequence[Cell]) -> None:
 
 
 def print_execution(cell: Cell) -> None:
-    """Print how long a step of each layer takes, dense and by the ways that skip zeros, and which one is taken."""
+    """Print the time of a step of each layer, dense and with zeros skipped, and the way that is chosen."""
     screen, rows = console(), cell["execution"]
     ways = list(dict.fromkeys(way for row in rows for way in row["seconds"]))
     table = Table(box=None, pad_edge=False, header_style="bold")
