@@ -78,11 +78,11 @@ def test_a_run_that_ended_off_its_target_is_told(cli, bench, monkeypatch):
     arguments = ["train", *TINY, "method=gmp", "every=2", "monitor=light"]
     assert cli(*arguments, "seed=1").code == 0
     monkeypatch.setattr(LossGuard, "on_train_batch_end", end_early)
-    with pytest.warns(UserWarning, match=r"sparsity 0\.\d+ was reached, 0\.5000 was asked for: training ended at"):
+    with pytest.warns(UserWarning, match=r"sparsity 0\.\d+ was reached, 0\.5000 was requested: training ended at"):
         assert cli(*arguments).code == 0
     result, whole = (json.loads(path.read_text()) for path in sorted(bench.outputs.rglob("result.json")))
     assert (result["target_reached"], whole["target_reached"]) == (False, True)
-    reached = f"ended at sparsity {result['sparsity']:.4f}, not as asked for"
+    reached = f"ended at sparsity {result['sparsity']:.4f}, not the requested one"
     lines = [line for line in cli("status").out.splitlines() if line.startswith("done")]
     assert [reached in line for line in lines] == ["seed0" in line for line in lines] == [True, False]
     (row,) = [cell for cell in json.loads(cli("status", "--json").out)["cells"] if cell["words"]]
