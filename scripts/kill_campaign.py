@@ -214,7 +214,7 @@ def _besiege(base: Path, name: str, overrides: list[str], chance: random.Random,
 
 def _arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="number of kills (200)")
     parser.add_argument("--seed", type=int, default=0, help="seed of instants and order (0)")
     parser.add_argument("--only", default="", help="names of methods and recipes, separated by commas; all by default")

@@ -76,6 +76,7 @@ for arguments in {LIGHT!r}:
             ["train", "distribution=table"],
             "distribution.path is missing and has no default: give distribution.path=...",
         ),
+        (["train", "execution=1e-3"], "execution=0.001 cannot be imported"),
         (["train", "lr=0.1"], "unknown key 'lr' (did you mean 'optimizer.lr'?)"),
         (["train", "+foo=1"], "unknown key 'foo'; nothing would read it"),
         (["train", "+init=mb.pt"], "unknown key 'init'"),

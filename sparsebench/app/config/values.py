@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-TEXTS = ("name",)
+TEXTS = ("name", "execution")
 PATHS = ("start_from", "masks_from", "output_root", "run_dir", "data_root", "dataset.root")
 LISTS = ("logger.tags", "prunable.types", "prunable.include", "prunable.exclude", "distribution.dense")
 WHOLE = {

@@ -117,7 +117,7 @@ def test_impossible_cells_are_refused_before_anything_starts(cli, bench):
     ("bad", "said"),
     [
         ("dataset.batch_size=16,0", "failed: dataset.batch_size=0: ValueError: dataset.batch_size=0 is impossible"),
-        ("optimizer.lr=0.1,inf", "failed: optimizer.lr=inf: ValueError: optimizer.lr=inf is no finite number"),
+        ("optimizer.lr=0.1,inf", "failed: optimizer.lr=inf: ValueError: optimizer.lr=inf is not a finite number"),
         ("start_from=null,nowhere.pt", "failed: start_from=nowhere.pt: ValueError: start_from=nowhere.pt does not"),
         ("distribution=erk,table", "failed: distribution=table: distribution.path is missing and has no default"),
     ],

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support import environment_of
+from support import TINY, environment_of
 
 from sparsebench.app.cli.status import main as status
 from sparsebench.app.grid.status import Standing, standings, time_left
@@ -66,6 +66,29 @@ def test_runs_of_one_name_are_told_apart(tmp_path, capsys):
         "waiting  rigl optimizer.lr=0.2",
         "waiting  set",
     ]
+
+
+def test_a_run_that_ended_off_its_target_is_told(cli, bench, monkeypatch):
+    """Whatever ends training early: warning, result, status and report give both numbers."""
+    from sparsebench.engine.callbacks.monitors import LossGuard
+
+    def end_early(self, trainer, *_):
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= 8
+
+    arguments = ["train", *TINY, "method=gmp", "every=2", "monitor=light"]
+    assert cli(*arguments, "seed=1").code == 0
+    monkeypatch.setattr(LossGuard, "on_train_batch_end", end_early)
+    with pytest.warns(UserWarning, match=r"sparsity 0\.\d+ was reached, 0\.5000 was asked for: training ended at"):
+        assert cli(*arguments).code == 0
+    result, whole = (json.loads(path.read_text()) for path in sorted(bench.outputs.rglob("result.json")))
+    assert (result["target_reached"], whole["target_reached"]) == (False, True)
+    reached = f"ended at sparsity {result['sparsity']:.4f}, not as asked for"
+    lines = [line for line in cli("status").out.splitlines() if line.startswith("done")]
+    assert [reached in line for line in lines] == ["seed0" in line for line in lines] == [True, False]
+    (row,) = [cell for cell in json.loads(cli("status", "--json").out)["cells"] if cell["words"]]
+    assert row["words"] == reached
+    rows = json.loads(cli("report", "--format", "json").out)["rows"]
+    assert len(rows) == 2, "not averaged with the run that is on target"
 
 
 def test_json_for_programs(grid, capsys):
