@@ -22,7 +22,7 @@ RESERVE = GRACE + sum(seconds for _, seconds in ENDINGS)
 
 
 class Host:
-    """This machine."""
+    """Give a check its clock, its processes and its run folders: this machine's."""
 
     now = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
@@ -63,7 +63,7 @@ class Host:
         return True
 
     def run(self, command: Sequence[str], seconds: float) -> str:
-        """Return what a short command says, or why it says nothing."""
+        """Return the output of a short command, or why there is none."""
         try:
             done = subprocess.run(
                 command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=max(1.0, seconds)

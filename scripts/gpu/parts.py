@@ -44,7 +44,7 @@ class Part:
         return self.end - RESERVE - self.host.now()
 
     def row(self, name: str, **facts: Any) -> None:
-        """Append a row; each is a whole line, whatever happens later."""
+        """Append a row as one whole line."""
         self.owed = [other for other in self.owed if other != name]
         line = json.dumps({"part": self.name, "dry": self.dry, "name": name, **facts}, default=str)
         with (self.out / "rows.jsonl").open("a", encoding="utf-8") as file:
@@ -128,19 +128,23 @@ LOW = ["--dtype", "bfloat16", "--channels-last"]
 BENCHES = {
     "updates-resnet50": ["updates", "--rounds", "5"],
     "overhead-vgg19-bf16": ["overhead", *LOW, "--rounds", "5", "--methods", "rigl,set,dst_ee,static,ml_linbreg"],
+    "epochs-vgg19": ["epochs", "--model", "vgg19", "--images", "20000", "--rounds", "1", "--workers", "4"],
     "loop": ["loop", "--steps", "300", "--rounds", "3"],
     "input": ["input", "--batch", "512", "--rounds", "3"],
     "channels-vgg19-bf16": ["channels", *LOW, "--batch", "1024", "--keep", "0.5,0.3,0.1", "--rounds", "5",
                             "--multiple", "16"],
     "nm": ["nm"],
+    "epochs-resnet20": ["epochs", "--images", "20000", "--rounds", "1", "--workers", "4"],
     "overhead-vgg19-fp32": ["overhead", "--rounds", "5", "--methods", "rigl,static"],
     "overhead-resnet50-bf16": ["overhead", "--model", "resnet50", *LOW, "--rounds", "5", "--methods", "rigl,static"],
     "overhead-rest": ["overhead", *LOW, "--rounds", "5"],
 }  # fmt: skip
-"""Name -> arguments of ``sparsebench bench``, the most wanted first: P2, P1, P10, P7, channels, 2:4."""
+"""Name -> arguments of ``sparsebench bench``, the most wanted first: P2, P1, P3, P10, P7, channels, 2:4."""
 DRY = {
     "updates": ["updates", "--model", "resnet20", "--size", "32", "--classes", "10", "--rounds", "1"],
     "overhead": ["overhead", "--model", "mlp", "--size", "8", "--batch", "4", "--rounds", "1", "--methods", "rigl"],
+    "epochs": ["epochs", "--model", "mlp", "--size", "8", "--images", "160", "--batch", "8", "--every", "4",
+               "--rounds", "1"],
     "loop": ["loop", "--steps", "10", "--rounds", "1"],
     "input": ["input", "--images", "256", "--rounds", "1"],
     "channels": ["channels", "--model", "vgg11", "--width", "0.1", "--batch", "4", "--keep", "0.5", "--rounds", "1",

@@ -71,7 +71,9 @@ def test_a_process_that_runs_too_long_is_ended(tmp_path):
 
 
 def test_what_did_not_begin_stands_in_the_rows(tmp_path):
-    assert runs.train_queue(part_of(tmp_path, 0.0)) == 0
+    part = part_of(tmp_path, 0.0)
+    assert runs.train_queue(part) == 0
+    part.close()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [(row["name"], row["status"], row["dry"]) for row in rows] == [("digits-rigl", "not begun", True)]
 

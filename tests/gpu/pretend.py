@@ -1,7 +1,7 @@
 """A GPU that is not there: tensors that say they are on ``cuda:0``, compute on the processor, and refuse to mix.
 
 What a GPU refuses, and a processor never shows, is an operator on tensors of two devices. With these tensors the code
-of every method meets that rule in CI, and takes the branches written for CUDA. The rule itself is torch's: each operator
+of every method meets that rule in CI, and takes the branches written for CUDA. The rule is torch's own: each operator
 runs once more on fake tensors of ``cuda:0`` and ``cpu`` (``FakeTensorMode``), which know devices, shapes, types and
 strides of results but no values. They say nothing about kernels, speed or rounding.
 """
@@ -75,7 +75,7 @@ class _Operators(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Say ``meta`` where a call says ``cuda``: torch would look for a driver. Python's numbers pass by the operators."""
+    """Say ``meta`` where a call says ``cuda``: torch would look for a driver. Numbers pass by the operators."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -125,7 +125,7 @@ def carry_out(func, args, kwargs):
     return return_and_correct_aliasing(func, args, kwargs, out) if ours else out
 
 
-# -- torch's own rule ---------------------------------------------------------------------------------------------------
+# -- torch's own rule -------------------------------------------------------------------------------------------------
 
 _FAKE = FakeTensorMode()
 _KNOWN: dict[tuple, list[str] | Exception | None] = {}

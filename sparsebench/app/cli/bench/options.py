@@ -78,6 +78,19 @@ def input_() -> Parser:
     return _measured(parser, batch=128)
 
 
+def epochs() -> Parser:
+    """Return the parser of ``sparsebench bench epochs``."""
+    parser = Parser("bench epochs", "Images a second of whole trainings, beside plain loops that mask as others do.")
+    parser.add_argument("--model", default="resnet20", help="name of a file of conf/model")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side of the images")
+    parser.add_argument("--images", type=int, default=50_000, help="of an epoch, a tenth of them for validation")
+    parser.add_argument("--epochs", type=_epochs, default=2, help="the first is not measured")
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--every", type=int, default=100, help="steps between two updates of the masks")
+    parser.add_argument("--workers", type=int, default=0, help="of the plain loops' DataLoader")
+    return _measured(parser, batch=128, low=False)
+
+
 def loop() -> Parser:
     """Return the parser of ``sparsebench bench loop``."""
     parser = Parser("bench loop", "Microseconds that the training loop adds to a step of an almost empty network.")
@@ -90,14 +103,17 @@ def nm() -> Parser:
     return _measured(Parser("bench nm", "Products with 2:4 sparse weights, beside dense ones."), batch=4096)
 
 
-def _measured(parser: Parser, *, batch: int) -> Parser:
-    """Add the options shared by these benchmarks."""
+def _measured(parser: Parser, *, batch: int, low: bool = True) -> Parser:
+    """Add the options shared by these benchmarks; ``low`` if type and layout are for the caller to choose."""
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread")
+    if low:
+        parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+        parser.add_argument("--channels-last", action="store_true")
+        parser.add_argument(
+            "--clock", choices=CLOCKS, default="wall", help="cpu: seconds of this process, for one thread"
+        )
     parser.add_argument("--device", help="cuda where there is one, or else cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers")
     return parser
@@ -114,6 +130,7 @@ PARSERS = {
     "execution": execution,
     "overhead": overhead,
     "updates": updates,
+    "epochs": epochs,
     "input": input_,
     "loop": loop,
     "nm": nm,
@@ -126,6 +143,12 @@ def _shares(text: str) -> list[float]:
     if not all(0 < share <= 1 for share in shares):
         raise argparse.ArgumentTypeError(f"{text}: shares of channels must be above 0 and at most 1")
     return shares
+
+
+def _epochs(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text}: at least 2 are needed, since the first is not measured")
+    return int(text)
 
 
 def _sparsities(text: str) -> list[float]:

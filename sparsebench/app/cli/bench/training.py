@@ -115,7 +115,7 @@ def place(options: Any) -> tuple[torch.device, torch.dtype | None]:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, and there is none here: choose --device cpu")
-    return device, torch.bfloat16 if options.dtype == "bfloat16" else None
+    return device, torch.bfloat16 if getattr(options, "dtype", "") == "bfloat16" else None
 
 
 def batch(options: Any, device: torch.device) -> tuple[Tensor, Tensor]:
