@@ -54,6 +54,22 @@ def test_what_is_missing_is_one_line(monkeypatch):
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        ("torch", "2.10.1+cu130", "torch>=2.11 (2.10.1+cu130 is there)"),
+        ("hydra-core", "1.4.0.dev1", "hydra-core>=1.3,<1.4 (1.4.0.dev1 is there)"),
+        ("lightning", "2.5.6", "lightning>=2.6 (2.5.6 is there)"),
+        ("torch", "2.11.0", ""),
+        ("hydra-core", "1.3.2", ""),
+    ],
+)
+def test_versions_are_looked_at(package, version, said, monkeypatch):
+    real = needs.importlib.metadata.version
+    monkeypatch.setattr(needs.importlib.metadata, "version", lambda n: version if n == package else real(n))
+    assert needs.missing(dry=True) == ([said] if said else [])
+
+
 def part_of(tmp_path, seconds):
     return parts.Part("protocol", tmp_path, time.monotonic() + seconds, True)
 
