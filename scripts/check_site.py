@@ -2,7 +2,7 @@
 
     python scripts/check_site.py docs/_build/html
 
-Links to other sites are counted, never opened: a build must not depend on a network.
+Links to other sites are counted, never opened, so that a build does not depend on a network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> tuple[list[str], int, int]:
-    """Return the broken links of a site, and how many links point within it and out of it."""
+    """Return the broken links of a site, and the numbers of internal and external links."""
     pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     broken, inside, outside = [], 0, 0
     for path, page in pages.items():
@@ -57,8 +57,8 @@ def main() -> None:
     """Print the broken links and fail, or print the number of sound links."""
     broken, inside, outside = faults(Path(sys.argv[1]))
     if broken:
-        sys.exit("\n".join(["links that lead nowhere:", *broken]))
-    print(f"{inside} links within the site are sound; {outside} lead out of it and were not opened")
+        sys.exit("\n".join(["broken links:", *broken]))
+    print(f"{inside} internal links are sound; {outside} external links were not opened")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the tables of methods, by family, into README.md and the documentation; --check only compares.
 
 Every method is one YAML in conf/method/ and one card in docs/methods/ (docs/recipes/ for the one that recipes use);
-this script fails when a card is missing, lacks a section, or says another sentence about its method than the YAML.
+this script fails if a card is missing, lacks a section, or describes its method differently from the YAML.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("## Rule", "## Hyper-parameters", "## Deviations", "## Cost", "## Measured here")
 BUDGET = {"always": "exact at every step", "end": "exact at the end", "never": "follows from the method"}
 FAMILIES = {
-    "References": "what every comparison needs beside it",
+    "References": "the reference for every comparison",
     "Chosen before training": "masks are drawn or scored once and kept",
     "Dynamic sparse training": "masks move while the number of active weights stays",
     "Dense to sparse": "training begins dense and ends sparse",
@@ -34,7 +34,9 @@ MEMBERS = {  # class or module -> its family; a subclass belongs to the family o
     "granet": "Dense to sparse",
     "gradual": "Dense to sparse",
     "ac_dc": "Dense to sparse",
+    "cram": "Dense to sparse",
     "reparameterised": "Zeros in the forward pass",
+    "computed_weights": "Zeros in the forward pass",
     "top_kast": "Zeros in the forward pass",
     "sampled_masks": "Zeros in the forward pass",
     "bregman": "Mirror descent",
@@ -103,7 +105,7 @@ def families() -> dict[str, list[Path]]:
 
 def table(paths: list[Path], start: Path) -> str:
     """Return the table of the given methods."""
-    return "\n".join(["| method | what it does | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
+    return "\n".join(["| method | description | sparsity |", "|---|---|---|", *(row(path, start) for path in paths)])
 
 
 def folded() -> str:

@@ -1,6 +1,7 @@
 """Write the reference pages of the configuration from the YAML files of conf/.
 
-A key is explained by the comment behind it, or else by the docstring of what it configures: nothing is said twice.
+A key is explained by its comment, or by the docstring of the configured class or function, so that no text is
+duplicated.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ GROUPS = {
     "schedule": "Learning-rate schedules",
     "trainer": "Devices, length and precision",
     "logger": "Where metrics go",
-    "monitor": "What is measured on the way",
+    "monitor": "Measurements during training",
     "debug": "Settings for a quick look",
     "hydra/launcher": "Where the cells of a grid run",
     "hydra/sweeper": "Which cells there are",
@@ -56,8 +57,8 @@ configuration of a run, `sparsebench list GROUP` the options.
 EXPERIMENTS = """\
 # experiment
 
-Presets, as they stand; `experiment=NAME` applies one, and everything behind it on the command line still wins. Comments
-say where a value comes from.
+Presets, unchanged; `experiment=NAME` applies one, and later overrides on the command line take precedence. Comments
+state the source of each value.
 """
 
 
@@ -84,7 +85,7 @@ def keys_of(text: str) -> Iterator[Key]:
 
 
 def parent_of(path: Path) -> Path | None:
-    """Return the YAML of the same group that this one starts from."""
+    """Return the YAML of the same group that this one is based on."""
     entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
     names = [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
     parent = path.with_name(f"{names[0]}.yaml") if names else None
@@ -148,7 +149,7 @@ def pages() -> Iterator[tuple[Path, list[str]]]:
     """Yield the top-level keys, a page for each group, and the unchanged experiments."""
     folder, names = PAGES / "configuration", {group: group.replace("/", "_") for group in GROUPS}
     top = [key for key in keys_of((CONF / "train.yaml").read_text(encoding="utf-8")) if "." not in key.name]
-    home = [HOME, *rows(top, {}), "## Groups", "", "| group | what it decides |", "|---|---|"]
+    home = [HOME, *rows(top, {}), "## Groups", "", "| group | purpose |", "|---|---|"]
     home += [f"| [`{group}`]({names[group]}.md) | {text} |" for group, text in GROUPS.items()]
     home += ["| [`experiment`](experiment.md) | Presets: a whole experiment under one name |", ""]
     yield folder / "index.md", [*home, "```{toctree}", ":hidden:", "", *names.values(), "experiment", "```"]

@@ -1,7 +1,7 @@
 """Write the reference pages of the documentation from code: configuration, command line, Python.
 
-Called by `scripts/docs`; the pages lie in docs/reference/ and are not committed. That of results is, see
-`scripts/result_reference.py`.
+Called by `scripts/docs`; the pages are written to docs/reference/ and not committed, except for the page of results
+(see `scripts/result_reference.py`).
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ PARTS = {
 COMMAND_LINE = """\
 # Command line
 
-`sparsebench VERB --help` prints what stands here.
+`sparsebench VERB --help` prints the same texts.
 
-| verb | what it does |
+| verb | description |
 |---|---|"""
 TRAIN = """\
 Arguments are overrides of the [configuration](configuration/index.md). `-m` (`--multirun`) makes a grid of values
-separated by commas, `--config-dir FOLDER` adds a folder of your own, `--cfg job` prints the configuration instead of
+separated by commas, `--config-dir FOLDER` adds your own folder, `--cfg job` prints the configuration instead of
 training.
 """
 PYTHON = """\
 # Python
 
-Imports point down only: a package knows those above it in this table, and nothing below.
+Imports point down only: a package imports only packages above it in this table.
 
-| package | what lives there |
+| package | contents |
 |---|---|"""
 
 

@@ -14,7 +14,7 @@ HEAD = """\
 
 Every key that sparsebench writes about a run. It is generated from `sparsebench/results/schema.py`
 (`scripts/result_reference.py`), from which tables, charts and comparisons take their names, too. *Better* says which of
-two values is better. A method of your own may log further numbers: they are drawn and compared under their plain names.
+two values is better. Your own methods may log further numbers, which are drawn and compared under their plain names.
 """
 BETTER = {"higher": "higher", "lower": "lower", "none": ""}
 
@@ -29,7 +29,7 @@ def page() -> str:
         parts.append(f"\n## {name}\n\n{about}\n\n{table}\n")
     renamed = "\n".join(f"| `{old}` | `{new}` |" for old, new in FORMER.items())
     parts.append(
-        "\n## Former names\n\nResults of version 0.1 are read under the names of today.\n\n"
+        "\n## Former names\n\nResults of version 0.1 are read under the current names.\n\n"
         f"| before | today |\n|---|---|\n{renamed}\n"
     )
     return "".join(parts)

@@ -3,8 +3,8 @@
 
     .venv/bin/python scripts/sparse_recovery.py [docs/images/sparse_recovery.svg]
 
-Least squares, ``A x = b`` with 100 equations and 200 unknowns of which 10 are not zero; every method begins with one
-random non-zero. Float64, so that an entry which is not zero is one, however small.
+Least squares, ``A x = b`` with 100 equations and 200 unknowns of which 10 are non-zero; every method begins with one
+random non-zero entry. Computation is in float64, so that even very small entries count as non-zero.
 """
 
 import sys

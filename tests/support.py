@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ TINY = [
     "trainer.accelerator=cpu", "trainer.max_epochs=2", "progress=none", "every=3",
 ]  # fmt: skip
 """A run of 16 steps, in half a second."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a command: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Foreign(L.LightningModule):

@@ -34,7 +34,7 @@ class Toy:
 
     @property
     def probe(self):
-        def objectives(number, *, temperature=1.0, mode="eval", per_class=None):
+        def objectives(number, *, temperature=1.0, mode="eval", per_class=None, images=None):
             self.temperatures.append(temperature)
             self.asked = {"number": number, "mode": mode, "per_class": per_class}
             number = len(self.batches) if per_class is not None else number

@@ -17,13 +17,13 @@ class PoolLauncher(Launcher):
     """Run jobs on warm processes of this machine.
 
     Args:
-        workers: how many; as many as fit by default.
-        threads: threads of each.
+        workers: number of workers; by default as many as fit.
+        threads: threads of each worker.
         per_gpu: workers on each GPU.
-        bind: bind each worker to cores of its own.
+        bind: whether to bind each worker to separate cores.
 
     Attributes:
-        labels: override of a job -> what stands before each line of its output; a job's overrides by default.
+        labels: override of a job -> prefix of each line of its output; by default the job's overrides.
     """
 
     def __init__(self, workers: int | None, threads: int | None, per_gpu: int, bind: bool) -> None:
@@ -71,7 +71,7 @@ class PoolLauncher(Launcher):
 
 
 def _devices(config: DictConfig) -> int:
-    """Return the devices of a run; a run that wants all devices runs on one worker with all of them."""
+    """Return the devices of a run; a run on all devices gets one worker with all of them."""
     from sparsebench.runs.folder import RunFolder
 
     frozen = config.get("cell")

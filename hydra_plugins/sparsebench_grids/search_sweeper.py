@@ -17,7 +17,7 @@ class SearchSweeper(Sweeper):
     """Choose among ``choice(...)``, ``range(...)`` and ``interval(...)`` with Optuna; ``tag(log, ...)`` for logarithms.
 
     Args:
-        params: override: values, beside what stands on the command line.
+        params: override: values, in addition to the command line.
         options: see ``sparsebench.app.grid.search.Options``.
     """
 
@@ -34,7 +34,7 @@ class SearchSweeper(Sweeper):
         """Run the search with Optuna.
 
         Raises:
-            ValueError: nothing to search for, or Optuna is missing.
+            ValueError: there is nothing to search for, or Optuna is missing.
             GridFailed: some trials failed.
         """
         from sparsebench.app.grid.cells import compose_cells

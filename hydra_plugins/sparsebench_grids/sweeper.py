@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 class GridSweeper(BasicSweeper):
     """Run all combinations of values, skip finished cells, and finish every other cell.
 
-    Overrides are read by Hydra's sweeper, whose options it has.
+    Overrides and options are those of Hydra's own sweeper.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

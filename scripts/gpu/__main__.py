@@ -1,4 +1,4 @@
-"""One command that proves and measures everything on a GPU within minutes; see docs/guides/gpu.md."""
+"""Test and measure everything on a GPU within minutes; see docs/guides/gpu.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parts import Part, bench, report, tests
 from runs import train_queue
 
 SHARES = {"tests": 0.25, "bench": 0.22, "dense94": 0.11, "protocol": 0.42}
-"""Shares of the time, one after another; what a part leaves over goes to the next."""
+"""Shares of the time, one part after another; unused time of a part goes to the next."""
 LAST = 8.0
 """Seconds kept for the report of all runs."""
 
@@ -25,11 +25,9 @@ LAST = 8.0
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("gpu_check", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=9.0, help="of wall time, all parts together")
-    parser.add_argument("--out", type=Path, default=Path("outputs/gpu_check"), help="folder of rows, logs and runs")
-    parser.add_argument(
-        "--dry", action="store_true", help="on the processor, with tiny shapes: tries the script itself"
-    )
+    parser.add_argument("--minutes", type=float, default=9.0, help="wall time of all parts together")
+    parser.add_argument("--out", type=Path, default=Path("outputs/gpu_check"), help="folder for rows, logs and runs")
+    parser.add_argument("--dry", action="store_true", help="run on the CPU with tiny shapes, to test the script itself")
     parser.add_argument("--parts", default=",".join(SHARES), help=f"among {','.join(SHARES)}")
     given = parser.parse_args(arguments)
     given.parts = given.parts.split(",")

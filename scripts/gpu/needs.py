@@ -17,7 +17,7 @@ IMPORTS = {
     "sklearn": "scikit-learn>=1.4",
     "pytest": "pytest>=8",
 }
-"""Imported name -> requirement of pip. scikit-learn holds the digits on which the tests train."""
+"""Imported name -> requirement for pip. scikit-learn contains the digits on which the tests train."""
 
 
 def missing(dry: bool) -> list[str]:
@@ -27,7 +27,7 @@ def missing(dry: bool) -> list[str]:
         import torch
 
         if not torch.cuda.is_available():
-            lacking.append("a CUDA device that torch sees (--dry runs without one)")
+            lacking.append("a CUDA device visible to torch (--dry runs without one)")
     return lacking
 
 
@@ -53,5 +53,5 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def say_missing(lacking: list[str]) -> str:
-    """Say it in one line."""
-    return f"gpu_check: missing here: {', '.join(lacking)}; carry wheels along and pip install --no-index --find-links"
+    """Format the missing requirements in one line."""
+    return f"gpu_check: missing here: {', '.join(lacking)}; bring wheels and use pip install --no-index --find-links"

@@ -1,4 +1,4 @@
-"""Parts of the check: tests and benchmarks, in processes that end with their share of the time."""
+"""Parts of the check: tests and benchmarks, in processes limited to their share of the time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from host import REPOSITORY, RESERVE, Host
 
 @dataclass
 class Part:
-    """A part of the check, and the rows that it owes.
+    """Settings of a part, and the rows that it still has to write.
 
     Attributes:
         name: of the part.
-        out: the folder it writes to.
-        end: the moment at which it must have ended.
-        dry: whether it is a dry one.
+        out: output folder.
+        end: the time at which it must have ended.
+        dry: whether it is a dry run.
         host: clock and processes.
         owed: names that have no row yet; ``close`` writes one for each, however the part ends.
         started: its processes.
@@ -40,7 +40,7 @@ class Part:
 
     @property
     def left(self) -> float:
-        """Seconds for work, without those in which processes end."""
+        """Seconds until processes must begin to end."""
         return self.end - RESERVE - self.host.now()
 
     def row(self, name: str, **facts: Any) -> None:
@@ -72,7 +72,7 @@ class Part:
 # -- tests ------------------------------------------------------------------------------------------------------------
 
 PROMISES = "test_meets_the_budget or test_resumes or test_survives_bfloat16 or test_a_skipped_step"
-"""Of the promises that every method is held to, those that a device can break."""
+"""The tests of every method's promises that a device can break."""
 
 
 def tests(part: Part) -> int:
@@ -114,7 +114,7 @@ def tests(part: Part) -> int:
 
 
 def count(file: Path) -> dict[str, int]:
-    """Return tests, failures and skips of a JUnit file; nothing where it was not written."""
+    """Return tests, failures and skips of a JUnit file, or nothing if it was not written."""
     try:
         suites = list(ElementTree.parse(file).getroot().iter("testsuite"))
     except (OSError, ElementTree.ParseError):
@@ -139,7 +139,7 @@ BENCHES = {
     "overhead-resnet50-bf16": ["overhead", "--model", "resnet50", *LOW, "--rounds", "5", "--methods", "rigl,static"],
     "overhead-rest": ["overhead", *LOW, "--rounds", "5"],
 }  # fmt: skip
-"""Name -> arguments of ``sparsebench bench``, the most wanted first: P2, P1, P3, P10, P7, channels, 2:4."""
+"""Name -> arguments of ``sparsebench bench``, the most important first: P2, P1, P3, P10, P7, channels, 2:4."""
 DRY = {
     "updates": ["updates", "--model", "resnet20", "--size", "32", "--classes", "10", "--rounds", "1"],
     "overhead": ["overhead", "--model", "mlp", "--size", "8", "--batch", "4", "--rounds", "1", "--methods", "rigl"],
@@ -168,10 +168,10 @@ for name, arguments in json.loads(sys.argv[2]).items():
 
 
 def bench(part: Part) -> int:
-    """Measure in one process, the most wanted first, until the time is over.
+    """Measure in one process, the most important first, until the time is over.
 
     Returns:
-        The number of those without rows in a dry run; with a GPU, not to come to one's turn is no failure.
+        The number of benchmarks without rows in a dry run; with a GPU, running out of time is not a failure.
     """
     chosen = {name: [*arguments, "--device", "cpu"] for name, arguments in DRY.items()} if part.dry else BENCHES
     part.names(chosen)
@@ -193,7 +193,7 @@ def bench(part: Part) -> int:
 
 
 def rows_of(file: Path) -> list[Any]:
-    """Return the rows of a benchmark; none where it was ended before or while it wrote them."""
+    """Return the rows of a benchmark; none if it was ended before or while it wrote them."""
     try:
         return list(json.loads(file.read_text(encoding="utf-8"))["rows"])
     except (OSError, ValueError, KeyError):
@@ -201,7 +201,7 @@ def rows_of(file: Path) -> list[Any]:
 
 
 def report(out: Path, host: Host, end: float) -> None:
-    """Write the tables of all runs, finished or not, with published values beside."""
+    """Write the tables of all runs, finished or not, with published values."""
     for form, name in (("markdown", "report.md"), ("json", "report.json")):
         command = [sys.executable, "-m", "sparsebench", "report", str(out / "runs"), "--format", form]
         (out / name).write_text(host.run(command, end - host.now()), encoding="utf-8")

@@ -12,7 +12,7 @@ from host import GRACE
 from parts import Part
 
 SIDE_BY_SIDE = 4
-"""Trainings at once on one GPU, at most: a step of a CIFAR network leaves most of it idle."""
+"""Largest number of parallel trainings on one GPU, since a step of a CIFAR network leaves most of it idle."""
 FAST = ["trainer=gpu", "progress=lines", "logger=csv"]
 PUBLISHED = ["trainer.max_epochs=160", "dataset.batch_size=128", "optimizer.lr=0.1", "optimizer.weight_decay=5e-4"]
 """Protocol of the comparisons of dynamic methods: 160 epochs of batches of 128."""
@@ -37,7 +37,7 @@ QUEUE = {
     "resnet50-dense": _cell("dense", *RESNET),
     **{f"resnet50-{m}-{s}": _cell(m, *RESNET, s / 100) for s in (95, 98) for m in ("dst_ee", "rigl", "set")},
 }
-"""Name -> overrides, the most wanted first; what does not finish keeps its checkpoint and is continued next time."""
+"""Name -> overrides, the most important first; unfinished runs keep their checkpoints and continue next time."""
 RATE = ["optimizer.lr=0.4", "schedule=one_cycle", "dataset.batch_size=512", "trainer.label_smoothing=0.1"]
 DENSE94 = {
     f"resnet18-{epochs}-epochs": [
@@ -164,7 +164,7 @@ def train_queue(part: Part) -> int:
     """Train the queued runs, as many at once as will end in time.
 
     Returns:
-        The number of trainings that failed; to be stopped is no failure.
+        The number of trainings that failed; a stopped training is not a failure.
     """
     waiting = dict(DRY[part.name] if part.dry else {"dense94": DENSE94, "protocol": QUEUE}[part.name])
     part.names(waiting)

@@ -25,18 +25,18 @@ def barrier(
     """Return the largest rise of the loss above the straight line between two networks, at least 0.
 
     ``max over t of loss((1 - t) one + t two) - ((1 - t) loss(one) + t loss(two))``. With batch norm, the loss should
-    recalibrate the statistics at every point, or it measures these.
-    Source: Frankle et al. 2020 (arXiv 1912.05671), with the line in the place of the mean of the ends.
+    recalibrate the statistics at every point; otherwise the barrier reflects wrong statistics. Source: Frankle et al.
+    2020 (arXiv 1912.05671), with the line in place of the mean of the ends.
 
     Args:
-        loss: weights -> loss, or error.
+        loss: weights -> loss or error.
         one: weights at 0.
         two: weights at 1.
         points: inner points, evenly spread.
-        ends: losses of the two, where they are known already.
+        ends: losses of the two networks, if already known.
 
     Raises:
-        ValueError: no inner point.
+        ValueError: ``points`` is below 1.
     """
     if points < 1:
         raise ValueError(f"a barrier needs at least one inner point, {points} given")

@@ -15,15 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 def recalibrate_(module: nn.Module, batches: Iterable[Any]) -> int:
     """Replace running statistics by the cumulative mean over one pass of data.
 
-    They are reset first, so that nothing of the old ones remains. Only norms run in training mode: dropout stays off.
-    Source: Izmailov et al. 2018 (arXiv 1803.05407).
+    The old statistics are reset first. Only norms run in training mode, so dropout stays off. Source: Izmailov et al.
+    2018 (arXiv 1803.05407).
 
     Args:
         module: changed in place; its forward takes images.
         batches: (images, labels), on the module's device.
 
     Returns:
-        Number of norms whose statistics are fresh.
+        Number of norms whose statistics were recomputed.
     """
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     if not norms:

@@ -19,14 +19,14 @@ def hessian_trace(
 ) -> float:
     """Estimate the trace of the loss's Hessian over the active weights (Hutchinson 1989).
 
-    The mean of ``v' H v`` over vectors of random signs; exact for a diagonal Hessian.
+    The estimate is the mean of ``v' H v`` over vectors of random signs, which is exact for a diagonal Hessian.
 
     Args:
         loss: called once per probe; a differentiable scalar of ``params``.
         params: leaves that require gradients.
         probes: number of random vectors.
         generator: draws the signs, on the CPU.
-        masks: bool, by name; weights outside do not count.
+        masks: bool, by name; weights outside the masks are ignored.
     """
     total = 0.0
     for _ in range(probes):

@@ -5,34 +5,41 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors that say what is wrong in one line; all others keep their traceback."""
+"""Errors that say what is wrong in one line; of all others the traceback matters, too."""
+
+USER = 2
+"""Exit code where the input is wrong, or the system refuses something."""
 
 STOPPED = 3
-"""Exit code of a run in a process of its own that was asked to stop."""
+"""Exit code of a run in a separate process that was asked to stop."""
 
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: make room, and the same command continues",
-    errno.EDQUOT: "the quota of the disk is used up: make room, and the same command continues",
+    errno.ENOSPC: "the disk is full: make room and repeat the command to continue",
+    errno.EDQUOT: "the disk quota is used up: make room and repeat the command to continue",
     errno.EROFS: "the disk is mounted read-only: choose another output_root",
-    errno.EACCES: "it may not be read or written by this user: choose another folder, or change its permissions",
-    errno.EPERM: "it may not be changed by this user: choose another folder, or change its permissions",
-    errno.ENAMETOOLONG: "a name is too long for the disk: choose a shorter name, output_root or run_dir",
+    errno.EACCES: "this user may not read or write it: choose another folder, or change its permissions",
+    errno.EPERM: "this user may not change it: choose another folder, or change its permissions",
+    errno.ENAMETOOLONG: "a file name is too long: choose a shorter name, output_root or run_dir",
     errno.EFBIG: "the file is larger than the system allows: see ulimit -f",
     errno.EMFILE: "too many files are open: see ulimit -n",
     errno.ENFILE: "too many files are open on this machine",
-    errno.ENOMEM: "the memory is used up: choose a smaller dataset.batch_size or fewer workers",
-    errno.EIO: "the disk does not answer: see the system's log",
-    errno.ESTALE: "the network disk has lost the file: start again",
+    errno.ENOMEM: "memory is used up: choose a smaller dataset.batch_size or fewer workers",
+    errno.EIO: "the disk does not respond: see the system's log",
+    errno.ESTALE: "the network disk has lost the file: repeat the command",
 }
-"""Number of a system's error -> what it means here, and what to do."""
+"""Number of a system error -> meaning and remedy."""
 
 
 def explain(error: BaseException) -> str:
-    """Return a user's error in one line; errors of the system include the file and a remedy."""
+    """Return a user error in one line; system errors include the file and a remedy."""
     if not isinstance(error, OSError) or error.errno is None:
         return f"{error}" or type(error).__name__
     named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
@@ -46,8 +53,25 @@ def _short(path: str) -> str:
     return path if len(path) <= 200 else f"{path[:100]}...{path[-60:]}"
 
 
+_FILE = "__traceback_file__"
+"""Attribute of an error: the file with its traceback."""
+
+
+def record_failure(folder: RunFolder, error: BaseException) -> None:
+    """Mark a run as failed, with the traceback; one that failed by no fault of its user's keeps its folder."""
+    trace = "".join(traceback.format_exception(error))
+    folder.fail(f"{type(error).__name__}: {explain(error)}", trace, keep=not isinstance(error, USER_ERRORS))
+    setattr(error, _FILE, folder.failure_file)
+
+
+def where_traceback(error: BaseException) -> str:
+    """Say where the traceback of an unexpected error can be read."""
+    file = getattr(error, _FILE, None)
+    return f"its traceback is in {file}" if file is not None else "SPARSEBENCH_TRACEBACK=1 shows its traceback"
+
+
 def stop(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback."""
+    """Print one line and exit; ``SPARSEBENCH_TRACEBACK=1`` shows the traceback instead."""
     if os.environ.get("SPARSEBENCH_TRACEBACK") and sys.exc_info()[0]:
         raise
     print(f"sparsebench: error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command line: one verb per file, and nothing heavy imported before a verb needs it."""
+"""The command line: one verb per file, and no heavy imports before a verb needs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 
 from sparsebench.app.cli.verbs import VERBS, module_of
 from sparsebench.app.config.tree import make_importable, search_path
+from sparsebench.app.process.console import one_line_warnings
 from sparsebench.app.process.signals import ending_signal, heeding_signals, interrupted_code
 
 USAGE = """sparsebench: train sparse neural networks, compare methods on equal terms, and believe the numbers.
@@ -45,15 +46,15 @@ def main(argv: list[str] | None = None) -> None:
         stop(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}; verbs are {', '.join(VERBS)}")
     make_importable(search_path(rest)[1:])
     try:
-        with heeding_signals():
+        with heeding_signals(), one_line_warnings():
             module_of(verb).main(rest)
             sys.stdout.flush()
     except KeyboardInterrupt:
         by = "" if interrupted_code() == 130 else f" by {ending_signal().name}"
-        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal any more
-            print(f"sparsebench: interrupted{by}; the same command continues", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+            print(f"sparsebench: interrupted{by}; repeat the command to continue", file=sys.stderr, flush=True)
         sys.exit(interrupted_code())
-    except BrokenPipeError:  # the reader, head for example, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         from sparsebench.app.errors import explain, stop
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _say_what_can_be_said() -> None:
-    """Write a question mark for characters outside the terminal's encoding, where Python would raise."""
+    """Write a question mark for characters outside the terminal's encoding, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

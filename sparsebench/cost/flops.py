@@ -1,7 +1,7 @@
 """Cost of each layer in multiply-accumulates: one forward pass of one traced sample, every weight present.
 
 Convolutions, linear layers, attention and every other matrix product count; biases, norms, activations and pooling do
-not. 1 MAC = 2 FLOP. The gradient by the inputs and the gradient by the weights cost one forward pass each.
+not. 1 MAC = 2 FLOP. The gradients with respect to inputs and weights cost as much as one forward pass each.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class LayerCost:
 def layer_costs(module: nn.Module, example: Tensor | tuple[Any, ...]) -> list[LayerCost]:
     """Trace one sample through a copy of a module in evaluation mode and list its products in execution order.
 
-    The module is left alone: mode, buffers, gradients and random state stay as they are. The copy lives on the meta
-    device, where nothing is computed; a module that needs real values falls back to its own device.
+    The module's mode, buffers, gradients and random state do not change. The copy lives on the meta device, where
+    nothing is computed; a module that needs real values falls back to its own device.
 
     Args:
         module: the network, dense.
@@ -178,7 +178,8 @@ class _Recorder(TorchDispatchMode):
     def _record(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         macs = flop_registry[packet](*args, **kwargs, out_val=out) // FLOPS_PER_MAC
         operands = [leaf for leaf in args if isinstance(leaf, Tensor) and leaf.dim() >= 2]
-        # the weight stands right of its input (linear, convolution); a sum's first operand is the thing added to
+        # the weight is the operand to the right of its input (linear, convolution); the first operand of a sum is the
+        # bias
         operands = operands[-2:]
         found = [name for operand in reversed(operands) if (name := self._origin.get(_key(operand)))]
         parameter = found[0] if found else None

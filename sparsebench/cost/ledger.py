@@ -12,8 +12,8 @@ _KINDS = ("dense", "executed", "forward", "input", "weight", "start")
 class Ledger:
     """Sum the cost of training in whole MACs, so that totals are exact in any order and after any resumption.
 
-    A product of two activations has no weights to leave out: it counts in full in each pass, its "weight" pass being
-    the gradient by its second operand.
+    A product of two activations has no weights to skip: it counts in full in each pass, and its "weight" pass is the
+    gradient with respect to its second operand.
 
     Args:
         costs: the result of ``layer_costs``: one forward pass of one sample.
@@ -43,9 +43,10 @@ class Ledger:
 
         Args:
             passes: which weights the passes of the step need.
-            densities: share of active weights by parameter name, as they were in the step; 1 where missing.
+            densities: share of active weights by parameter name during the step; 1 where missing.
             samples: samples of the step, over all ranks and micro-batches.
-            executed: the passes that the back end really runs; by default masked dense, every weight in each pass.
+            executed: the passes that the back end really runs; by default dense products, with every weight in each
+                pass.
         """
         if self._densities != densities:
             self._densities = dict(densities)
@@ -66,13 +67,13 @@ class Ledger:
         self.steps += 1
 
     def charge_start(self, *, forward: float = 0, backward: float = 0, samples: int) -> None:
-        """Add work done before the first step, for example scoring; it enters no ratio.
+        """Add work done before the first step, for example scoring; ratios ignore it.
 
         Args:
             forward: dense forward passes of each sample.
             backward: dense backward passes of each sample, at two forward passes each; a Hessian-gradient product
                 is a second forward and backward.
-            samples: samples that were scored.
+            samples: number of samples that were scored.
         """
         self._macs["start"] += round((forward + 2 * backward) * samples * self._sample_macs)
 
@@ -98,7 +99,7 @@ class Ledger:
 
     @property
     def train_flops(self) -> int:
-        """FLOPs of training on an ideal machine: each pass computes only with the weights that it needs."""
+        """FLOPs of training on an ideal machine, where each pass computes only with the weights that it needs."""
         return sum(self.pass_flops.values())
 
     @property
@@ -108,7 +109,7 @@ class Ledger:
 
     @property
     def start_flops(self) -> int:
-        """FLOPs spent before the first step; they enter no ratio."""
+        """FLOPs spent before the first step; ratios ignore them."""
         return FLOPS_PER_MAC * self._macs["start"]
 
     @property

@@ -1,4 +1,4 @@
-"""Which weights each pass of a training step needs: all that a method tells the ledger."""
+"""Which weights each pass of a training step needs, as a method reports it to the ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

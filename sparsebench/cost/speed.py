@@ -15,22 +15,22 @@ import torch
 class Stopwatch:
     """Accumulate wall time and samples over training steps, excluding warm-up and pauses.
 
-    The first steps after each beginning of a process compile, tune and fill caches: they are left out. A GPU runs
-    behind the program, so the watch waits for it where time starts or stops to count, never at each step.
+    The first steps of each process compile, tune and fill caches, so they are excluded. A GPU runs asynchronously, so
+    the stopwatch waits for it when it starts or stops, but never at each step.
 
     Args:
-        warmup: steps left out at the beginning, and again after a resumption.
+        warmup: number of steps to exclude at the beginning, and again after a resumption.
         device: where the steps run.
 
     Attributes:
-        seconds: wall time of the steps that count, with the loading of their data.
-        samples: samples in these steps.
-        steps: these steps.
+        seconds: wall time of the counted steps, including data loading.
+        samples: number of samples in these steps.
+        steps: number of these steps.
     """
 
     def __init__(self, *, warmup: int = 3, device: torch.device | str = "cpu") -> None:
         if warmup < 0:
-            raise ValueError(f"warmup = {warmup} is impossible: give the number of steps to leave out, 0 or more")
+            raise ValueError(f"warmup = {warmup} is impossible: give the number of steps to exclude, 0 or more")
         self._device = torch.device(device)
         self._skip = warmup
         self._since: float | None = None
@@ -46,7 +46,7 @@ class Stopwatch:
     def lap(self, samples: int) -> None:
         """Count a finished training step of ``samples`` samples."""
         if self._since is None:
-            raise ValueError("the stopwatch does not run: call start() before the first step and after each pause()")
+            raise ValueError("the stopwatch is not running: call start() before the first step and after each pause()")
         self._skip -= 1
         now = self._now(settled=self._skip == 0)
         if self._skip < 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsebench.data.loader import EvalLoader, Source, TrainLoader
-from sparsebench.data.split import order_balanced, split_balanced, split_by_position
+from sparsebench.data.split import order_balanced, split_balanced, split_by_position, split_shuffled
 from sparsebench.runs.messages import check_choice
 
 
@@ -21,27 +21,28 @@ def resolve_root(root: str | os.PathLike[str] | None) -> Path:
 class ImageData(L.LightningDataModule):
     """Serve a labelled image data set to Lightning.
 
-    Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and says how
-    to read the training and the test images. Validation images are held out of the training set: class-balanced,
-    chosen by `split_seed`. The test set is read by `test_dataloader()` and nowhere else; `reads` counts.
+    Batches are `(images float32 [B, C, H, W], labels int64 [B])`. A subclass sets `classes` and `shape` and implements
+    reading the training and the test images. Validation images are held out of the training set: class-balanced, chosen
+    by `split_seed`. The test set is read by `test_dataloader()` and nowhere else; `reads` counts.
 
     Args:
-        root: Folder of the data; None for the environment's SPARSEBENCH_DATA, or else `data`.
-        batch_size: Images of one forward over all ranks.
+        root: Folder of the data; None for the environment's SPARSEBENCH_DATA, or `data` if that is not set.
+        batch_size: Images of one forward pass over all ranks.
         eval_batch_size: The same for validation and test; None for `batch_size`.
         val_share: Part of the training set to hold out, in [0, 1); 0 for none.
-        split: Which images are held out: `random` (class-balanced, by `split_seed`) or `last` (by position).
+        split: Which images are held out: `random` (class-balanced, by `split_seed`), `last` (by position), or
+            `shuffled` (the last ones of numpy's shuffle under seed 0, which the limits follow too: the code of SET).
         split_seed: Seed of the held-out choice.
         order_seed: Seed of data order and augmentation only; may be changed before `train_dataloader()`.
         augment: Whether training images are moved, cropped, mirrored.
         workers: Processes that read image files; resident sets need none.
         download: Whether a missing set may be fetched, where its source allows it.
-        limit: Use only this many training images (a class-balanced choice, or the first ones with `split="last"`);
-            None for all.
-        test_limit: Use only this many test images, class-balanced; None for all.
+        limit: Use only this many training images (a class-balanced choice, or the first ones with `split="last"` and
+            `"shuffled"`); None for all.
+        test_limit: Use only this many test images, class-balanced or the first of the shuffle; None for all.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     classes: int
@@ -49,7 +50,7 @@ class ImageData(L.LightningDataModule):
     train_images: int | None = None
     """Number of training images, validation included, if known without reading them."""
     published_images: int | None = None
-    """The same of the published set, for plans where the files are absent; a copy at hand may hold fewer."""
+    """The same number for the published set, for plans without the files; a local copy may hold fewer images."""
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class ImageData(L.LightningDataModule):
         test_limit: int | None = None,
     ):
         super().__init__()
-        check_choice("split", split, ("random", "last"))
+        check_choice("split", split, ("random", "last", "shuffled"))
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
         at_least_one = {**sizes, "limit": limit, "test_limit": test_limit}
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give 1 or more")
         if not 0 <= val_share < 1:
-            raise ValueError(f"val_share={val_share}: give a part of the training set, at least 0 and less than 1")
+            raise ValueError(f"val_share={val_share}: give a share of the training set, at least 0 and less than 1")
         if workers < 0:
             raise ValueError(f"workers={workers}: give 0 to read in this process, or a number of processes")
         self.root, self.batch_size, self.eval_batch_size = resolve_root(root), batch_size, eval_batch_size or batch_size
@@ -102,7 +103,7 @@ class ImageData(L.LightningDataModule):
         raise NotImplementedError
 
     def make_resident(self, source: Source) -> Source:
-        """Return the images in their final storage; subclasses may load a set of files into memory here."""
+        """Return the images in their final storage; subclasses may override this to load files into memory."""
         return source
 
     def prepare_data(self) -> None:
@@ -115,8 +116,11 @@ class ImageData(L.LightningDataModule):
             source, own = self.read_train(), self.read_val()
             self.reads["train"] += 1
             share = 0.0 if own is not None else self.val_share
-            if self.split == "last":
+            if self.split != "random":
                 train, held_out = split_by_position(len(source), share)
+                if self.split == "shuffled":
+                    order = split_shuffled([len(source)])[0]
+                    train, held_out = order[train], order[held_out]
             else:
                 train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
             self._check_labels(source, train[: self.limit])
@@ -139,7 +143,7 @@ class ImageData(L.LightningDataModule):
         empty = (labels[train].bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
         if empty:
             why = f"dataset.limit={self.limit} leaves" if self.limit is not None else f"{name} leaves"
-            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more of them")
+            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more images")
 
     def train_dataloader(self) -> TrainLoader:
         """Return a new resumable loader of the training images."""
@@ -161,10 +165,17 @@ class ImageData(L.LightningDataModule):
         if self._test is None:
             source = self.read_test()
             if self.test_limit is not None and self.test_limit < len(source):
-                source = source.select(order_balanced(source.labels, seed=0, name="test")[: self.test_limit])
+                source = source.select(self._test_order(source)[: self.test_limit])
             self._test = self.make_resident(source)
             self.reads["test"] += 1
         return EvalLoader(self._test, batch_size=self.eval_batch_size, **self._place())
+
+    def _test_order(self, source: Source) -> Tensor:
+        if self.split == "shuffled":
+            if self.train_images is None:
+                raise ValueError(f"split=shuffled: {type(self).__name__} does not know its size, choose random or last")
+            return split_shuffled([self.train_images, len(source)])[1]
+        return order_balanced(source.labels, seed=0, name="test")
 
     def _place(self) -> dict[str, Any]:
         """Return rank, number of ranks and device of the attached trainer; one CPU process without a trainer."""

@@ -62,7 +62,7 @@ class _CIFAR(ImageData):
         if found is None:
             missing = next(name for name in names if not (usual / name).is_file())
             raise FileNotFoundError(
-                f"{self.name} is not there: no file {(usual / missing).absolute()}; fetch it with "
+                f"{self.name} is missing: there is no file {(usual / missing).absolute()}; download it with "
                 f"dataset.download=true, or put the folder {known.base_folder} (the python version of the set) "
                 f"into {self.root.absolute()}, or set data_root"
             )
@@ -76,7 +76,7 @@ def _find(folders: Iterable[Path], names: list[str]) -> Path | None:
 def _unpickle(path: Path, md5: str) -> dict[bytes, Any]:
     content = path.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise ValueError(f"{path.absolute()} is damaged (its MD5 is not {md5}): delete it and fetch the set again")
+        raise ValueError(f"{path.absolute()} is damaged (its MD5 is not {md5}): delete it and download the set again")
     return pickle.loads(content, encoding="bytes")  # trusted: the checksum equals the published file's
 
 

@@ -36,7 +36,7 @@ class Zoom:
     Args:
         size: Height and width of the result.
         resize: Length of the short side before the centre is cut out.
-        scale: Smallest and largest part of the area that a training crop keeps.
+        scale: Smallest and largest share of the area that a training crop keeps.
         ratio: Smallest and largest width over height of a training crop.
 
     Source: C. Szegedy et al., Going Deeper with Convolutions, 2015, section 6, for the training crop.
@@ -68,7 +68,7 @@ class Zoom:
             tall, wide = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
             if 0 < tall <= height and 0 < wide <= width:
                 return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
-        # No box fits, as in a very long image: the largest centred one whose ratio is allowed.
+        # No box fits, as in a very long image: take the largest centred box with an allowed ratio.
         wide = min(width, max(1, round(height * self.ratio[1])))
         tall = min(height, max(1, round(width / self.ratio[0])))
         return (height - tall) // 2, (width - wide) // 2, tall, wide
@@ -78,7 +78,8 @@ def decode(path: str) -> "Image":
     """Read an image file as RGB; 16-bit pixels are scaled to 8 bits.
 
     Raises:
-        ValueError: If the file is not a whole image, or has pixels that cannot be scaled; names the file.
+        ValueError: If the file is not a complete image, or has pixels that cannot be scaled; the message names the
+            file.
     """
     from PIL import Image
 
@@ -86,20 +87,20 @@ def decode(path: str) -> "Image":
         with Image.open(path) as image:
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers of unknown scale")
-            if image.mode.startswith("I"):  # convert() would clip everything above 255
+            if image.mode.startswith("I"):  # convert() would clip values above 255
                 pixels = np.asarray(image, dtype=np.int64).clip(0, 65535)
                 return Image.fromarray((pixels / 257).round().astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except Exception as error:  # decoders raise all kinds of errors, also for decompression bombs and broken text
+    except Exception as error:  # decoders raise many kinds of errors
         said = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as an image ({said}): fetch it again or delete it") from error
+        raise ValueError(f"{path} cannot be read as an image ({said}): download it again or delete it") from error
 
 
 @dataclass(frozen=True)
 class Files:
     """Hold paths and labels, and read the files to form batches.
 
-    Augmentation depends only on (order seed, epoch, index of the image): neither on the number of workers nor on
+    Augmentation depends only on (order seed, epoch, index of the image), neither on the number of workers nor on
     earlier reads.
 
     Args:
@@ -107,7 +108,7 @@ class Files:
         labels: int64 [n].
         mean: Per channel, on the scale 0 to 1.
         std: Per channel, on the scale 0 to 1.
-        change: A `Zoom`, for images of any size; a `Shift`, for images that have the right size already.
+        change: A `Zoom` for images of any size, or a `Shift` for images that already have the right size.
         workers: Processes that read ahead; 0 reads in this process.
     """
 
@@ -130,7 +131,7 @@ class Files:
     ) -> Iterator[Batch]:
         """Yield one batch for each index tensor: images float32 [B, C, H, W] and labels int64 [B] on the device.
 
-        Bytes travel from the workers and to the device; a quarter of the traffic of floats.
+        Workers and device exchange bytes, a quarter of the traffic of floats.
         """
         drawn = self.change.draw(len(self), draw) if isinstance(self.change, Shift) and draw else None
         for rows, images in zip(indices, self._read(indices, device=device, draw=draw), strict=True):
@@ -165,7 +166,7 @@ class Files:
             num_workers=self.workers,
             collate_fn=torch.stack,
             pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),  # separate: otherwise the loader draws a seed from the global one
+            generator=torch.Generator(),  # a separate generator: otherwise the loader draws a seed from the global one
         )
         return _hinting(loader)
 
@@ -197,7 +198,7 @@ class _Pixels(Dataset[Tensor]):
 
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Names of image files end so, in small or capital letters."""
+"""Extensions of image files, in lower or upper case."""
 
 
 def list_classes(folder: Path) -> list[str]:

@@ -13,11 +13,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageFolder(ImageData):
-    """Serve a folder with `train/CLASS/*`, `val/CLASS/*` and perhaps `test/CLASS/*`.
+    """Serve a folder with `train/CLASS/*`, `val/CLASS/*` and optionally `test/CLASS/*`.
 
-    If `test/` exists, `val/` is for validation and `test/` for testing. If not, as in ImageNet, `val/` is the set that
-    papers report, so it is the **test** set, touched once, and validation images are held out of `train/`. Without
-    `val/`, validation images are held out of `train/` too.
+    If `test/` exists, `val/` is for validation and `test/` for testing. Otherwise, as in ImageNet, papers report on
+    `val/`, so it is the **test** set, read once, and validation images are held out of `train/`. If `test/` exists
+    without `val/`, validation images are also held out of `train/`.
 
     Training images are cropped at random (8 to 100 % of the area), resized and mirrored; others are resized and cropped
     at the centre. The crop of an image depends only on (order seed, epoch, image).
@@ -25,15 +25,15 @@ class ImageFolder(ImageData):
     Args:
         shape: Channels (3), height and width of the network's input.
         classes: Number of classes, checked when the images are listed; None to count the folders of `train/`.
-        resize: Short side before the centre crop; None for 8/7 of the height, the usual 256 for 224.
-        scale: Part of the area that a training crop keeps.
+        resize: Short side before the centre crop; None for 8/7 of the height, such as the usual 256 for 224.
+        scale: Smallest and largest share of the area that a training crop keeps.
         mean: Per channel, on the scale 0 to 1.
         std: Per channel, on the scale 0 to 1.
         common: Keywords of `ImageData`.
 
     Raises:
         FileNotFoundError: If `train/` is missing and the number of classes is not given.
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageFolder(ImageData):
                 f"resize={short} is less than the crop of {max(self.shape[1:])} pixels: give at least that"
             )
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale={list(scale)}: give [smallest, largest] part of the area, above 0 and at most 1")
+            raise ValueError(f"scale={list(scale)}: give [smallest, largest] share of the area, above 0 and at most 1")
         self.zoom = Zoom(size=self.shape[1:], resize=short, scale=(float(scale[0]), float(scale[1])))
         self.mean, self.std = tuple(mean), tuple(std)
         self.classes = len(list_classes(self._folder("train"))) if classes is None else classes
@@ -78,7 +78,7 @@ class ImageFolder(ImageData):
         return self._list(self._folder("train"))
 
     def read_val(self) -> Files | None:
-        """Return the images of `val/` if there is a `test/` beside it."""
+        """Return the images of `val/` if there is also a `test/`."""
         has_own = (self.root / "test").is_dir() and (self.root / "val").is_dir()
         return self._list(self._folder("val")) if has_own else None
 
@@ -93,8 +93,8 @@ class ImageFolder(ImageData):
         folder = self.root / name
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"no folder {folder.absolute()}: put the images there as {self.root}/train/CLASS/IMAGE and "
-                f"{self.root}/val/CLASS/IMAGE (they cannot be downloaded from here), or set dataset.root"
+                f"there is no folder {folder.absolute()}: put the images there as {self.root}/train/CLASS/IMAGE and "
+                f"{self.root}/val/CLASS/IMAGE (sparsebench cannot download them), or set dataset.root"
             )
         return folder
 
@@ -107,7 +107,9 @@ class ImageFolder(ImageData):
             )
         unknown = sorted(set(list_classes(folder)) - set(names))
         if unknown:
-            raise ValueError(f"{(folder / unknown[0]).absolute()} is a class without a folder in train/: make one")
+            raise ValueError(
+                f"{(folder / unknown[0]).absolute()} is a class without a folder in train/: create that folder"
+            )
         of_training = folder == self._folder("train")
         paths, labels = list_by_class([folder / name for name in names], allow_empty=not of_training)
         if not paths:

@@ -35,22 +35,22 @@ class Source(Protocol):
 class TrainLoader:
     """Yield shuffled, augmented batches, resumable at any batch.
 
-    The batches of an epoch depend on the order seed, the epoch and nothing else: not on earlier iterations, not
-    on the global random state, not on the number of ranks. `batch_size` counts the images of one forward over all
-    ranks; of each global batch, rank r takes `indices[r::world]`. A ragged last batch is dropped; a set smaller than
-    one batch makes one batch (less a remainder that the ranks cannot share evenly).
+    The batches of an epoch depend only on the order seed and the epoch: not on earlier iterations, the global random
+    state, or the number of ranks. `batch_size` counts the images of one forward pass over all ranks; of each global
+    batch, rank r takes `indices[r::world]`. A ragged last batch is dropped; a set smaller than one batch forms a single
+    batch (without a remainder that the ranks cannot share evenly).
 
-    Lightning calls `iter()` before `sampler.set_epoch()`, so the epoch is read when the first batch is asked for.
-    A finished epoch is followed by the next one, even without a call of `set_epoch`.
+    Lightning calls `iter()` before `sampler.set_epoch()`, so the epoch is read when the first batch is requested. A
+    finished epoch is followed by the next one, even without a call to `set_epoch`.
 
     Args:
         source: The training images.
         batch_size: Images in one global batch.
         order_seed: Seed of the order and of the augmentation.
-        rank: Which slice of each global batch to take.
+        rank: Index of the slice of each global batch to take.
         world: Number of slices.
         augment: Whether to augment.
-        device: Where the batches shall be.
+        device: Device of the batches.
 
     Raises:
         ValueError: If the batch does not divide by the ranks or there are fewer images than ranks.
@@ -86,7 +86,7 @@ class TrainLoader:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the running iteration, or else of the next one."""
+        """The epoch of the running iteration, or of the next one if none is running."""
         return self._epoch
 
     @property
@@ -107,8 +107,8 @@ class TrainLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batch during which the state was saved.
 
-        A position at the end of an epoch means the start of the next one. If `set_epoch` insists on the finished
-        epoch, the iteration is empty.
+        A position at the end of an epoch means the start of the next one. If `set_epoch` selects the finished epoch
+        again, the iteration is empty.
         """
         epoch, position = int(state_dict["epoch"]), int(state_dict["position"])
         if epoch < 0 or not 0 <= position <= len(self):
@@ -152,15 +152,15 @@ class TrainLoader:
 class EvalLoader:
     """Yield every image exactly once, in order, without augmentation.
 
-    All ranks yield the same number of batches, because a distributed forward may talk. Where the last batch holds
-    fewer images than there are ranks, it joins the one before.
+    All ranks yield the same number of batches, because a distributed forward pass may communicate. A last batch with
+    fewer images than ranks is merged into the previous one.
 
     Args:
         source: The images.
         batch_size: Images in one global batch.
-        rank: Which slice of each global batch to take.
+        rank: Index of the slice of each global batch to take.
         world: Number of slices.
-        device: Where the batches shall be.
+        device: Device of the batches.
 
     Raises:
         ValueError: If there are fewer images than ranks.

@@ -8,7 +8,12 @@ from sparsebench.data.resident import Resident, Shift
 
 
 class _MNIST(ImageData):
-    """Read the four files of a set through the torchvision class of the same name."""
+    """Read the four files of a set through the torchvision class of the same name.
+
+    Args:
+        normalise: Whether pixels get mean 0 and deviation 1; otherwise they lie between 0 and 1.
+        **options: Those of `ImageData`.
+    """
 
     classes = 10
     shape = (1, 28, 28)
@@ -16,6 +21,10 @@ class _MNIST(ImageData):
     mean: ClassVar[float]
     std: ClassVar[float]
     shift: ClassVar[Shift] = Shift(padding=2)
+
+    def __init__(self, *, normalise: bool = True, **options: Any):
+        super().__init__(**options)
+        self.normalise = normalise
 
     def check(self) -> None:
         """Find the files, or download them if requested.
@@ -31,7 +40,7 @@ class _MNIST(ImageData):
             known(str(self.root), download=True)
         elif missing:
             raise FileNotFoundError(
-                f"{known.__name__} is not there: no file {(folder / missing[0]).absolute()}; fetch it with "
+                f"{known.__name__} is missing: there is no file {(folder / missing[0]).absolute()}; download it with "
                 f"dataset.download=true, or put the unpacked files there, or set data_root"
             )
 
@@ -46,7 +55,8 @@ class _MNIST(ImageData):
     def _read(self, *, train: bool) -> Resident:
         self.check()
         known = self._torchvision()(str(self.root), train=train)
-        return Resident(known.data[:, None], known.targets, mean=(self.mean,), std=(self.std,), shift=self.shift)
+        mean, std = (self.mean, self.std) if self.normalise else (0.0, 1.0)
+        return Resident(known.data[:, None], known.targets, mean=(mean,), std=(std,), shift=self.shift)
 
     @classmethod
     def _torchvision(cls) -> Any:

@@ -16,7 +16,7 @@ class Shift:
     """Augment images by a crop after padding and by mirroring.
 
     Args:
-        padding: Pixels added on every side before the crop; the image moves by at most as many.
+        padding: Pixels added on every side before the crop, which is the largest shift of the image.
         flip: Whether half of the images are mirrored left to right.
         mode: Content of the border: `zero` (black) or `reflect`.
     """
@@ -92,14 +92,14 @@ class Resident:
     """Hold a whole set as bytes and form batches from it on the device.
 
     The set is padded once; all crops of all images are one sliding-window view of it, so that a batch is a single
-    gather `view[image, row, column]`. The tensors move to a device when the first batch is asked for there.
+    gather `view[image, row, column]`. The tensors move to a device when the first batch is requested on it.
 
     Args:
         images: uint8 [n, C, H, W].
         labels: int64 [n].
         mean: Per channel, on the scale 0 to 1.
         std: Per channel, on the scale 0 to 1.
-        shift: How training images move.
+        shift: How training images are shifted and mirrored.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class Resident:
         """Yield one batch for each index tensor: images float32 [B, C, H, W] and labels int64 [B] on the device.
 
         Args:
-            indices: For each batch int64 [B].
-            device: Where the set is kept and the batches are made.
-            draw: (order seed, epoch) of the augmentation; None for images as they are.
+            indices: One int64 tensor [B] per batch.
+            device: Device on which the set is kept and the batches are formed.
+            draw: (order seed, epoch) of the augmentation; None for unchanged images.
         """
         if not len(indices):
             return
@@ -154,7 +154,7 @@ class Resident:
         if self._padded is None:
             self._padded = pad(self.images, padding, mode=self.shift.mode)
             height, width = self.images.shape[2:]
-            # The originals live on as a view of the padded set: one copy in memory, not two.
+            # The originals remain as a view of the padded set: one copy in memory, not two.
             self.images = self._padded[:, :, padding : padding + height, padding : padding + width]
         return slide(self._keep("padded", self._padded, device), padding)
 

@@ -1,5 +1,8 @@
 """Class-balanced choice of held-out images, as a function of a seed and the labels alone."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,11 +12,11 @@ from sparsebench.functional.random import generator
 def order_balanced(labels: Tensor, *, seed: int, name: str = "split") -> Tensor:
     """Order all images so that every prefix contains each class in proportion.
 
-    To within one image where classes are of equal size, in general to within (1 + C n_c / n) / 2 images of a class that
-    has n_c of the n images of C classes.
+    The proportion holds to within one image if classes are of equal size, and in general to within (1 + C n_c / n) / 2
+    images of a class that has n_c of the n images of C classes.
 
     Within a class the order is random; the j-th of the n_c images of class c gets the key (j + 1/2) / n_c, and the
-    images are sorted by key. Ties, the usual case for classes of equal size, fall at random too.
+    images are sorted by key. Ties, the usual case for classes of equal size, are broken at random too.
 
     Args:
         labels: int64 [n], the classes.
@@ -41,7 +44,7 @@ def split_balanced(labels: Tensor, share: float, *, seed: int) -> tuple[Tensor, 
 
     Args:
         labels: int64 [n], the classes.
-        share: Part to hold out, in [0, 1).
+        share: Share to hold out, in [0, 1).
         seed: The seed of the split.
 
     Returns:
@@ -56,11 +59,27 @@ def split_by_position(count: int, share: float) -> tuple[Tensor, Tensor]:
     """Hold out the last images of a training set, in file order, as several published protocols do.
 
     Args:
-        count: Images in all.
-        share: Part to hold out, in [0, 1).
+        count: Total number of images.
+        share: Share to hold out, in [0, 1).
 
     Returns:
         Indices of the training images and of the held-out ones: the last ``round(share * count)``.
     """
     left = count - round(share * count)
     return torch.arange(left), torch.arange(left, count)
+
+
+def split_shuffled(counts: Sequence[int]) -> list[Tensor]:
+    """Return numpy's shuffles of sets of images, one after the other from seed 0, as the code of SET draws them.
+
+    Args:
+        counts: Images of each set: the training images, then the test images.
+
+    Returns:
+        A permutation of each set.
+    """
+    random = np.random.RandomState(0)
+    orders = [np.arange(count) for count in counts]
+    for order in orders:
+        random.shuffle(order)
+    return [torch.from_numpy(order) for order in orders]

@@ -11,7 +11,7 @@ from sparsebench.functional.random import generator
 
 
 class Synthetic(ImageData):
-    """Serve random images whose classes a network can learn.
+    """Serve random images with classes that a network can learn.
 
     Args:
         shape: Channels, height and width.
@@ -50,7 +50,7 @@ class Synthetic(ImageData):
         return self._make("train")
 
     def read_test(self) -> Resident:
-        """Make the test images: same patterns, different noise."""
+        """Make the test images, with the same patterns and different noise."""
         return self._make("test")
 
     def _make(self, part: str) -> Resident:

@@ -17,8 +17,8 @@ class TinyImageNet(ImageData):
     """Serve Tiny ImageNet: 100,000 training images of 64x64 in 200 classes; crop with padding 4 and mirror in training.
 
     The labels of the official test images are not public, so the official validation images, which papers report, are
-    the **test** set here; validation images are held out of the training images. A reduced copy of the set is served
-    with the classes that its `wnids.txt` names.
+    the **test** set here; validation images are held out of the training images. A reduced copy of the set has the
+    classes listed in its `wnids.txt`.
 
     Args:
         resident: Keep all images in memory (1.5 GB for the whole set) instead of reading them in every epoch; the
@@ -41,7 +41,7 @@ class TinyImageNet(ImageData):
         """Check before training that the set exists and that its test images are labelled.
 
         Raises:
-            FileNotFoundError: If it is not.
+            FileNotFoundError: If the set is missing.
             ValueError: If labels or images of the test set are missing.
         """
         missing = [path for path in self.read_test().paths if not Path(path).is_file()]
@@ -65,13 +65,13 @@ class TinyImageNet(ImageData):
         unknown = sorted({name for _, name in rows} - set(label_of))
         if unknown:
             raise ValueError(
-                f"{labelled.absolute()} names class {unknown[0]}, which wnids.txt does not: make them agree"
+                f"{labelled.absolute()} names class {unknown[0]}, which wnids.txt does not list: make them agree"
             )
         paths = [str(folder / "val" / "images" / file) for file, _ in rows]
         return self._serve(paths, [label_of[name] for _, name in rows])
 
     def make_resident(self, source: Source) -> Source:
-        """Load the files into memory if they are to be resident."""
+        """Load the files into memory if `resident` is set."""
         return source.load() if self.resident and isinstance(source, Files) else source
 
     def _serve(self, paths: list[str], labels: list[int]) -> Files:
@@ -88,8 +88,9 @@ class TinyImageNet(ImageData):
         found = self._find()
         if found is None:
             raise FileNotFoundError(
-                f"Tiny ImageNet is not there: no file {(self.root / 'tiny-imagenet-200' / 'wnids.txt').absolute()}; "
-                f"fetch tiny-imagenet-200.zip (cs231n.stanford.edu) and unpack it in {self.root.absolute()}, "
+                f"Tiny ImageNet is missing: there is no file "
+                f"{(self.root / 'tiny-imagenet-200' / 'wnids.txt').absolute()}; "
+                f"download tiny-imagenet-200.zip (cs231n.stanford.edu) and unpack it in {self.root.absolute()}, "
                 "or set dataset.root to its folder"
             )
         return found

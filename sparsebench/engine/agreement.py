@@ -8,14 +8,14 @@ import lightning as L
 import torch
 from torch.nn import Parameter
 
-MODULUS = 1 << 63  # digests travel as non-negative int64
+MODULUS = 1 << 63  # digests are exchanged as non-negative int64
 
 
 def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> None:
     """Compare a digest over all ranks; collective, so every rank must call it at the same step.
 
     Raises:
-        RuntimeError: on every rank, when the digests differ, naming each rank's.
+        RuntimeError: on every rank, if the digests differ; the message lists the digest of each rank.
     """
     if trainer.world_size == 1:
         return
@@ -26,8 +26,8 @@ def check_agreement(trainer: L.Trainer, what: str, digest: str, step: int) -> No
     if len(set(every)) > 1:
         seen = ", ".join(f"rank {rank}: {value:016x}" for rank, value in enumerate(every))
         raise RuntimeError(
-            f"{what} differ between ranks after step {step} ({seen}); training stopped: something changed one rank "
-            f"alone (a draw from a per-rank generator, gradients that are not averaged, weights edited on one rank)"
+            f"{what} differ between ranks after step {step} ({seen}); training stopped: only one rank was changed (a "
+            f"draw from a per-rank generator, gradients that are not averaged, weights edited on one rank)"
         )
 
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from sparsebench.engine.lightly import Running, sums_before
 from sparsebench.optim.fused import fuse
 from sparsebench.optim.groups import Together, decay_groups
 
@@ -32,10 +33,10 @@ class Classifier(L.LightningModule):
         classes: number of classes.
         optimizer: parameter groups -> optimizer.
         schedule: progress -> factor of the learning rate; constant by default.
-        total_steps: the budget in optimizer steps, over which the schedule is laid.
-        weight_decay: for weights; norms and biases have none unless ``decay_norm_and_bias``.
+        total_steps: the budget in optimizer steps, over which the schedule extends.
+        weight_decay: weight decay of weights; norms and biases are excluded unless ``decay_norm_and_bias`` is set.
         groups: network -> parameter groups of the optimizer; by default one with weight decay and one without.
-        label_smoothing: of the training loss.
+        label_smoothing: label smoothing of the training loss.
         channels_last: memory format of network and images.
     """
 
@@ -58,31 +59,38 @@ class Classifier(L.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.build_optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
-        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network's
+        self.extra_groups: list[dict[str, Any]] = []  # parameters trained together with the network
         self.extra_optimizers: list[Optimizer] = []  # separate optimizers for such parameters
         decay = partial(decay_groups, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias)
         self.groups: Groups = groups or decay
         # labels are checked once, when the data are read: a check of each batch would wait for the device
         accuracy = {"num_classes": classes, "average": "micro", "validate_args": False}
-        self.train_accuracy = MulticlassAccuracy(**accuracy)
+        self.running = Running()
         self.val_accuracy = MulticlassAccuracy(**accuracy)
         self.test_accuracy = MulticlassAccuracy(**accuracy)
         self.test_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, classes))
         # no search for NaN, which waits for the device at every step: LossGuard does that
-        self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
-        for metric in (self.train_accuracy, self.train_loss):
-            metric.persistent(True)  # an interrupted epoch continues with its counts
+        self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, faster for the name of the current hook, which is set about fifty times per step."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the epoch's metrics summed over ranks; all other state is rank 0's."""
-        state, total = checkpoint["state_dict"], self.trainer.strategy.reduce
-        state.update({name: total(state[name].clone(), reduce_op="sum") for name in filter(_is_count, state)})
+        """Save the epoch's sums over all ranks, so that an interrupted epoch continues with them."""
+        checkpoint["running"] = self._over_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the metric sums on rank 0 and zeros elsewhere; their sum gives the epoch's value."""
-        if self.global_rank > 0:
-            state = checkpoint["state_dict"]
-            state.update({name: torch.zeros_like(state[name]) for name in filter(_is_count, state)})
+        """Restore the epoch's sums on rank 0 and zeros elsewhere; together they give the epoch's means."""
+        sums = checkpoint["running"] if "running" in checkpoint else sums_before(checkpoint["state_dict"])
+        self.running.sums = {name: total if self.global_rank == 0 else total * 0 for name, total in sums.items()}
+
+    def _over_ranks(self) -> dict[str, Tensor]:
+        total = self.trainer.strategy.reduce
+        return {name: total(value.clone(), reduce_op="sum") for name, value in self.running.sums.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes]."""
@@ -91,23 +99,22 @@ class Classifier(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Reset metrics at the start of an epoch: a checkpoint from an epoch's end still holds its counts."""
         if batch_idx == 0:
-            self.train_loss.reset()
-            self.train_accuracy.reset()
+            self.running.reset()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss, reduced in float32."""
         images, labels = batch
         logits = self(images).float()
         loss = self.loss(logits, labels)
-        self.train_loss.update(loss.detach(), _weight(loss, labels))
-        self.train_accuracy.update(logits.detach(), labels)
+        self.running.update(loss.detach(), logits.detach(), labels)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the epoch's means after its last batch; metrics stay on the device until then."""
         if self.trainer.is_last_batch or self.trainer.global_step >= self.total_steps:
-            self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
-            self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+            loss, accuracy = self.running.means(self._over_ranks())
+            self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+            self.log("train_accuracy", accuracy, on_step=False, on_epoch=True)
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log("lr", rate, on_step=False, on_epoch=True, rank_zero_only=True)
 
@@ -147,10 +154,6 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
 
 
-def _is_count(name: str) -> bool:
-    return name.startswith(("train_loss.", "train_accuracy."))
-
-
 def _weight(loss: Tensor, labels: Tensor) -> Tensor:
-    """Return the size of a batch, filled in on the device: a number would be copied there, and waited for."""
+    """Return the size of a batch as a tensor filled on the device, since copying a number there would block."""
     return torch.full_like(loss.detach(), len(labels))

@@ -1,4 +1,4 @@
-"""Scores or thresholds that a method learns beside the network, in the weights' optimizer or a separate one."""
+"""Scores or thresholds that a method learns with the weights, in the same optimizer or a separate one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def extend_schedule(scheduler: Any, optimizer: Optimizer) -> None:
     for key in first.keys() - new.keys() - {"params"}:  # limits that cyclic schedules keep in each group
         new[key] = first[key]
     new["initial_lr"] = new["lr"]
-    for name, value in vars(scheduler).items():  # base_lrs, lr_lambdas and the like: an entry for each group
+    for name, value in vars(scheduler).items():  # lists such as base_lrs and lr_lambdas have one entry per group
         if isinstance(value, list) and len(value) == len(optimizer.param_groups) - 1:
             value.append(new["lr"] if name == "base_lrs" else value[0])
 

@@ -13,8 +13,8 @@ class OptimizesMore(Protocol):
     """A module whose optimizer includes parameters outside the network.
 
     Attributes:
-        extra_groups: parameter groups that are added to its own.
-        extra_optimizers: optimizers that step together with its own.
+        extra_groups: parameter groups to add to the module's own.
+        extra_optimizers: optimizers that step together with the module's own.
     """
 
     extra_groups: list[dict[str, Any]]
@@ -26,7 +26,7 @@ class Labelled(Protocol):
     """A callback that shows the name of the stage.
 
     Attributes:
-        label: the stage's name with a colon and a space; empty where the run has one fit only.
+        label: the stage's name with a colon and a space; empty if the run has only one fit.
     """
 
     label: str
@@ -34,13 +34,13 @@ class Labelled(Protocol):
 
 @runtime_checkable
 class Closable(Protocol):
-    """A logger that is told how the run ended; other loggers are only finalized."""
+    """A logger that receives the outcome of the run; other loggers are only finalized."""
 
     def close(self, *, failed: bool, summary: Mapping[str, Any]) -> None:
         """End the log with the run's outcome.
 
         Args:
-            failed: the run failed.
-            summary: numbers of the result; empty without one.
+            failed: whether the run failed.
+            summary: numbers of the result; empty if there is no result.
         """
         ...

@@ -13,30 +13,45 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from sparsebench.methods.probe import cut
+
 
 def first_batches(trainer: L.Trainer, number: int) -> list[Any]:
-    """Return the first training batches, whole on every rank; the loader's position does not move.
+    """Return the first training batches, complete on every rank, without moving the loader's position.
 
     Raises:
-        ValueError: when the data hold fewer batches.
+        ValueError: the data hold fewer batches.
     """
     with _whole_batches(trainer) as (whole, _):
         batches = list(itertools.islice(whole, number))
     if len(batches) < number:
-        raise ValueError(f"{number} batches are needed for scoring, the training data hold {len(batches)}: ask fewer")
+        raise ValueError(
+            f"{number} batches are needed for scoring, but the training data hold {len(batches)}: request fewer"
+        )
+    return [trainer.strategy.batch_to_device(batch) for batch in batches]
+
+
+def first_images(trainer: L.Trainer, images: int) -> list[Any]:
+    """Return the batches of the first training images, see ``methods.probe.cut``; the loader does not move.
+
+    Raises:
+        ValueError: the data hold fewer images, or they end within a later batch.
+    """
+    with _whole_batches(trainer) as (whole, _):
+        batches = cut(whole, images)
     return [trainer.strategy.batch_to_device(batch) for batch in batches]
 
 
 def balanced_batches(trainer: L.Trainer, per_class: int, largest: int = 500) -> list[Any]:
-    """Return the first images of each class in at least two batches with all classes; the loader does not move.
+    """Return the first images of each class, in at least two batches with all classes, without moving the loader.
 
     Args:
         trainer: a trainer in ``fit``, whose batches are pairs of inputs and class indices.
-        per_class: images of each class. A class that has fewer gives all, with a warning.
-        largest: most images in a batch.
+        per_class: number of images per class. A class with fewer images contributes all of them, with a warning.
+        largest: maximum number of images in a batch.
 
     Raises:
-        ValueError: batches are no such pairs.
+        ValueError: the batches are not such pairs.
     """
     with _whole_batches(trainer) as (whole, loader):
         images, labels = _first_of_each(whole, per_class, _counts(getattr(loader, "source", None)))
@@ -69,8 +84,8 @@ def _first_of_each(batches: Iterator[Any], per_class: int, there: dict[int, int]
     scarce = sorted(label for label, number in seen.items() if number < per_class)
     if scarce:
         warnings.warn(
-            f"of class {scarce[0]} the training data hold {seen[scarce[0]]} images, {per_class} of each class are "
-            f"wanted for scoring: {len(scarce)} of {len(seen)} classes give all that they have",
+            f"class {scarce[0]} has {seen[scarce[0]]} training images, but scoring uses {per_class} of each class: "
+            f"{len(scarce)} of {len(seen)} classes contribute all their images",
             stacklevel=2,
         )
     return torch.cat(images), torch.cat(labels)
@@ -81,7 +96,7 @@ def _is_classes(labels: Any) -> bool:
 
 
 def _counts(source: Any) -> dict[int, int]:
-    """Return the number of images per class; nothing if the loader does not know it."""
+    """Return the number of images per class; empty if the loader does not know it."""
     labels = getattr(source, "labels", None)
     if not isinstance(labels, Tensor) or not _is_classes(labels):
         return {}

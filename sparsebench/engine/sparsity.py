@@ -4,20 +4,18 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
 ``tests/engine/test_hook_sequence.py``)::
 
     fit starts
-        [setup]                       choose the parameters, create what is learned, route the loss
-        (resumed: [load_state_dict])  masks, memory, clock and ledger as they were
-        configure_optimizers
-        [on_fit_start]                method.start -> first masks (not when resumed); the clock begins anew
-        sanity validation             sees the first masks
+        [setup]                       choose the parameters, create learned ones, route the loss (resumed:
+        [load_state_dict])  masks, memory, clock and ledger as they were configure_optimizers [on_fit_start]
+        method.start -> first masks (not when resumed); a new clock starts sanity validation             sees the first
+        masks
 
     for each micro-batch
         [on_train_batch_start]        count samples
-        training_step                 through method.loss or a back end (methods.executor), where there is one
-        backward                      DDP averages the gradients
-        on the last micro-batch of a step
+        training_step                 through method.loss or a back end (methods.executor), if there is one backward
+        DDP averages the gradients on the last micro-batch of a step
             [on_before_optimizer_step]    gradients complete, averaged, unscaled, unclipped, dense
-                                          -> method.passes, method.before_step; raw optimizers
-                                          of manual optimization come here by a step pre-hook
+                                          -> method.passes, method.before_step; raw optimizers of manual optimization
+                                          get here by a step pre-hook
             clip                          sees masked gradients
             optimizer.step                skipped by a scaler on overflow: then nothing below happens
             [step post-hook]              clock + 1 -> method.after_step, ledger, agreement of ranks
@@ -25,7 +23,7 @@ One optimizer step, end to end; the names in brackets are hooks of this callback
         [on_train_batch_end]          also on micro-batches that made no step: nothing happens here
         checkpoint                    masks travel in this callback's state
 
-    [on_train_end]                    method.finish; what was reached is compared with what was asked for
+    [on_train_end]                    method.finish; compare the sparsity with the request
 """
 
 from __future__ import annotations
@@ -63,24 +61,25 @@ from sparsebench.sparse import SparseModel, digest
 class Sparsity(SparsityState):
     """Train any LightningModule sparsely: ``L.Trainer(callbacks=[Sparsity(RigL(density=0.1))])``.
 
-    Each fit has a clock of its own. On the parameters of the fit before, it goes on with the masks that are there; on
-    others, with a checkpoint or without, everything begins anew. Of several optimizers, those that hold the sparse
-    parameters count. The sparsity is logged as ``sparsity`` at every epoch's end.
+    Each fit has a separate clock. A fit on the same parameters as the previous one continues with the existing masks; a
+    fit on other parameters, with or without a checkpoint, starts from scratch. With several optimizers, only those that
+    hold the sparse parameters count steps. The sparsity is logged as ``sparsity`` at every epoch's end.
 
     Args:
         method: what differs from dense training.
         prunable: which parameters may be sparse; convolution and linear weights by default.
         seed: root of the method's random draws; the same on every rank.
-        module: name of the submodule whose parameters are meant, so that masks carry the network's own names;
-            empty for the whole LightningModule.
-        total_steps: the budget in optimizer steps; asked from the trainer by default. Several fits may share it.
-        ledger: accounts for the training cost; none by default.
+        module: name of the submodule with the sparse parameters, so that masks have the network's own names; empty for
+            the whole LightningModule.
+        total_steps: the budget in optimizer steps; taken from the trainer by default. Several fits may share it.
+        ledger: counts the training cost; none by default.
         masks: masks that training starts from, set before the method's own start; none by default.
-        execution: a name of ``execution.backends``, or what builds a back end; None leaves it to module and method.
+        execution: a name from ``execution.backends``, or a callable that builds a back end; None lets module and method
+            decide.
 
     Attributes:
         net: the sparse state, from ``setup`` on.
-        step: optimizer steps taken in this fit; steps that a scaler skips do not count.
+        step: number of optimizer steps taken in this fit, without those that a scaler skipped.
     """
 
     # -- before training ------------------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ class Sparsity(SparsityState):
         return self._executor.view() if self._begun else {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the first masks, unless they are there; start the clock, and listen to the optimizers."""
+        """Choose the first masks unless they exist, start the clock, and hook into the optimizers."""
         self.net.move_()
         holders = find_holders(trainer, self.net)
         refuse_fused_scaling(trainer, holders)
@@ -124,7 +123,7 @@ class Sparsity(SparsityState):
         self._agree(trainer)
 
     def _new_fit(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a fit without checkpoint: with a new clock, unless the given budget is not used up."""
+        """Begin a fit without a checkpoint, with a new clock unless the given budget has steps left."""
         if not (self._begun and self._given_steps is not None and self.step < self._given_steps):
             self._new_clock()
         self.finished = False
@@ -144,19 +143,19 @@ class Sparsity(SparsityState):
             self.ledger.reset()
 
     def _plan(self, trainer: L.Trainer) -> None:
-        """Ask for the budget: the steps of this fit, after those that were taken without it."""
+        """Determine the budget: the steps of this fit, without those taken before it."""
         if not self._resumed:
             self._before = steps_taken(trainer)
         self.total_steps = budget_of(trainer, self._before)
 
     def _charge_scoring(self, probe: CountingProbe) -> None:
-        """Charge the cost of scoring, outside of every ratio as in papers, but recorded."""
+        """Charge the cost of scoring, which is recorded but, as in papers, not part of any ratio."""
         if self.ledger is not None and probe.samples():
             forward, backward = self.method.start_passes
             self.ledger.charge_start(forward=forward, backward=backward, samples=probe.samples())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ask for the budget after a resumption: asking earlier would make Lightning forget the loader's position."""
+        """Determine the budget after a resumption; earlier, Lightning would lose the loader's position."""
         if self.total_steps is None:
             self._plan(trainer)
 
@@ -179,7 +178,7 @@ class Sparsity(SparsityState):
         self.method.before_step(self.net, self.clock, optimizer)
 
     def _after_step(self, trainer: L.Trainer, optimizer: Optimizer) -> None:
-        """Advance the clock; called once the step is taken."""
+        """Advance the clock; called after the step."""
         self.step += 1
         self.method.after_step(self.net, self.clock, optimizer)
         if self.method.zeros == "stored" and not is_elementwise(optimizer):
@@ -205,7 +204,7 @@ class Sparsity(SparsityState):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Project averaged weights, if another callback has swapped them in, onto the present masks."""
+        """Project averaged weights, if another callback has swapped them in, onto the current masks."""
         if batch_idx == 0 and self._net is not None and self.method.zeros == "stored":
             self._net.project_()
 
@@ -218,7 +217,7 @@ class Sparsity(SparsityState):
             miss = describe_miss(self.method, self.net, self.clock)
             unspent = self._given_steps is not None and self.step < self._given_steps and not trainer.should_stop
             if unspent:
-                rank_zero_info(f"{miss}; another fit of this callback spends the rest of total_steps")
+                rank_zero_info(f"{miss}; another fit with this callback uses the rest of total_steps")
             else:
                 warnings.warn(miss, stacklevel=2)
 
@@ -235,4 +234,4 @@ class Sparsity(SparsityState):
             self._stepping = None
         restore_steps(pl_module)
         if stage == "fit" and self.finished:
-            self.net.project_()  # what was averaged over time has the union of all supports
+            self.net.project_()  # weights averaged over time have the union of all supports

@@ -20,7 +20,7 @@ from sparsebench.sparse import Prunable, SparseModel
 
 
 class SparsityState(L.Callback):
-    """State of ``Sparsity`` between hooks; see there for arguments and attributes."""
+    """State of ``Sparsity`` between hooks; see ``Sparsity`` for arguments and attributes."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class SparsityState(L.Callback):
     ) -> None:
         check_method(method)
         if total_steps is not None and total_steps < 1:
-            raise ValueError(f"Sparsity(total_steps={total_steps}) is no budget: give 1 optimizer step or more")
+            raise ValueError(f"Sparsity(total_steps={total_steps}) is impossible: give 1 optimizer step or more")
         self.method = method
         self.prunable = prunable or Prunable()
         self.seed = seed
@@ -58,7 +58,7 @@ class SparsityState(L.Callback):
         self._agreed = -1
         self._stepping: Stepping | None = None
 
-    # -- what others read -----------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------
 
     @property
     def net(self) -> SparseModel:
@@ -69,7 +69,7 @@ class SparsityState(L.Callback):
 
     @property
     def clock(self) -> Clock:
-        """Clock of the fit: steps taken, out of the budget."""
+        """Clock of the fit: steps taken and budget."""
         assert self.total_steps is not None
         return Clock(self.step, self.total_steps)
 

@@ -15,7 +15,7 @@ from sparsebench.sparse import SparseModel
 ELEMENTWISE = {
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Lion", "Together",
 }  # fmt: skip
-"""Optimizers that keep a weight at zero while its gradient and moments are zero; others are projected."""
+"""Optimizers that keep a weight at zero while gradient and moments are zero; others need masking after the step."""
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:
@@ -28,7 +28,7 @@ def find_holders(trainer: L.Trainer, net: SparseModel) -> list[Optimizer]:
     """Return the optimizers that hold the sparse parameters, ignoring the trainer's others.
 
     Raises:
-        ValueError: no optimizer holds some of them: they would be pruned, regrown as zeros, and counted.
+        ValueError: some of them are in no optimizer, so they would be pruned and counted but never trained.
     """
     sparse = {id(parameter) for parameter in net.params.values()}
     held = {id(p): optimizer for optimizer in trainer.optimizers for p in _parameters(optimizer) if id(p) in sparse}
@@ -66,15 +66,15 @@ class Joined(Optimizer):
 class Stepping:
     """Report the beginning and the end of each step; optimizer hooks detect steps that are not announced.
 
-    Lightning announces a step once its gradients are complete. The raw optimizers of manual optimization
-    (``self.optimizers(use_pl_optimizer=False)``) are not announced: a hook of their own does it. Where several
-    optimizers hold sparse parameters, the step begins with the first of them and is taken with the last.
+    Lightning announces a step once its gradients are complete. It does not announce steps of the raw optimizers of
+    manual optimization (``self.optimizers(use_pl_optimizer=False)``), so these have an optimizer hook. If several
+    optimizers hold sparse parameters, the step begins with the first and ends with the last.
 
     Args:
-        optimizers: those that hold sparse parameters.
-        begin: called with gradients complete, before any of them moves.
-        end: called when all have moved.
-        listens: whether anyone is to be told at present; a tuner runs steps of its own in between.
+        optimizers: the optimizers that hold sparse parameters.
+        begin: called when gradients are complete, before any optimizer steps.
+        end: called when all optimizers have stepped.
+        listens: () -> whether to report steps now; a tuner runs its own steps in between.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Stepping:
         self._begin, self._end, self._listens = begin, end, listens
         self._announced: set[int] = set()
         self._moved: set[int] = set()
-        self._depth: Counter[int] = Counter()  # a step may call that of its parent class, which has hooks too
+        self._depth: Counter[int] = Counter()  # a step may call the step of its parent class, which has hooks too
         self._hooks = [optimizer.register_step_pre_hook(self._before) for optimizer in self.optimizers]
         self._hooks += [optimizer.register_step_post_hook(self._after) for optimizer in self.optimizers]
 
@@ -98,15 +98,16 @@ class Stepping:
         """Begin a step unless another optimizer has begun it; a closure may be evaluated several times.
 
         Raises:
-            ValueError: optimizers that share the sparse parameters do not step in turn.
+            ValueError: the optimizers that share the sparse parameters do not take turns.
         """
         if not any(optimizer is known for known in self.optimizers):
             return
         if id(optimizer) in self._moved:
             names = " and ".join(type(known).__name__ for known in self.optimizers)
             raise ValueError(
-                f"{names} hold sparse parameters and must step in turn, once each: {type(optimizer).__name__} steps "
-                f"twice; give all sparse parameters to one of them, or leave the others' dense (Prunable(exclude=...))"
+                f"{names} hold sparse parameters and must take turns, one step each: {type(optimizer).__name__} steps "
+                f"twice; give all sparse parameters to one of them, or leave those of the others dense "
+                f"(Prunable(exclude=...))"
             )
         if not self._announced or id(optimizer) in self._announced:
             self._begin(self.optimizer)
@@ -115,7 +116,7 @@ class Stepping:
     def _before(self, optimizer: Optimizer, arguments: Any, options: Any) -> None:
         self._depth[id(optimizer)] += 1
         closure = options.get("closure") or next((a for a in arguments if callable(a)), None)
-        # with a closure, gradients are not there yet: it is Lightning's, which announces them once they are
+        # with a closure, gradients do not exist yet: Lightning owns it and announces them once they do
         if closure is None and id(optimizer) not in self._announced and self._listens():
             self.announce(optimizer)
 
@@ -125,7 +126,7 @@ class Stepping:
             return
         if id(optimizer) not in self._announced:
             raise ValueError(
-                f"{type(optimizer).__name__}.step(closure) was called outside of Lightning, which cannot tell when "
+                f"{type(optimizer).__name__}.step(closure) was called outside of Lightning, so it is unknown when "
                 f"gradients are complete: call step() after backward, or use self.optimizers() without arguments"
             )
         self._moved.add(id(optimizer))

@@ -36,7 +36,7 @@ class Step(nn.Module):
 
 
 EVALUATIONS = {"fit": "validation_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
-"""Stage of the trainer -> the step that shows weights in it."""
+"""Stage of the trainer -> name of the step to run with other weights."""
 
 
 def route_steps(
@@ -45,15 +45,15 @@ def route_steps(
     """Make training use a method's loss, and evaluation the weights that the method provides.
 
     Args:
-        module: the module whose steps are meant.
+        module: the module whose steps are replaced.
         prefix: name of the submodule that holds the sparse parameters; empty for the module itself.
         loss: objective -> loss.
-        view: weights that evaluation sees in the place of the parameters.
-        stage: of the trainer.
+        view: weights that evaluation uses in place of the parameters.
+        stage: stage of the trainer.
     """
     name = EVALUATIONS[stage]
     routed: dict[str, Callable[..., Any]] = {}
-    # a step that the module does not define stays undefined: Lightning asks whether it is there
+    # a step that the module does not define stays undefined, because Lightning checks for it
     if name == "predict_step" or getattr(type(module), name) is not getattr(L.LightningModule, name):
         evaluate = Step(module, getattr(module, name), prefix)
         routed[name] = lambda *args: evaluate.with_weights(view(), *args)
@@ -64,15 +64,15 @@ def route_steps(
 
 
 def restore_steps(module: L.LightningModule) -> None:
-    """Give a module its own steps, and its own clipping, back."""
+    """Restore a module's own steps and its own clipping."""
     for step in ("training_step", "configure_gradient_clipping", *EVALUATIONS.values()):
         vars(module).pop(step, None)
 
 
 def spare_empty_steps(module: L.LightningModule) -> None:
-    """Make a module clip gradients only if there are any: an update in place of a step leaves none.
+    """Make a module clip gradients only if there are any, since an update in place of a step leaves none.
 
-    Clipping by value, of lists of tensors, fails on an empty list.
+    Clipping by value works on lists of tensors and fails on an empty list.
     """
     clip = module.configure_gradient_clipping
 
@@ -85,37 +85,37 @@ def spare_empty_steps(module: L.LightningModule) -> None:
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:
-    """Refuse strategies that cut parameters into pieces."""
+    """Raise an error for strategies that shard parameters."""
     name = type(trainer.strategy).__name__
     if any(word in name for word in ("FSDP", "DeepSpeed", "ModelParallel")):
-        raise ValueError(f"{name} shards parameters, masks need whole ones: use strategy ddp or a single device")
+        raise ValueError(f"{name} shards parameters, but masks need whole ones: use strategy ddp or a single device")
 
 
 def steps_taken(trainer: L.Trainer) -> int:
-    """Return the steps that the trainer has taken so far; of several optimizers, each counts for itself."""
+    """Return the number of steps taken so far; with several optimizers, the steps of each count separately."""
     return trainer.global_step // max(1, len(trainer.optimizers))
 
 
 def budget_of(trainer: L.Trainer, before: int = 0) -> int:
-    """Return the optimizer steps that a trainer will take, without those that it took before.
+    """Return the number of optimizer steps that a trainer will take, without those taken before.
 
     Raises:
-        ValueError: they have no end, are not known, or are fewer than one.
+        ValueError: the number is infinite, unknown, or below one.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
         raise ValueError(
-            "training has no end, schedules need one: set max_epochs or max_steps of the trainer, "
+            "training has no end, but schedules need one: set max_epochs or max_steps of the trainer, "
             "or Sparsity(total_steps=...)"
         )
     if steps < 0:
         raise ValueError(
-            "the training data do not tell their length, so the number of steps is unknown, and schedules need it: "
+            "the training data have no length, so the number of steps is unknown, but schedules need it: "
             "set max_steps of the trainer, or Sparsity(total_steps=...)"
         )
     if steps - before < 1:
         raise ValueError(
-            f"a training of {int(steps) - before} steps leaves nothing to do: set max_epochs or max_steps of the "
+            f"a training of {int(steps) - before} steps is impossible: set max_epochs or max_steps of the "
             f"trainer to more than the {before} steps taken, or Sparsity(total_steps=...)"
         )
     return int(steps) - before

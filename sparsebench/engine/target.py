@@ -23,8 +23,8 @@ def describe_miss(method: Method, net: SparseModel, clock: Clock) -> str:
     asked, early = 1 - promised / size, clock.step < clock.total
     when = f"training ended at step {clock.step} of {clock.total}" if early else f"after {clock.step} steps"
     return (
-        f"sparsity {1 - net.density:.4f} was reached, {asked:.4f} was asked for: {when}, and "
-        f"{type(method).__name__} meets its budget {'at the end' if early else 'on the way there'}"
+        f"sparsity {1 - net.density:.4f} was reached, {asked:.4f} was requested: {when}, and "
+        f"{type(method).__name__} meets its budget {'at the end' if early else 'before the end'}"
     )
 
 
@@ -37,14 +37,14 @@ def check_resumption(saved: Mapping[str, Any], method: Method) -> None:
     """Raise an error when resuming with the masks of another method or density.
 
     Raises:
-        ValueError: which ones, and what to do.
+        ValueError: they differ; the message names both and a remedy.
     """
     now = identify(method)
     if saved and dict(saved) != now:
         was, wanted = (_say(kind) for kind in (saved, now))
         raise ValueError(
-            f"the checkpoint belongs to {was}, this training to {wanted}: resume with what it was trained with, or "
-            f"load its weights only (load_from_checkpoint) and train anew, without ckpt_path"
+            f"the checkpoint belongs to {was}, this training to {wanted}: resume with the original method, or "
+            f"load its weights only (load_from_checkpoint) and start a new training, without ckpt_path"
         )
 
 

@@ -19,13 +19,13 @@ T = TypeVar("T")
 class Trial:
     """Alternate between two ways of computing on the first calls, then keep the faster one.
 
-    Nothing is computed for the sake of timing: every call is a real one. The first call of each way is left out.
+    Nothing is computed only for timing: every call is a real one. The first call of each way is not timed.
 
     Args:
-        rounds: timed calls of each way.
+        rounds: number of timed calls of each way.
 
     Attributes:
-        choice: the faster way; None while it is not known.
+        choice: the faster way; None until it is known.
     """
 
     def __init__(self, *, rounds: int = 2) -> None:
@@ -54,8 +54,8 @@ class Fastest(SharedMasks):
 
     Args:
         net: the sparse model.
-        small: runs small networks.
-        full: runs the same networks at full size, with the same masks.
+        small: back end that runs small networks.
+        full: back end that runs the same networks at full size, with the same masks.
     """
 
     def __init__(self, net: SparseModel, small: Backend, full: Backend) -> None:

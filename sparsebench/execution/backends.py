@@ -25,27 +25,27 @@ WEIGHTS: Mapping[str, Callable[[SparseModel], Backend]] = {
     "csr": lambda net: SparseNetwork(net, "csr"),
     "auto": lambda net: SparseNetwork(net, "auto"),
 }
-"""Back ends of masks over single weights that are stored as zeros."""
+"""Back ends for masks over single weights, with stored zeros."""
 
 CHANNELS: Mapping[str, Callable[[SparseModel, ChannelNetwork], Backend]] = {
     "compact": lambda net, network: network,
     "masked": lambda net, network: MaskedChannels(network),
     "auto": lambda net, network: Fastest(net, network, MaskedChannels(network)),
 }
-"""Back ends of masks over whole output channels, which act after the norms."""
+"""Back ends for masks over whole output channels, which act after the norms."""
 
 
 def build_backend(execution: Execution, net: SparseModel, *, channels: bool, who: str) -> Backend:
     """Build a back end by name or class for a method with stored zeros.
 
     Args:
-        execution: its name, or the class or function that builds it.
+        execution: name of the back end, or the class or function that builds it.
         net: parameters and module.
         channels: whether the method keeps or drops whole output channels.
-        who: name of the method, for refusals.
+        who: name of the method, for error messages.
 
     Raises:
-        ValueError: there is no such back end, or it needs masks that the method does not have.
+        ValueError: the back end does not exist, or needs masks that the method does not have.
     """
     if callable(execution):
         return execution(net)

@@ -1,10 +1,10 @@
 """The interface of execution: how a network with masks is computed, independent of the method that chose the masks.
 
 A back end gets an objective (weights -> loss) and masks, and returns the loss, computed in its own way: at full size
-with zeros, as the small network of live channels, by sparse products. Parameters, their gradients, optimizer state and
-checkpoints stay plain and of full size, so that back ends may be exchanged between two runs of one program.
+with zeros, as the small network of live channels, or by sparse products. Parameters, their gradients, optimizer state
+and checkpoints remain plain and full-size, so that back ends may be exchanged between two runs of one program.
 
-``docs/howto/back_end.md`` builds one.
+``docs/howto/back_end.md`` shows how to write one.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ Shares = dict[str, float]
 class Live(Mapping[str, Tensor]):
     """Masks, with a cache for results that a back end derives from them and needs several times in a step.
 
-    It is a mapping of masks itself, so it goes wherever masks go. Masks must not be changed in place afterwards.
+    It is itself a mapping of masks, so it can be passed in place of masks. Masks must not be changed in place
+    afterwards.
 
     Args:
-        masks: by unit.
+        masks: masks by unit.
 
     Attributes:
         found: derived results, filled in by a back end.
@@ -54,14 +55,14 @@ class Live(Mapping[str, Tensor]):
 class Backend(ABC):
     """Base class of the ways to compute a network with masks, as used by engine, methods and ledger.
 
-    Masks may be plain or the result of ``live``, which avoids deriving anything twice. A back end with
-    masks over single weights is written from ``WeightBackend``, and defines ``run`` only.
+    Masks may be plain or the result of ``live``, which avoids deriving anything twice. A back end for masks over single
+    weights subclasses ``WeightBackend`` and defines ``run`` only.
 
     Attributes:
         module: the network. Its parameters are never replaced.
         units: name of a mask -> its shape, or its number of channels.
-        stored_zeros: True when the module itself, with zeros stored in its weights, is the same network. What a
-            method states about its cost then holds, and steps that need gradients of inactive weights run so.
+        stored_zeros: True when the module itself, with zeros stored in its weights, is the same network. The method's
+            statement of its cost then holds, and the module itself runs steps that need gradients of inactive weights.
         full_size: True when every product is dense, so that nothing is saved.
     """
 
@@ -83,10 +84,10 @@ class Backend(ABC):
         """Return the loss of the network with these masks.
 
         Args:
-            objective: weights -> loss. It calls ``module`` with the given tensors in the place of the parameters and
-                buffers of those names; an empty mapping leaves all in place.
-            masks: by unit.
-            statistics: whether the running statistics of the norms learn from this call.
+            objective: weights -> loss. It calls ``module`` with the given tensors in place of the parameters and
+                buffers of those names; an empty mapping replaces nothing.
+            masks: masks by unit.
+            statistics: whether this call updates the running statistics of the norms.
 
         Returns:
             A scalar whose gradient reaches the parameters themselves, in their own shape.
@@ -108,7 +109,7 @@ class Backend(ABC):
     def view(self, masks: Masks) -> dict[str, Tensor]:
         """Return the tensors that replace parameters and buffers when the masked network runs at full size.
 
-        Evaluation sees it, and it is stored at the end of training. Empty where the zeros are stored in the weights.
+        Evaluation uses them, and they are stored at the end of training. Empty if the zeros are stored in the weights.
         """
 
     @abstractmethod
@@ -116,8 +117,8 @@ class Backend(ABC):
         """Return the share of each weight used in the products of the network with these masks, by parameter name.
 
         Args:
-            masks: by unit.
-            executed: count the products really computed, padding zeros included.
+            masks: masks by unit.
+            executed: whether to count the products really computed, including padding zeros.
         """
 
     def __str__(self) -> str:
@@ -126,10 +127,10 @@ class Backend(ABC):
 
 
 class SharedMasks(Backend):
-    """Base class of back ends that run the networks of another back end: same masks, units and numbers.
+    """Base class of back ends that run the networks of another back end, with the same masks, units and numbers.
 
     Args:
-        network: the other one.
+        network: the other back end.
     """
 
     def __init__(self, network: Backend) -> None:
@@ -152,7 +153,7 @@ class SharedMasks(Backend):
         return self.network.view(masks)
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of each weight that is needed; 1 where ``executed`` and the network runs at full size."""
+        """Return the share of each weight that is needed; 1 if ``executed`` and the network runs at full size."""
         if executed and self.full_size:
             return dict.fromkeys(self.network.shares(masks), 1.0)
         return self.network.shares(masks, executed=executed)

@@ -23,17 +23,17 @@ class ChannelGraph:
     Args:
         module: the network; it is traced, never changed.
         layers: names of the layers that have masks.
-        multiple: widths of small layers are rounded up to a multiple of this where that adds no more than an eighth,
-            else of its half, and so on: dead channels, multiplied by zero, fill up.
-        sum_multiple: the same for residual sums, whose width varies from draw to draw.
-        residual: ``union``: every layer has a separate mask, and a sum lives on the union of its summands; ``tied``:
-            layers that add to one stream share a mask; ``inner``: layers that enter a sum have no mask.
+        multiple: widths of small layers are rounded up to a multiple of this if that adds at most an eighth, otherwise
+            of its half, and so on. Dead channels, multiplied by zero, fill the rest.
+        sum_multiple: the same for residual sums, whose width varies between draws.
+        residual: ``union``: every layer has a separate mask, and a sum is live on the union of its summands' channels;
+            ``tied``: layers that add to one stream share a mask; ``inner``: layers that enter a sum have no mask.
 
     Attributes:
         units: name of a mask -> number of its channels; the (first) layer names the mask.
 
     Raises:
-        ValueError: channels cannot be removed; names the layer and the reason.
+        ValueError: channels cannot be removed; the message names the layer and the reason.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class ChannelGraph:
     def of(cls, module: nn.Module, parameters: Iterable[str], **options: Any) -> Self:
         """Build the graph in which the convolutions among ``parameters`` can lose output channels.
 
-        In a network without convolutions, the hidden linear layers can. Options as for the class.
+        In a network without convolutions, the hidden linear layers can lose channels. The options are the class's.
 
         Raises:
-            ValueError: there is none, or channels cannot be removed.
+            ValueError: no layer can lose channels, or channels cannot be removed.
         """
         allowed = set(parameters)
         modules = named(module)
@@ -87,9 +87,9 @@ class ChannelGraph:
     # -- structure ------------------------------------------------------------------------------------------------
 
     def graph(self) -> tuple[Steps, fx.GraphModule | None]:
-        """Return the network's steps in its present mode, and a twin that adds channel subsets, if it needs one.
+        """Return the network's steps in its current mode, and a copy that adds channel subsets, if needed.
 
-        The network is traced once for each mode.
+        The network is traced once per mode.
         """
         mode = self.module.training
         if mode not in self._traced:
@@ -134,9 +134,9 @@ class ChannelGraph:
         return self.live(masks).exact
 
     def rounded(self, masks: Masks) -> LiveSets:
-        """Return the channels of the small network: the live ones, and the dead ones that round its widths up.
+        """Return the channels of the small network: the live ones, and dead ones that round up its widths.
 
-        Kernels are faster at round widths, and are built for each pair of widths on first use.
+        Kernels are faster at round widths, and are compiled for each pair of widths on first use.
         """
         return self.live(masks).rounded
 
@@ -158,8 +158,8 @@ class ChannelLive(Live):
     """Masks over channels, with the channels that are live under them at each place of one network.
 
     Args:
-        graph: of the network.
-        masks: by unit; probabilities give expected sets.
+        graph: channel graph of the network.
+        masks: masks by unit; probabilities give expected sets.
     """
 
     def __init__(self, graph: ChannelGraph, masks: Masks) -> None:
@@ -175,14 +175,14 @@ class ChannelLive(Live):
 
     @property
     def rounded(self) -> LiveSets:
-        """The live channels at each place, plus the dead ones that round widths up."""
+        """The live channels at each place, plus dead ones that round up widths."""
         return self._find(rounded=(self.graph.multiple, self.graph.sum_multiple) != (1, 1))
 
     def share(self, live: Tensor | None) -> float:
         """Return the share of live channels in one set; a set serves the layers on both of its sides."""
         if live is None:
             return 1.0
-        if id(live) not in self._shares:  # the set is kept too, so that its id is not given to another
+        if id(live) not in self._shares:  # keep the set alive, so that its id is not reused
             self._shares[id(live)] = (live, float(live.sum(dtype=torch.float64)) / live.numel())
         return self._shares[id(live)][1]
 

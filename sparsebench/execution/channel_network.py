@@ -1,9 +1,9 @@
 """Run a network with channel masks as a small dense network, or masked at full size, with equal numbers.
 
 Small: kept rows and columns of every weight are gathered, the same modules run on the smaller tensors, and autograd
-scatters the gradients into zero-filled full-size ones, so that optimizers, checkpoints and DDP see the parameters that
-they know. Masked: the same network at full size, multiplied by zeros. Both follow the rule of ``liveness.py``, a dead
-channel is zero everywhere, and both leave the running statistics of dead channels alone.
+    scatters the gradients into zero-filled full-size ones, so that optimizers, checkpoints and DDP see the original
+    parameters. Masked: the same network at full size, multiplied by zeros. Both follow the rule of ``liveness.py`` that
+    a dead channel is zero everywhere, and neither updates the running statistics of dead channels.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sparsebench.functional.score import Objective
 
 
 class ChannelNetwork(ChannelGraph, Backend):
-    """The small dense network that channel masks leave: the kept rows and columns of every weight."""
+    """The small dense network under channel masks: the kept rows and columns of every weight."""
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True, small: bool = True) -> Tensor:
         """Return the loss of the network with these masks.
 
         Args:
-            objective: calls the module, directly or not, with the given tensors in the place of its parameters and
-                buffers.
-            masks: channels that live, at least one in each layer.
-            statistics: whether the running statistics of the norms learn from this call.
+            objective: weights -> loss; calls the module, directly or indirectly, with the given tensors in place of its
+                parameters and buffers.
+            masks: live channels, at least one in each layer.
+            statistics: whether this call updates the running statistics of the norms.
             small: False runs the same network at full size, multiplied by zeros.
 
         Raises:
@@ -101,7 +101,7 @@ class ChannelNetwork(ChannelGraph, Backend):
 
         Args:
             masks: bool; probabilities give the expectation under independent draws (not with tied masks).
-            executed: count the dead channels that rounding adds.
+            executed: whether to count the dead channels that rounding adds.
         """
         live = self.live(masks)
         found = live.rounded if executed else live.exact

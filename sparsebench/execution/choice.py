@@ -25,7 +25,7 @@ Candidate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 REFERENCE = "masked"
 MARGIN = 0.95
-"""A sparse way must take less than this share of the dense one's time to be preferred: ties stay dense."""
+"""A sparse way is preferred only below this share of the dense way's time, so that ties stay dense."""
 
 
 class Choices:
@@ -46,10 +46,10 @@ class Choices:
 
         Args:
             ways: candidates by name, the dense ``masked`` among them.
-            x: the input; its layout counts.
-            weight: of the layer.
-            bias: of the layer.
-            mask: of the weight.
+            x: the input; its layout matters.
+            weight: weight of the layer.
+            bias: bias of the layer.
+            mask: mask of the weight.
             shape: the layer's geometry.
         """
         if len(ways) == 1:
@@ -82,9 +82,9 @@ class Choices:
 
 
 def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:
-    """Return the properties that decide about speed as readable text: densities in steps of a fifth.
+    """Return the properties that determine speed as readable text, with densities in steps of a fifth.
 
-    The seconds depend on the counts alone, so that two masks of one density share a choice.
+    The seconds depend only on the counts, so two masks of equal density share a choice.
     """
     density = density_of(mask)
     bucket = "empty" if density == 0 else f"{1.2 ** round(math.log(density, 1.2)):.3g}"
@@ -107,7 +107,7 @@ def _known() -> dict[str, dict[str, float]]:
 
 
 def _keep(seconds: Mapping[str, Mapping[str, float]]) -> None:
-    """Write the times to the cache if possible; a lost entry is only timed again."""
+    """Write the times to the cache if possible; a lost entry is simply timed again."""
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=_file().parent, delete=False) as text:

@@ -13,7 +13,7 @@ from sparsebench.execution.direct.support import Support, packed
 from sparsebench.execution.direct.walk import Order, Shape
 
 COLUMNS = 128
-"""Of a tile of activations. MKL does not block a wide dense operand: tiles of this width double its speed."""
+"""Width of a tile of activations. MKL does not block a wide dense operand, and tiles of this width double its speed."""
 
 
 def serves(shape: Shape) -> bool:
@@ -22,7 +22,7 @@ def serves(shape: Shape) -> bool:
 
 
 def multiply(inputs: Tensor, values: Tensor, bias: Tensor | None, support: Support, shape: Shape) -> Tensor:
-    """Multiply by a sparse matrix, differentiable; arguments and result as ``Support.multiply``.
+    """Multiply by a sparse matrix, differentiable; arguments and result as in ``Support.multiply``.
 
     Raises:
         ValueError: the convolution is more than one matrix product.

@@ -53,7 +53,7 @@ def take(full: Tensor, rows: Tensor | None, columns: Tensor | None = None) -> Te
 
 
 class _Spread(torch.autograd.Function):
-    """Scatter channels to their places among zeros."""
+    """Scatter channels to their positions among zeros."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, places: Tensor, size: int) -> Tensor:
@@ -73,7 +73,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _AddAt(torch.autograd.Function):
-    """Add channels to their places in a tensor with all channels, in one pass over it."""
+    """Add channels at their positions in a tensor with all channels, in one pass over it."""
 
     @staticmethod
     def forward(ctx: Any, full: Tensor, part: Tensor, places: Tensor) -> Tensor:
@@ -152,8 +152,8 @@ class Sum(nn.Module):
     """Add two tensors that hold different subsets of the same channels.
 
     Attributes:
-        places: where the channels of each summand lie in the sum; None = it holds all of them.
-        size: channels of the sum.
+        places: positions of the channels of each summand in the sum; None = the summand has all of them.
+        size: number of channels of the sum.
     """
 
     def __init__(self) -> None:

@@ -11,33 +11,33 @@ from torch import Tensor, nn
 from sparsebench.execution.recording import Capture, Unfit, capture_on_gpu, record
 
 MOST_RECORDINGS = 8
-"""A network whose parameters move in memory more often than this runs as it is."""
+"""A network whose parameters move in memory more often than this runs without graphs."""
 
 
 class Replayed:
-    """The forward of a network in training, recorded at the first batch and replayed from then on.
+    """The forward pass of a network in training, recorded at the first batch and replayed from then on.
 
-    A replay reads the memory that parameters and buffers had when they were recorded. It takes place only where that
-    is what is meant: in training mode, with gradients, on batches of the recorded shape, type and strides, under the
-    recorded autocast, with every parameter and buffer where it was. Batches of other shapes run as they are; where
-    something has moved, or another part of the network trains, it is recorded anew. Masks of stored zeros act on
-    weights and gradients in place, and never meet the graph.
+    A replay reads the memory that parameters and buffers had at recording. So it is used only in training mode, with
+    gradients, on batches of the recorded shape, type and strides, under the recorded autocast, and if no parameter or
+    buffer has moved in memory. Batches of other shapes run without the graph; if a tensor has moved, or another part of
+    the network trains, the network is recorded again. Masks of stored zeros act on weights and gradients in place,
+    outside the graph.
 
     A recording is compared with the plain pass before it is used: output, every gradient and every buffer, on a batch
-    other than the recorded one. Running statistics and random numbers are as if nothing had been recorded.
+    other than the recorded one. Running statistics and random states are restored after recording.
 
-    The gradients of a replay lie in memory that the next replay writes: do not accumulate over several
-    (pytorch/pytorch#181723); set ``active`` to False around such steps.
+    The next replay overwrites the gradients of a replay, so do not accumulate over several (pytorch/pytorch#181723);
+    set ``active`` to False around such steps.
 
     Args:
-        network: its ``forward`` is replaced while ``installed``.
-        capture: records; CUDA graphs by default.
-        give_up: called with the reason when the network cannot be recorded; it then runs as it is.
+        network: the network; its ``forward`` is replaced while ``installed``.
+        capture: function that records; CUDA graphs by default.
+        give_up: called with the reason if the network cannot be recorded; it then runs without graphs.
 
     Attributes:
-        active: False runs the network as it is.
-        recordings: how often it was recorded.
-        replays: passes that were replayed.
+        active: False runs the network without graphs.
+        recordings: number of recordings.
+        replays: number of replayed passes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Replayed:
         self._recorded: Callable[[Tensor], Tensor] | None = None
         self._state: tuple[Any, ...] = ()
         self._call: tuple[Any, ...] = ()
-        # looked up by owner and name: whoever swaps a tensor for another is noticed
+        # looked up by owner and name, so that a replaced tensor is noticed
         self._places = [
             (tensors, name)
             for part in network.modules()
@@ -65,7 +65,7 @@ class Replayed:
         vars(self.network)["forward"] = self
 
     def remove(self) -> None:
-        """Give the network its own forward back, and release the recording."""
+        """Restore the network's own forward, and release the recording."""
         if vars(self.network).get("forward") is self:
             del vars(self.network)["forward"]
         self._recorded = None
@@ -76,7 +76,7 @@ class Replayed:
         return kind.forward.__get__(copied)
 
     def __call__(self, batch: Any, *others: Any, **options: Any) -> Any:
-        """Run the network: replay where that computes the same, or else plainly."""
+        """Run the network, by a replay if that computes the same."""
         if not self._may_replay(batch, others, options):
             return self._plain(batch, *others, **options)
         call, state = _call_of(batch), self._state_now()
@@ -93,7 +93,7 @@ class Replayed:
         return alone and self.active and self.network.training and torch.is_grad_enabled() and not batch.requires_grad
 
     def _state_now(self) -> tuple[Any, ...]:
-        """Return all that a recording depends on, besides the batch."""
+        """Return everything except the batch that a recording depends on."""
         return tuple(_place(tensors[name]) for tensors, name in self._places), tuple(p.training for p in self._parts)
 
     def _record(self, batch: Tensor, call: tuple[Any, ...]) -> None:
@@ -116,7 +116,7 @@ def _place(tensor: Tensor | None) -> tuple[int, bool]:
 
 
 def _call_of(batch: Tensor) -> tuple[Any, ...]:
-    """Return all that must be as it was recorded about a batch and the autocast around it."""
+    """Return the properties of a batch, and of autocast, that must equal the recorded ones."""
     kind = batch.device.type
     enabled = torch.is_autocast_enabled(kind)
     return batch.shape, batch.stride(), batch.dtype, batch.device, enabled and torch.get_autocast_dtype(kind)

@@ -32,22 +32,22 @@ class SparseLayers:
     """Replace the products of masked layers while a network runs; weights, gradients and checkpoints stay plain.
 
     Linear layers and convolutions of one group whose weight has a mask multiply by their active weights only. Other
-    layers stay as they are. Between sparse layers activations keep the batch innermost; BatchNorm and pooling work on
-    this layout as it lies. Weights outside the masks must be zero (stored zeros).
+    layers do not change. Between sparse layers activations keep the batch innermost; BatchNorm and pooling work on this
+    layout directly. Weights outside the masks must be zero (stored zeros).
 
     Args:
         module: the network; its layers' ``forward`` is replaced within ``installed`` only.
         parameters: the weights that may have masks, by name.
-        backend: of layers of a density up to one half; others stay dense. ``direct``: compiled kernels; ``csr``:
-            PyTorch's sparse rows, for linear layers and 1x1 convolutions; ``masked``: dense products; ``auto``: the
-            fastest for each layer, timed when its shape is first met.
+        backend: back end of layers with a density of at most one half; others stay dense. ``direct``: compiled kernels;
+            ``csr``: PyTorch's sparse rows, for linear layers and 1x1 convolutions; ``masked``: dense products;
+            ``auto``: the fastest for each layer, timed at the first call with its shape.
 
     Attributes:
-        refused: layer with a weight among the parameters that stays dense -> why.
+        refused: layer that has one of the parameters but stays dense -> reason.
         choices: the timings of ``auto``.
 
     Raises:
-        ValueError: an unknown backend.
+        ValueError: the back end is unknown.
     """
 
     def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor], backend: Kernel = "direct") -> None:
@@ -69,7 +69,7 @@ class SparseLayers:
 
     @property
     def chosen(self) -> dict[str, str]:
-        """Back end of each masked layer, by name of its weight, as it last ran."""
+        """Back end used in the last run of each masked layer, by name of its weight."""
         return dict(self._seen)
 
     @contextlib.contextmanager
@@ -77,8 +77,9 @@ class SparseLayers:
         """Multiply only by active weights while the context lasts.
 
         Args:
-            masks: bool, by parameter name; layers without one stay dense.
-            dense_gradient: weights outside the masks need gradients too, in this step: dense products then.
+            masks: bool, by parameter name; layers without a mask stay dense.
+            dense_gradient: whether weights outside the masks need gradients in this step, which requires dense
+                products.
         """
         if dense_gradient or self.backend == "masked":
             self._seen = dict.fromkeys(masks, "masked")

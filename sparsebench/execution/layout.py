@@ -22,7 +22,7 @@ def innermost(x: Tensor) -> bool:
 def kept(network: nn.Module) -> Generator[None]:
     """Make BatchNorm and pooling keep batch-innermost images in that layout while the context lasts.
 
-    PyTorch's own kernels would copy them to another layout, and back at the next sparse layer. Numbers are the same.
+    PyTorch's own kernels would copy them to another layout, and back at the next sparse layer. The numbers are equal.
     """
     with contextlib.ExitStack() as stack:
         for layer in network.modules():

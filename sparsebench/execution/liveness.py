@@ -2,8 +2,8 @@
 
 One rule makes slicing exact: **a dead channel is zero everywhere**. A mask over the outputs of a convolution or linear
 layer makes weight rows and bias zero; each batch norm multiplies scale and shift by the set of live channels of its
-input, so the mask acts after the norm and a dead channel does not turn into a constant. Sums live on the union of their
-sets. Operations that mix channels, or do not map zero to zero, need all channels; otherwise the layer is refused.
+input, so the mask acts after the norm and a dead channel does not turn into a constant. Sums are live on the union of
+their sets. Operations that mix channels, or do not map zero to zero, need all channels; otherwise the layer is refused.
 
 The network is traced once with ``torch.fx``; the rules below then carry sets of channels along the graph.
 """
@@ -67,15 +67,15 @@ class LiveSets:
 
 
 def named(module: nn.Module) -> dict[str, nn.Module]:
-    """Return all modules within a module, itself included, by name."""
+    """Return all modules within a module, including itself, by name."""
     return dict(cast("Iterable[tuple[str, nn.Module]]", module.named_modules()))
 
 
 def trace(module: nn.Module) -> fx.Graph:
-    """Trace the forward pass of a module in its present mode; layers of ``torch.nn`` are single nodes.
+    """Trace the forward pass of a module in its current mode; layers of ``torch.nn`` are single nodes.
 
     Raises:
-        ValueError: the forward pass depends on values, so that no graph describes it.
+        ValueError: the forward pass depends on values, so it has no fixed graph.
     """
     try:
         return fx.Tracer().trace(module)
@@ -97,13 +97,13 @@ def live_sets(
     """Propagate masks along a graph and return the live channels of each tensor.
 
     Args:
-        steps: of the graph that ``trace`` returned.
+        steps: steps of the graph that ``trace`` returned.
         modules: modules of the traced network by name.
         masks: layer name -> bool [outputs], on the CPU; probabilities give expected sets for independent masks.
-        multiple: of the channels of sums, rounded as by ``round_up``.
+        multiple: number to a multiple of which ``round_up`` rounds the channels of sums.
 
     Raises:
-        ValueError: a masked layer, or one that reads masked channels, cannot be sliced.
+        ValueError: a layer that is masked or reads masked channels cannot be sliced.
     """
     walk = _Walk(modules, masks, multiple)
     known: dict[fx.Node, LiveSet] = {}
@@ -180,7 +180,7 @@ class _Walk:
         if live is not None:
             positions, rest = divmod(layer.in_features, live.shape[0])
             if not given.flat or rest:
-                refuse(name, "a linear layer reads masked channels that are not flattened in front of it")
+                refuse(name, "a linear layer reads masked channels that are not flattened before it")
             live = live.repeat_interleave(positions)
         after = self._layer(name, self.masks.get(name), given, live)
         return LiveSet(after.live, after.live is not None, after.sources)

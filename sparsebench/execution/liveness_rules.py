@@ -23,8 +23,8 @@ class LiveSet:
     """The channels in which a tensor can be non-zero.
 
     Attributes:
-        live: bool [channels], or the probability of each channel to be live; None = all, nothing is known or needed.
-        flat: whether the positions of an image are laid out behind each channel in one axis.
+        live: bool [channels], or the probability of each channel to be live; None = all channels, known or not.
+        flat: whether channels and positions of an image are flattened into one axis, channel by channel.
         sources: masked layers whose outputs are summed in this tensor, channel by channel.
     """
 
@@ -41,11 +41,11 @@ def union(one: Tensor | None, two: Tensor | None) -> Tensor | None:
 
 
 def round_up(live: Tensor, multiple: int) -> Tensor:
-    """Add the first dead channels up to a multiple, or to its half, and so on: the first that adds at most an eighth.
+    """Add dead channels up to a multiple, or to a multiple of its half, and so on, adding at most an eighth.
 
     Args:
         live: bool [channels].
-        multiple: of the number of channels; all of them are a multiple too.
+        multiple: number to a multiple of which the channels are rounded; the full number always counts as one.
     """
     count = int(live.sum())
     while multiple > 1:
@@ -60,7 +60,7 @@ def function(node: fx.Node, inputs: list[LiveSet]) -> LiveSet:
     """Return the live channels of the result of a function or method.
 
     Raises:
-        ValueError: there is no rule.
+        ValueError: there is no rule for the function or method.
     """
     target: Any = node.target
     rule = _RULES.get(target)
@@ -126,7 +126,7 @@ _RULES: dict[Any, Callable[[fx.Node, list[LiveSet]], LiveSet]] = {
 
 
 def names(inputs: list[LiveSet]) -> str:
-    """Return the names of the masked layers behind tensors."""
+    """Return the names of the masked layers that tensors come from."""
     return ", ".join(sorted({name for given in inputs for name in given.sources})) or "masked layers"
 
 

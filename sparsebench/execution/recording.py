@@ -17,20 +17,20 @@ Capture = Callable[[Recorded, tuple[Tensor, ...]], Recorded]
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Type of the products -> largest difference from the plain passes, as a share of the norm; 5 % for lower precision.
 
-Kernels that add in another order each time stay below; a wrong batch, weight or sum of gradients does not.
+Kernels that vary the order of sums stay below; a wrong batch, weight or sum of gradients does not.
 """
 LOW = 5e-2
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Unfit(ValueError):
-    """Raised when a network cannot be recorded, or its recording computes something else; says why."""
+    """Raised with the reason when a network cannot be recorded, or its recording computes something else."""
 
 
 def capture_on_gpu(function: Recorded, sample: tuple[Tensor, ...]) -> Recorded:
     """Record forward and backward pass as CUDA graphs (``torch.cuda.make_graphed_callables``).
 
-    Its warm-up runs the function: running statistics and random states are the caller's to restore.
+    The warm-up runs the function; the caller restores running statistics and random states.
     """
     return cast(Recorded, torch.cuda.make_graphed_callables(function, sample, allow_unused_input=True))
 
@@ -85,20 +85,20 @@ def record(
 ) -> Callable[[Tensor], Tensor]:
     """Record the passes of a network, and compare the recording on another batch before it is used.
 
-    Buffers and random states are as if nothing had happened.
+    Buffers and random states are restored.
 
     Args:
-        network: in the mode in which it is recorded; with gradients on, under the autocast that is meant.
-        forward: its own forward.
-        batch: of the recorded shape.
-        capture: records.
+        network: the network, in the mode to record, with gradients enabled and under the intended autocast.
+        forward: the network's own forward.
+        batch: a batch of the shape to record.
+        capture: function that records.
 
     Raises:
-        Unfit: the network has hooks, cannot be recorded, or a replay leaves something else than the plain passes.
+        Unfit: the network has hooks, cannot be recorded, or a replay gives other results than the plain passes.
     """
     refuse_hooks(network)
     sample = batch.detach().clone()
-    other = torch.empty_like(sample).copy_(sample.flip(0))  # a replay that keeps the recorded batch is noticed
+    other = torch.empty_like(sample).copy_(sample.flip(0))  # so that a replay that keeps the recorded batch is noticed
     kind, body = sample.device.type, Body(network, forward)
     dtype, low = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
     with restored(network):
@@ -115,7 +115,7 @@ def record(
     with restored(network):
         found = passes(network, recorded, other)
     worst = max(distance(getattr(found, part), getattr(expected, part)) for part in vars(expected))
-    if not worst <= TOLERANCES.get(dtype if low else sample.dtype, LOW):  # NaN is as far as can be
+    if not worst <= TOLERANCES.get(dtype if low else sample.dtype, LOW):  # NaN counts as an infinite difference
         raise Unfit(f"a replay differs from the plain passes by {worst:.2g} of their norm")
     return recorded
 
@@ -124,7 +124,7 @@ def refuse_hooks(network: nn.Module) -> None:
     """Raise an error for a network with hooks.
 
     Raises:
-        Unfit: the first part that has one.
+        Unfit: a part has a hook; the message names the first.
     """
     for name, part in cast("Iterable[tuple[str, nn.Module]]", network.named_modules()):
         if any(getattr(part, kind, None) for kind in HOOKS):
@@ -168,7 +168,8 @@ def restored(network: nn.Module) -> Generator[None]:
 def distance(found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...]) -> float:
     """Return the largest difference of two lists of tensors, as a share of the expected norm.
 
-    Small tensors are measured by a tenth of the norm of all: the gradient of a bias before a norm is rounding alone.
+    For small tensors, a tenth of the norm of all tensors is the reference, because the gradient of a bias before a norm
+    consists of rounding errors only.
     """
     if [tensor is None for tensor in found] != [tensor is None for tensor in expected]:
         return float("inf")

@@ -19,9 +19,9 @@ class Runtime:
     """How a sparse model runs in this process: ``SparseModel.runtime``, never saved.
 
     Attributes:
-        backend: computes the network.
-        micro: micro-batches seen in this step.
-        ran: live sets of the networks that a method has drawn and run last.
+        backend: back end that computes the network.
+        micro: number of micro-batches in this step so far.
+        ran: live sets of the networks that a method last drew and ran.
     """
 
     backend: Backend
@@ -72,7 +72,7 @@ def module_of(net: SparseModel) -> nn.Module:
     """Return the network of a sparse model.
 
     Raises:
-        ValueError: it is not known.
+        ValueError: the model was built without its network.
     """
     if net.module is None:
         raise ValueError(

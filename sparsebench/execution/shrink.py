@@ -20,9 +20,9 @@ class FixedSum(nn.Module):
     """Add two tensors that hold different subsets of the same channels.
 
     Args:
-        one: places of the first tensor's channels in the sum; None = it holds all.
+        one: positions of the first tensor's channels in the sum; None = it has all.
         two: the same for the second.
-        size: channels of the sum.
+        size: number of channels of the sum.
     """
 
     def __init__(self, one: Tensor | None, two: Tensor | None, size: int) -> None:
@@ -45,12 +45,13 @@ class FixedSum(nn.Module):
 def shrink(network: ChannelNetwork, masks: Masks) -> nn.Module:
     """Return a new module without the dead channels of the network.
 
-    Layers keep their names and are plain small layers, so that the ``state_dict`` has the usual keys. Where no residual
-    sum needs the places of channels, the module is of the class of the original; else it is a ``torch.fx.GraphModule``.
+    Layers keep their names and are plain small layers, so that the ``state_dict`` has the usual keys. If a residual sum
+    needs the positions of channels, the result is a ``torch.fx.GraphModule``; otherwise it has the class of the
+    original.
 
     Args:
         network: structure and weights.
-        masks: channels that live.
+        masks: live channels.
     """
     live = network.live(masks)
     found, tensors = live.rounded, network.small(live)
@@ -82,8 +83,8 @@ def nonzero_filters(network: ChannelNetwork) -> dict[str, Tensor]:
 def removable(network: ChannelNetwork) -> dict[str, Tensor]:
     """Return masks of the channels that must stay: those that are non-zero in at least one activation.
 
-    A filter of zeros stays where a norm behind it turns it into a constant, which other layers read; each layer keeps
-    one channel at least.
+    A filter of zeros stays if a norm after it turns it into a constant that other layers read; each layer keeps at
+    least one channel.
     """
     masks = {name: live if bool(live.any()) else live.index_fill(0, torch.tensor([0]), True)
              for name, live in nonzero_filters(network).items()}  # fmt: skip
@@ -95,7 +96,7 @@ def removable(network: ChannelNetwork) -> dict[str, Tensor]:
 
 
 def _with_constants(network: ChannelNetwork, masks: Masks) -> dict[str, Tensor]:
-    """Add channels that norms turn into constants; whole layers if channels have changed their places."""
+    """Add channels that norms turn into constants; keep whole layers if channels have been reordered."""
     found, grown = network.exact(masks), dict(masks)
     for name, live in found.norms.items():
         constant = _constants(network.modules[name]) & ~live

@@ -14,7 +14,7 @@ from sparsebench.sparse.model import SparseModel
 
 
 class SparseNetwork(WeightBackend):
-    """The network with CPU products over active weights only; numbers differ by the order of sums at most.
+    """The network with CPU products over active weights only; numbers differ only by the order of sums.
 
     Args:
         net: parameters and module.
@@ -29,12 +29,12 @@ class SparseNetwork(WeightBackend):
         self.layers = SparseLayers(self.module, net.params, kernel)
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
-        """Return the loss of the network with these masks; weights outside of them must be zero."""
+        """Return the loss of the network with these masks; weights outside them must be zero."""
         with self.layers.installed(masks):
             return objective({} if statistics else copied_statistics(self.module))
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of weights that stay; 1 where ``executed`` and the layer ran densely."""
+        """Return the share of active weights; 1 where ``executed`` is set and the layer ran densely."""
         chosen = self.chosen
         return {
             name: 1.0 if executed and chosen.get(name, "masked") == "masked" else density_of(mask)
@@ -43,7 +43,7 @@ class SparseNetwork(WeightBackend):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """How each masked layer last ran, by name of its weight: ``direct``, ``csr`` or ``masked``."""
+        """Back end of each masked layer in its last run, by name of the weight: ``direct``, ``csr`` or ``masked``."""
         return self.layers.chosen
 
     def __str__(self) -> str:

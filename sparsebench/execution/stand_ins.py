@@ -15,11 +15,11 @@ from sparsebench.execution.liveness import named
 
 @dataclass
 class StandIns:
-    """Tensors that replace parameters and buffers, and the way their statistics are written back.
+    """Tensors that replace parameters and buffers, and the statistics to write back.
 
     Attributes:
-        tensors: by the name of the parameter or buffer.
-        returns: (buffer, its live indices, the tensor that stood in, the same channels in it).
+        tensors: tensors by name of the parameter or buffer.
+        returns: (buffer, its live indices, the tensor that replaced it, the same channels in that tensor).
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -37,10 +37,10 @@ class StandIns:
         """Gather scale, shift and running statistics of a norm.
 
         Args:
-            name: of the norm.
+            name: name of the norm.
             norm: the norm.
             live: bool [channels].
-            wide: channels to gather, dead ones among them; None = all.
+            wide: channels to gather, including dead ones; None = all.
         """
         rows = None if wide is None or bool(wide.all()) else _indices(wide, live.device)
         if norm.weight is not None:

@@ -17,7 +17,7 @@ from sparsebench.sparse.model import SparseModel
 class WeightBackend(Backend):
     """Base class of back ends for masks over single weights, stored as zeros; subclasses define ``run``.
 
-    A weight whose mask is missing is dense.
+    A weight without a mask is dense.
 
     Args:
         net: parameters and module.
@@ -49,7 +49,7 @@ class WeightBackend(Backend):
         return copied_statistics(self.module)
 
     def shares(self, masks: Masks, *, executed: bool = False) -> Shares:
-        """Return the share of weights that stay, by parameter; 1 where ``executed`` at full size."""
+        """Return the share of active weights, by parameter; 1 if ``executed`` and the network runs at full size."""
         if executed and self.full_size:
             return dict.fromkeys(masks, 1.0)
         return {name: float(mask.mean(dtype=torch.float64)) for name, mask in masks.items()}
@@ -58,7 +58,7 @@ class WeightBackend(Backend):
 class StoredZeros(WeightBackend):
     """The unchanged network with dense products: the reference for every back end of stored zeros.
 
-    Weights outside the masks must be zero, as methods with stored zeros keep them.
+    Weights outside the masks must be zero, which methods with stored zeros guarantee.
     """
 
     def run(self, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
@@ -82,8 +82,8 @@ class WeightNetwork(WeightBackend):
 
         Args:
             objective: weights -> loss.
-            masks: shape of the weights; floats between 0 and 1 get a gradient.
-            statistics: whether the running statistics of the norms learn from this call.
+            masks: masks in the shape of the weights; floats between 0 and 1 get a gradient.
+            statistics: whether this call updates the running statistics of the norms.
         """
         weights = self.view(masks)
         return objective(weights if statistics else weights | self.copied_statistics())

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from sparsebench.runs.folder import RunFolder
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "weights")
-"""Keys under which checkpoints keep the weights: Lightning and SparseML, PyTorch's tutorials, timm, our own stages."""
+"""Keys of the weights in checkpoints of Lightning and SparseML, PyTorch's tutorials, timm, and our own stages."""
 _NAMED = 4
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors or PyTorch file by name (``torch.load`` with ``weights_only=True``).
 
-    A run's folder stands for its final weights.
+    For the folder of a run, its final weights are read.
 
     Raises:
         ValueError: the file cannot be read safely, or holds no tensors.
@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found: Any = load_file(file)
         else:
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the readers say
+    except Exception as error:  # the readers raise many kinds of errors
         said = str(error).strip().splitlines()
         why = said[0] if said else type(error).__name__
         raise ValueError(f"{file} cannot be read as weights ({why}): give a state_dict or safetensors") from error
@@ -49,17 +49,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fold_masks(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return plain weights and bool masks of a checkpoint with ``NAME_mask``, as ``torch.nn.utils.prune`` writes it.
 
-    ``NAME_orig`` times ``NAME_mask`` is ``NAME``; a mask beside a plain ``NAME``, as of SparseML, is applied to it.
+    ``NAME_orig`` times ``NAME_mask`` is ``NAME``; a mask next to a plain ``NAME``, as in SparseML, is applied to it.
 
     Raises:
-        ValueError: a mask without its weight.
+        ValueError: a mask has no weight.
     """
     weights, masks = dict(tensors), dict[str, Tensor]()
     for key in [name for name in tensors if name.endswith("_mask")]:
         name = key.removesuffix("_mask")
         original = weights.pop(f"{name}_orig", weights.get(name))
         if original is None:
-            raise ValueError(f"the checkpoint has {key}, and neither {name}_orig nor {name}")
+            raise ValueError(f"the checkpoint has {key}, but neither {name}_orig nor {name}")
         masks[name] = weights.pop(key).bool()
         weights[name] = original.masked_fill(~masks[name], 0.0)
     return weights, masks
@@ -69,7 +69,7 @@ def start_state(path: Path, net: nn.Module) -> tuple[dict[str, Tensor], dict[str
     """Return weights, with their masks, for a network; a common prefix such as ``net.`` or ``module.`` is dropped.
 
     Raises:
-        ValueError: names or shapes do not fit; names the first of them.
+        ValueError: names or shapes do not match; the message lists the first.
     """
     wanted = net.state_dict()
     weights, masks = fold_masks(read_tensors(path))
@@ -87,8 +87,8 @@ def start_state(path: Path, net: nn.Module) -> tuple[dict[str, Tensor], dict[str
     for name, value in weights.items():
         if value.shape != wanted[name].shape:
             raise ValueError(
-                f"start_from={path} does not fit the model: {name} has shape {tuple(value.shape)} there, "
-                f"{tuple(wanted[name].shape)} here; choose the model and the classes that it was trained with"
+                f"start_from={path} does not fit the model: {name} has shape {tuple(value.shape)} in the file and "
+                f"{tuple(wanted[name].shape)} in the model; choose the model and the classes of the original training"
             )
     return {**{name: wanted[name] for name in optional}, **weights}, masks
 
@@ -101,15 +101,15 @@ def zeros_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     masks = {name: weight.detach() != 0 for name, weight in parameters.items()}
     if all(bool(mask.all()) for mask in masks.values()):
-        raise ValueError("masks_from=zeros: the weights hold no zeros; give start_from=... of a pruned network")
+        raise ValueError("masks_from=zeros: the weights contain no zeros; give start_from=... with a pruned network")
     return masks
 
 
 def masks_in(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the masks of a file for the parameters named: ``masks.pt`` of a run, or a checkpoint with ``NAME_mask``.
+    """Return the masks of a file for the named parameters: ``masks.pt`` of a run, or a checkpoint with ``NAME_mask``.
 
     Raises:
-        ValueError: there are none, or they do not fit.
+        ValueError: there are no masks, or they do not match the parameters.
     """
     tensors = read_tensors(RunFolder(path).masks if path.is_dir() else path)
     plain = all(value.dtype == torch.bool for value in tensors.values())
@@ -118,7 +118,7 @@ def masks_in(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     masks = {name.removeprefix(prefix): value for name, value in masks.items()}
     wrong = [name for name, mask in masks.items() if name not in parameters or mask.shape != parameters[name].shape]
     if wrong or not masks:
-        what = f"{_some(wrong)} fit no weight that may be sparse" if wrong else "it holds no masks"
+        what = f"{_some(wrong)} fit no weight that may be sparse" if wrong else "it contains no masks"
         raise ValueError(f"masks_from={path}: {what}; give a run, or a checkpoint with NAME_mask")
     return {name: masks.get(name, torch.ones_like(value, dtype=torch.bool)) for name, value in parameters.items()}
 

@@ -31,7 +31,7 @@ from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The request for a fit; see ``Run.fit`` for its fields."""
+    """The arguments of a fit; see ``Run.fit`` for its fields."""
 
     start: State | None = None
     seed: int | None = None
@@ -49,8 +49,8 @@ class Site:
     Args:
         folder: Lightning's default folder.
         checkpoint: the file from which the fit continues, and which it keeps up to date.
-        label: stands before lines of progress; empty where the run has no other fit.
-        loggers: opens the fit's loggers, and closes them where they are its own.
+        label: text before progress lines; empty if the run has no other fit.
+        loggers: opens the fit's loggers, and closes them if they belong to the fit.
     """
 
     folder: Path
@@ -107,19 +107,19 @@ def _carry_out(
 
 
 def _is_usable(checkpoint: Path) -> bool:
-    """Return True if there is a checkpoint to continue from; a damaged one is said, and put aside."""
+    """Return True if there is a checkpoint to continue from; report a damaged one and move it away."""
     if not checkpoint.exists():
         return False
     if is_whole_archive(checkpoint):
         return True
     if rank_zero_only.rank == 0:
-        print(f"sparsebench: {checkpoint} is damaged, as after a power cut: the fit begins anew", flush=True)
+        print(f"sparsebench: {checkpoint} is damaged, as after a power cut: the fit starts again", flush=True)
         checkpoint.unlink(missing_ok=True)
     return False
 
 
 def _network(setup: Setup, start: State | None) -> nn.Module:
-    """Build the network; the fit's random numbers depend on the setup's seed alone."""
+    """Build the network; the fit's random numbers depend only on the setup's seed."""
     L.seed_everything(setup.seed, verbose=False)
     net = setup.network()
     if start is not None:

@@ -23,8 +23,8 @@ class Cycle:
     """Measurements at the end of a cycle.
 
     Attributes:
-        facts: about the measured network.
-        fits_before: fits that the run had made until then.
+        facts: facts about the measured network.
+        fits_before: number of fits before this cycle's end.
     """
 
     facts: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Journal:
     """Record of every fit and every cycle of a run, in order.
 
     Args:
-        folder: of the run, where the record of its cycles is kept up to date; None to write nothing.
+        folder: folder of the run, in which the record of its cycles is kept up to date; None to write nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -101,12 +101,13 @@ class Journal:
     def conclude(self, state: State, *, total_steps: int) -> State:
         """Return the final state of a recipe, with the facts of all fits together.
 
-        ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit.
-        ``explored`` is the largest of all fits, since masks are nested: 1 where the first fit was dense.
+        ``train_flops_dense``, to which the ratios refer, is the cost of one dense run over the budget of one fit; if
+        nothing was trained, it and the ratios are 0.
+        ``explored`` is the largest of all fits, since masks are nested; it is 1 if the first fit was dense.
 
         Args:
-            state: the network that the recipe ends with.
-            total_steps: optimizer steps of a whole fit.
+            state: the final network of the recipe.
+            total_steps: number of optimizer steps of a whole fit.
         """
         fits, last = list(self._fits.values()), self._cycles[-1].facts
         cost = _sums(fits)
@@ -116,8 +117,8 @@ class Journal:
             **{key: fits[-1][key] for key in _OF_THE_LAST_FIT if key in fits[-1]},
             **cost,
             "train_flops_dense": dense,
-            "train_flops_ratio": cost["train_flops"] / dense,
-            "executed_flops_ratio": cost["executed_flops"] / dense,
+            "train_flops_ratio": cost["train_flops"] / dense if dense else 0.0,
+            "executed_flops_ratio": cost["executed_flops"] / dense if dense else 0.0,
             "fits": len(fits),
             "target_reached": all(fit.get("target_reached", True) for fit in fits),
             "seconds": cost["seconds"] + sum(cycle.facts.get("look_seconds", 0.0) for cycle in self._cycles),

@@ -19,17 +19,17 @@ def steps_of_fit(epoch: int, max_epochs: int | None, max_steps: int | None) -> i
     """Return the optimizer steps of a whole fit, limited by epochs or by steps.
 
     Args:
-        epoch: optimizer steps of an epoch.
-        max_epochs: end in epochs; None or a negative number for none.
-        max_steps: end in steps; None or a negative number for none.
+        epoch: number of optimizer steps of an epoch.
+        max_epochs: length in epochs; None or a negative number for no limit.
+        max_steps: length in steps; None or a negative number for no limit.
 
     Raises:
-        ValueError: training has no end, or no step before it.
+        ValueError: training has no end, or no steps.
     """
     ends = [epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
     ends += [max_steps] if max_steps is not None and max_steps >= 0 else []
     if not ends:
-        raise ValueError("training has no end, schedules need one: set trainer.max_epochs or trainer.max_steps")
+        raise ValueError("training has no end, but schedules need one: set trainer.max_epochs or trainer.max_steps")
     if min(ends) < 1:
         raise ValueError(f"{min(ends)} optimizer steps train nothing: raise trainer.max_epochs or max_steps")
     return min(ends)

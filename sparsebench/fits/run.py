@@ -23,8 +23,8 @@ class Run:
     """Fits that share a setup and a folder, each made once and saved under its name.
 
     Args:
-        setup: the parts of every fit, and numbers that follow from them.
-        stages: where states lie, and who makes which.
+        setup: the parts of every fit, and numbers derived from them.
+        stages: files of the states, and locks for making them.
         journal: costs of fits and measurements of cycles.
     """
 
@@ -42,8 +42,8 @@ class Run:
         """Return the run with other parts; fits and cycles are recorded in the same journal.
 
         Args:
-            prefix: stands before the names of all stages; as before by default.
-            parts: of the setup.
+            prefix: text before the names of all stages; unchanged by default.
+            parts: replaced parts of the setup.
         """
         stages = self.stages if prefix is None else replace(self.stages, prefix=prefix)
         return replace(self, setup=self.setup.replace(**parts), stages=stages)
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def method(self) -> Method:
-        """The sparse training method, unless a fit is given another."""
+        """The sparse training method, unless a fit sets another."""
         return self.setup.method
 
     def initial(self) -> State:
@@ -81,13 +81,13 @@ class Run:
 
         Args:
             name: identifies the fit within the folder.
-            start: weights and masks to begin with; the freshly built network by default.
-            seed: data order of this fit; the run's by default.
-            method: the run's by default.
-            span: first and last step, out of the whole budget, over which the schedule is laid; all by default.
-            rate: constant learning rate in the place of the schedule.
-            average: return the mean of weights sampled on the way, not the last ones.
-            alone: the run has no other fit: metrics are the run's own, and lines of progress need no name.
+            start: initial weights and masks; by default a newly built network.
+            seed: seed of the data order of this fit; by default the run's.
+            method: method of this fit; by default the run's.
+            span: first and last step of the part of the schedule to train; by default the whole.
+            rate: constant learning rate instead of the schedule.
+            average: return the mean of weights sampled during training instead of the last ones.
+            alone: whether the run has no other fit, so that metrics belong to the run and progress lines need no name.
             budget: keywords for the trainer, such as ``max_epochs``.
         """
         wanted = Fit(start=start, seed=seed, method=method, span=span, rate=rate, average=average, budget=budget)
@@ -100,7 +100,8 @@ class Run:
     def fit_all(self, fits: Mapping[str, Mapping[str, Any]]) -> list[State]:
         """Run independent fits in any order, and return their states in the order given.
 
-        Other processes that run the same recipe over the same folder share the work: each takes a fit that is free.
+        Other processes that run the same recipe in the same folder share the work: each takes a fit that no other works
+        on.
 
         Args:
             fits: name of a fit -> arguments of ``fit``.
@@ -127,7 +128,7 @@ class Run:
         """Close the run's loggers; a summary opens them first, so that runs of several fits log their result too.
 
         Args:
-            failed: the run failed.
+            failed: whether the run failed.
             summary: numbers of the result.
         """
         if summary is not None:

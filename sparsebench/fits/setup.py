@@ -24,7 +24,7 @@ from sparsebench.methods import Method
 from sparsebench.sparse import Prunable, SparseModel
 
 _DECIDE_NUMBERS = frozenset({"network", "data", "classifier", "trainer", "prunable"})
-"""Parts that the numbers of a setup follow from."""
+"""Parts from which the numbers of a setup are derived."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Numbers:
     """Length and device of a fit, according to trainer and data.
 
     Attributes:
-        epoch_steps: optimizer steps of an epoch.
-        max_epochs: end in epochs; None or negative for none.
-        max_steps: end in optimizer steps; negative for none.
-        limits: batches of training and of validation that are used: numbers as ints, shares as floats.
-        device: where this process computes.
+        epoch_steps: number of optimizer steps of an epoch.
+        max_epochs: length in epochs; None or negative for no limit.
+        max_steps: length in optimizer steps; negative for no limit.
+        limits: used batches of training and of validation: numbers as ints, shares as floats.
+        device: device of this process.
     """
 
     epoch_steps: int
@@ -63,7 +63,7 @@ class Setup:
         trainer: keyword arguments -> Trainer.
         prunable: which parameters may be sparse.
         execution: how networks of this method are computed (``engine.Sparsity``).
-        first_masks: masks of a fit that starts from no state; the method chooses them by default.
+        first_masks: masks of a fit without a start state; by default the method chooses them.
         loggers: (folder, run=name of the run's folder, stage=name of the fit or None) -> loggers of a fit.
         progress: callbacks that show progress, created for each fit.
         seed: initial weights, data order and masks.
@@ -71,8 +71,8 @@ class Setup:
         cuda_graphs: replay the network's passes as CUDA graphs: never, wherever possible (``auto``), or always.
         per_layer: log density and gradient flow of each layer.
         on_collapse: reaction to a layer that loses every weight: ``warn``, ``error`` or ``floor``.
-        save_seconds: least time between two checkpoints.
-        save_steps: checkpoint after this many steps too.
+        save_seconds: minimum time between two checkpoints.
+        save_steps: number of steps after which to save a checkpoint as well.
     """
 
     network: Callable[[], nn.Module]
@@ -98,7 +98,7 @@ class Setup:
         """Return the setup with other parts; numbers are shared unless they depend on a replaced part."""
         return replace(self, **parts, _known=self._known if _DECIDE_NUMBERS.isdisjoint(parts) else {})
 
-    # -- length and place -----------------------------------------------------------------------------------------
+    # -- length and device -----------------------------------------------------------------------------------------
 
     def numbers(self, **budget: Any) -> Numbers:
         """Return the length of a fit and its device, read once from a trainer that never trains.

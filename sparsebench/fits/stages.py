@@ -30,8 +30,8 @@ class Stages:
 
     Args:
         folder: the run's folder.
-        prefix: stands before the name of every stage, where a recipe is part of another.
-        shared: other processes work on the same run, so that waiting for them needs no message.
+        prefix: text before the name of every stage, for a recipe that is part of another.
+        shared: whether other processes work on the same run, so that waiting for them needs no message.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Stages:
     def memo(self, name: str, make: Callable[[], State]) -> State:
         """Return the state stored under a name; make and store it if missing, in one process only.
 
-        Under several ranks, all of them make it, and the first saves it.
+        All ranks make it, and the first rank saves it.
         """
         if (known := self._read(name)) is not None:
             return known
@@ -91,7 +91,7 @@ class Stages:
             return State.load(path)
         except ValueError as error:
             if rank_zero_only.rank == 0:
-                print(f"sparsebench: {path} is damaged ({error}): this stage is made anew", flush=True)
+                print(f"sparsebench: {path} is damaged ({error}): this stage is computed again", flush=True)
                 path.unlink(missing_ok=True)
             return None
 
@@ -118,7 +118,7 @@ def lock(path: Path, *, quiet: bool = False) -> Iterator[None]:
     began, told = time.monotonic(), False
     while (held := take(path)) is None:
         if not quiet and not told and time.monotonic() - began > _PATIENCE:
-            print(f"sparsebench: waiting for {path.stem}, at work in {holder(path)}", file=sys.stderr, flush=True)
+            print(f"sparsebench: waiting for {path.stem}, in use by {holder(path)}", file=sys.stderr, flush=True)
             told = True
         time.sleep(_POLL)
     try:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsebench.results.schema import with_current_names
 from sparsebench.runs.atomic import replace_atomically
 
-_LITTLE = 64 * 2**20  # bytes: less is a full disk
+_LITTLE = 64 * 2**20  # bytes: with less free space, the disk is full
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class State:
             parts = torch.load(path, map_location="cpu", weights_only=True)
             return cls(**{**parts, "facts": with_current_names(parts.get("facts", {}))})
         except Exception as error:
-            raise ValueError(
-                f"{path} cannot be read ({type(error).__name__}): it was not written to its end"
-            ) from error
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}): it is incomplete") from error
 
 
 def save_tensors(value: Any, path: Path) -> None:
@@ -71,7 +69,7 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch says of a file cut short
+    except Exception as error:  # torch raises many kinds of errors for a truncated file
         why = "it is missing" if isinstance(error, FileNotFoundError) else type(error).__name__
         raise ValueError(f"{path} cannot be read ({why}): rerun=true trains again") from error
 
@@ -79,7 +77,7 @@ def load_tensors(path: Path) -> Any:
 def _save(value: Any, path: Path) -> None:
     try:
         torch.save(value, path)
-    except RuntimeError as error:  # torch's own writer says nothing of the system's reason
+    except RuntimeError as error:  # torch's own writer does not report the system's reason
         free = shutil.disk_usage(path.parent).free
         if free < _LITTLE or "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
             number = errno.ENOSPC if free < _LITTLE else errno.EFBIG

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def allot(
@@ -27,10 +27,11 @@ def allot(
         free: places of each layer.
         fill: largest share of the free places to fill before every layer has reached it.
         units: size of the unit in which each layer's weights are given; 1 by default.
-        up: whether quotas are rounded up: every layer with a positive share then gets a unit, if there are enough.
+        up: whether to round quotas up, so that every layer with a positive share gets a unit, if there are enough.
 
     Returns:
-        Weights of each layer, ``total`` together where there is room and units of 1 (less than a unit may be left).
+        Weights of each layer. They sum to ``total`` if there is room and units are 1; with larger units, less than one
+        unit may be left over.
     """
     size = dict.fromkeys(free, 1) if units is None else units
     scale = math.fsum(deserved[name] for name in free)
@@ -41,17 +42,23 @@ def allot(
         largest = max(free, key=lambda name: (given[name], -quota[name]))
         given[largest] -= size[largest]
     order = sorted(free, key=lambda name: -round(quota[name] - given[name], 6) if given[name] < room[name] else 0.0)
-    left = total - sum(given.values())
     for places in (room, free):
-        while left > 0:
-            takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
-            if not takers:
-                break
-            each = left // len(takers)
-            for name in takers:
-                part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
-                given[name], left = given[name] + part, left - part
+        _spread(total - sum(given.values()), given, places, size, order)
     return given
+
+
+def _spread(
+    left: int, given: dict[str, int], places: Mapping[str, int], size: Mapping[str, int], order: Sequence[str]
+) -> None:
+    """Give the remaining weights evenly to layers with free places, in rounds, adding to ``given`` in place."""
+    while left > 0:
+        takers = [n for n in order if size[n] <= left and given[n] + size[n] <= places[n]]
+        if not takers:
+            break
+        each = left // len(takers)
+        for name in takers:
+            part = min(max(each, size[name]), places[name] - given[name], left) // size[name] * size[name]
+            given[name], left = given[name] + part, left - part
 
 
 def _whole(quota: float, unit: int, *, up: bool) -> int:

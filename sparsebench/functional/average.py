@@ -17,7 +17,7 @@ def mean(dicts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         dicts: At least one dictionary; all with the same names and shapes. They are read one at a time.
 
     Raises:
-        ValueError: nothing to average, or names, shapes or masks that differ.
+        ValueError: there is nothing to average, or names, shapes or masks differ.
     """
     total: dict[str, Tensor] = {}
     first: Mapping[str, Tensor] = {}

@@ -16,7 +16,7 @@ Budget = Mapping[str, int] | int
 
 
 def global_budget(shapes: Shapes, density: float) -> float:
-    """Return a single density for all layers together: they compete for one global budget."""
+    """Return the density unchanged, one number for all layers, which then compete for one global budget."""
     del shapes
     return density
 

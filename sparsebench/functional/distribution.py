@@ -1,6 +1,6 @@
 """Layer-wise distributions: from shapes and an overall density to a density per layer.
 
-Densities are real numbers; whole numbers of weights are made from them in one place, :func:`counts`.
+Densities are real numbers; :func:`sparsebench.functional.counts.counts` converts them to whole numbers of weights.
 """
 
 import csv
@@ -23,7 +23,7 @@ def uniform(
         shapes: Name to shape of the weight, in the order of the network.
         density: In (0, 1].
         dense: Names, or patterns such as ``"*.fc.*"``, of layers that stay dense. The others keep ``density``, so the
-            overall density is higher: the way in which RigL quotes uniform sparsity.
+            overall density is higher; RigL quotes uniform sparsity in this way.
         dense_first: Whether the first layer stays dense too.
 
     Raises:
@@ -37,7 +37,8 @@ def uniform(
 def er(shapes: Shapes, density: float, *, dense: Collection[str] = (), power: float = 1.0) -> dict[str, float]:
     """Distribute by Erdos-Renyi: density proportional to (n_in + n_out) / (n_in n_out), capped at 1.
 
-    Arguments, errors and solution as in :func:`erk`; kernels do not count, so linear layers are treated the same.
+    Arguments, errors and solution are those of :func:`erk`. Kernel sizes do not enter the formula; for linear layers
+    both give the same.
 
     Source: SET (Mocanu et al. 2018), with the cap of RigL (Evci et al. 2020, section 3).
     """
@@ -47,13 +48,13 @@ def er(shapes: Shapes, density: float, *, dense: Collection[str] = (), power: fl
 def erk(shapes: Shapes, density: float, *, dense: Collection[str] = (), power: float = 1.0) -> dict[str, float]:
     """Distribute by Erdos-Renyi-Kernel: density proportional to (sum of dimensions) / (their product), capped at 1.
 
-    Layers that would exceed 1 are fixed there, those attaining the maximum first, and the rest is solved again, so that
-    the density over all weights of all layers is met.
+    Layers that would exceed 1 are fixed at 1, starting with the largest, and the rest is solved again, so that the
+    density over all weights of all layers is met.
 
     Args:
         shapes: Name to shape of the weight. The result does not depend on the order.
         density: Overall, in (0, 1].
-        dense: Names or patterns of layers that stay dense; the others make up for it.
+        dense: Names or patterns of layers that stay dense; the others become sparser to compensate.
         power: Exponent of the raw density; 0 gives the uniform distribution.
 
     Raises:
@@ -72,10 +73,11 @@ def table(
 
     Args:
         shapes: Name to shape of the weight.
-        density: Overall, in (0, 1]; None takes the table as it stands.
-        densities: Name or pattern to density in (0, 1]. A full name comes before patterns, patterns in their order.
-        path: Instead: a ``.json`` file, an object {layer: density} or a list of rows, or a ``.csv`` file; rows have the
-            columns ``layer`` and ``density`` (or ``sparsity``).
+        density: Overall, in (0, 1]; None uses the table without scaling.
+        densities: Name or pattern to density in (0, 1]. A full name takes precedence over patterns, which are tried in
+            order.
+        path: File to read instead: ``.json`` with an object {layer: density} or a list of rows, or ``.csv``; rows have
+            the columns ``layer`` and ``density`` (or ``sparsity``).
 
     Raises:
         ValueError: an unreadable file, a layer without entry, an entry without layer, a density out of range.
@@ -96,7 +98,7 @@ def _raw(dims: tuple[int, ...], power: float) -> float:
 
 
 def _scaled(shapes: Shapes, density: float, raw: Mapping[str, float], dense: Collection[str]) -> dict[str, float]:
-    """Find the factor for which sum of min(1, factor raw) size equals the total; dense layers count as 1."""
+    """Find the factor for which the sum of min(1, factor * raw) * size equals the total; dense layers count as 1."""
     _check(shapes, density)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total, full = sum(sizes.values()), _matching(shapes, dense)

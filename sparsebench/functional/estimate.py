@@ -18,7 +18,7 @@ def policy_gradient(
     exponent: float = 0.5,
     eps: float = 1e-6,
 ) -> Tensor:
-    """Estimate the gradient of the expected loss for the probabilities of a Bernoulli mask, from two samples.
+    """Estimate the gradient of the expected loss with respect to Bernoulli mask probabilities from two samples.
 
     With h = s (1 - s), the unbiased estimates of dE[L]/ds are ``two_sided`` (L1 - L2)(m1 - m2) / (2h), ``one_sided``
     (L1 - L2)(m1 - s) / h and ``plain`` L1 (m1 - s) / h. Each is multiplied by the preconditioner h^exponent: exponent 0
@@ -30,12 +30,12 @@ def policy_gradient(
         mask_two: Second, independent sample m2; not used by ``plain``.
         loss_one: L1, the loss under the first mask, in full precision.
         loss_two: L2, the loss under the second mask on the same batch.
-        form: Which estimate.
+        form: Kind of estimate.
         exponent: Power of the preconditioner, 0 to 1.
-        eps: Smallest h that is divided by. Where a numerator is 0 (as at s = 0 and s = 1) the result is 0.
+        eps: Lower bound of the divisor h. Where a numerator is 0 (as at s = 0 and s = 1), the result is 0.
 
     Raises:
-        ValueError: unknown form, or a parameter out of range.
+        ValueError: the form is unknown, or a parameter is out of range.
     """
     _check(form, exponent, eps)
     s = probabilities.detach()
@@ -58,9 +58,9 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 
 
 def long_tailed_step(values: Tensor) -> Tensor:
-    """Return 1 where values are above 0 and 0 elsewhere, with a gradient that reaches up to 1 away from the step.
+    """Return 1 where values are above 0 and 0 elsewhere, with a surrogate gradient up to a distance of 1 from the step.
 
-    The derivative that stands for that of the step is ``2 - 4 |x|`` for ``|x| <= 0.4``, ``0.4`` up to 1 and 0 beyond.
+    The surrogate derivative is ``2 - 4 |x|`` for ``|x| <= 0.4``, ``0.4`` for larger ``|x|`` up to 1, and 0 beyond.
 
     Args:
         values: any shape; the result has its shape and type.
@@ -76,7 +76,7 @@ def bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a boolean mask with independent entries, u < s with u uniform in [0, 1).
 
     The inequality is strict: probability 0 never draws a one and probability 1 always does. Numbers are drawn on the
-    generator's device in logical order, in any memory format, so a CPU generator gives one mask on all devices.
+    generator's device in logical order, in any memory format, so a CPU generator gives the same mask on all devices.
     """
     uniform = torch.rand(probabilities.shape, generator=generator, device=generator.device, dtype=torch.float32)
     return uniform.to(probabilities.device) < probabilities.detach()

@@ -40,7 +40,8 @@ def group_soft_threshold(v: Tensor, threshold: float, *, groups: Groups) -> Tens
     Raises:
         ValueError: the groups do not fit the number of dimensions, or the threshold is negative.
 
-    Source: the group regularisers of Bregman training (Bungert et al. 2022), the groups weighted by root of their size.
+    Source: the group regularisers of Bregman training (Bungert et al. 2022); groups are weighted by the root of their
+    size.
     """
     if groups not in get_args(Groups):
         raise ValueError(f"groups {groups!r} must be one of {', '.join(get_args(Groups))}")
@@ -60,7 +61,8 @@ def project_budget(values: Tensor, budget: float, equality: bool = False) -> Ten
     """Project values on the probabilities whose sum is within a budget.
 
     The result is argmin_s  ||s - values||^2  subject to  0 <= s <= 1  and  sum s <= budget  (or = budget). It has the
-    form clip(values - shift, 0, 1); the shift solves a piecewise linear equation, here exactly, by sorting, in float64.
+    form clip(values - shift, 0, 1), where the shift solves a piecewise linear equation. It is solved exactly, by
+    sorting, in float64.
 
     Args:
         values: Any shape, finite.
@@ -73,7 +75,7 @@ def project_budget(values: Tensor, budget: float, equality: bool = False) -> Ten
     Raises:
         ValueError: the budget is out of range, or a value is not finite.
 
-    Source: VR-PGE (Zhou et al. 2021), projection of the scores; exact solver in place of its bisection.
+    Source: VR-PGE (Zhou et al. 2021), projection of the scores, with an exact solver in place of bisection.
     """
     count = values.numel()
     if not budget >= 0 or (equality and budget > count):

@@ -10,15 +10,15 @@ def generator(seed: int, *path: int | str, device: str | torch.device = "cpu") -
 
     Args:
         seed: The seed of the run.
-        *path: Purpose of the numbers, e.g. ``("grow", step, "conv1.weight")``; different paths give streams that are
-            independent for all purposes. ``1`` and ``"1"`` are different elements.
-        device: Where the generator draws. Streams differ between kinds of devices; draw on the CPU for equal masks
+        *path: Purpose of the numbers, e.g. ``("grow", step, "conv1.weight")``; different paths give
+            independent streams. ``1`` and ``"1"`` are different elements.
+        device: Device of the generator. Streams differ between kinds of devices; draw on the CPU for equal masks
             everywhere.
     """
     digest = hashlib.blake2b(digest_size=8)
     for element in (seed, *path):
         text = (f"s{element}" if isinstance(element, str) else f"i{element:d}").encode()
-        # The length in front makes the encoding injective: ("ab", "c") is not ("a", "bc").
+        # The length prefix makes the encoding injective: ("ab", "c") differs from ("a", "bc").
         digest.update(f"{len(text)}:".encode() + text)
     state = int.from_bytes(digest.digest(), "big") >> 1
     return torch.Generator(device=device).manual_seed(state)

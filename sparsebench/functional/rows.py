@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def lift_rows(mask: Tensor, alive: Tensor, strength: Tensor, norms: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Keep the strongest weight of every row that would become zero, in place of a weaker weight elsewhere.
+    """Keep the strongest weight of every row that would become zero, instead of a weaker weight elsewhere.
 
     Args:
         mask: bool; the weights to be active.
         alive: bool, same shape; the weights that keep their value. Active weights that are not alive start at zero.
         strength: current magnitudes, same shape.
-        norms: shape of the norms: 1 in the dimensions that a norm sums over.
+        norms: shape of the norms; dimensions that a norm sums over have size 1.
 
     Returns:
-        The mask, with as many ones as before, and the weights that keep their value.
+        The mask, with the same number of ones, and the weights that keep their value.
 
     Raises:
         ValueError: a row is zero already, or there are fewer weights than rows.

@@ -32,8 +32,8 @@ def cosine(start: float, end: float, progress: float) -> float:
 def cubic(start: float, end: float, progress: float) -> float:
     """Go from ``start`` to ``end``, fast at first: end + (start - end) (1 - p)^3.
 
-    Source: gradual magnitude pruning (Zhu and Gupta 2017, equation 1). The formula is affine in its ends, so it may be
-    applied to densities or to sparsities with the same result.
+    Source: gradual magnitude pruning (Zhu and Gupta 2017, equation 1). The formula is affine in its ends, so applying
+    it to densities or to sparsities gives the same result.
     """
     return polynomial(start, end, progress, power=3.0)
 

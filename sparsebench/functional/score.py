@@ -6,7 +6,7 @@ the objective: score without autocast.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor
 
 Weights = Mapping[str, Tensor]
 Objective = Callable[[Weights], Tensor]
-"""Weights by name, standing in for the parameters of those names -> loss of the current batch."""
+"""(weights by name, used in place of the parameters of those names) -> loss of the current batch."""
 
 Objectives = Objective | Sequence[Objective]
 
 
 class Score(Protocol):
-    """Base class of scores used as values by methods; ``__call__`` ignores inputs that a score does not need."""
+    """Base class of scores passed to methods as values; ``__call__`` ignores inputs that a score does not need."""
 
     def __call__(self, *, objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a number for each weight; larger means keep."""
@@ -38,8 +38,24 @@ def magnitude(params: Mapping[str, Tensor], objective: Objectives = ()) -> dict[
     return {name: value.detach().abs() for name, value in params.items()}
 
 
+def magnitude_by_sign(weight: Tensor, mask: Tensor) -> Tensor:
+    """Score each active weight by the share of active weights of its sign that are smaller: float64, 0 elsewhere.
+
+    A cut at a share then removes the same share of positive and of negative weights.
+
+    Source: SET (Mocanu et al. 2018), which removes the smallest positive and the largest negative weights.
+    """
+    shares = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device)
+    for side in (weight.detach() < 0, weight.detach() >= 0):
+        active = mask & side
+        sizes = weight.detach()[active].abs()
+        ranks = sizes.argsort(stable=True).argsort()
+        shares[active] = (ranks.double() + 0.5) / max(len(sizes), 1)
+    return shares
+
+
 def gradient(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by |g|, g the gradient of the objective, averaged over several objectives before the modulus.
+    """Score each weight by |g|, where g is the gradient of the objective, or the mean gradient of several objectives.
 
     Source: the growth score of RigL (Evci et al. 2020, section 3).
     """
@@ -51,27 +67,28 @@ def snip(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tenso
     """Score each weight by |w g|, the sensitivity of the loss to a multiplicative mask at 1.
 
     Args:
-        objective: Weights to loss. Of several (one per batch) the gradients are averaged before the modulus.
+        objective: Weights to loss. The gradients of several objectives (one per batch) are averaged before taking
+            absolute values.
         params: Name to weight.
 
-    Source: SNIP (Lee, Ajanthan and Torr 2019), connection sensitivity, not normalised.
+    Source: SNIP (Lee, Ajanthan and Torr 2019), connection sensitivity without normalisation.
     """
     slopes = _mean_gradient(_several(objective), _leaves(params))
     return {name: (params[name].detach() * slope).abs() for name, slope in slopes.items()}
 
 
 def grasp(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by w (H g): half the first-order loss of squared gradient norm when the weight is removed.
+    """Score each weight by w (H g), half the first-order drop of the squared gradient norm if the weight is removed.
 
     g and H are the gradient and Hessian of the mean of the objectives: first g over all of them, then one exact
     Hessian-vector product for each, so that only the largest chunk must fit into memory.
 
     Args:
         objective: Weights to loss, twice differentiable; or several, such as one per chunk of the sample, each of which
-            counts the same. The softmax temperature belongs in here.
+            counts the same. The softmax temperature is part of the objective.
         params: Name to weight. H and g are over these weights only.
 
-    Source: GraSP (Wang, Zhang and Grosse 2020, equation 8) with the sign turned: there the largest are removed.
+    Source: GraSP (Wang, Zhang and Grosse 2020, equation 8) with the opposite sign, since the paper removes the largest.
     """
     objectives, leaves = _several(objective), _leaves(params)
     direction = list(_mean_gradient(objectives, leaves).values())
@@ -88,7 +105,7 @@ def grasp(objective: Objectives, params: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def synflow(output: Objective, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Score each weight by |w dR/dw|, R the summed output of the network whose parameters are replaced by |w|.
+    """Score each weight by |w dR/dw|, where R is the summed output of the network with parameters replaced by |w|.
 
     Args:
         output: Weights to the network's output on an input of ones; it is summed here. Parameters and buffers that are
@@ -117,11 +134,11 @@ def acquisition(gradient: Tensor, counts: Tensor, *, c: float, eps: float, time:
         gradient: Dense gradient g, unscaled; any floating type, ranked in at least float32.
         counts: N, the number of masks so far in which the weight was active; same shape.
         c: Weight of the bonus, 0 or more; 0 gives RigL's score bit for bit.
-        eps: Above 0: keeps N = 0 legal. c / eps is the bonus of the never active.
+        eps: Above 0, so that N = 0 is legal. c / eps is the bonus of a weight that was never active.
         time: t, 1 or more, in the method's unit of time.
 
     Raises:
-        ValueError: a parameter out of range.
+        ValueError: a parameter is out of range.
 
     Source: DST-EE (Huang et al. 2023), acquisition function of the growth phase.
     """
@@ -131,6 +148,13 @@ def acquisition(gradient: Tensor, counts: Tensor, *, c: float, eps: float, time:
     if c == 0 or time == 1:
         return exploitation
     return exploitation + c * math.log(time) / (counts.to(exploitation.dtype) + eps)
+
+
+def each_gradient(objective: Objectives, params: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Iterate over the gradients of several objectives, by name of weight."""
+    leaves = _leaves(params)
+    for one in _several(objective):
+        yield dict(zip(leaves, _grad(one, leaves), strict=True))
 
 
 def _several(objective: Objectives) -> Sequence[Objective]:
@@ -149,7 +173,7 @@ def _leaves(params: Mapping[str, Tensor]) -> Weights:
 
 
 def _grad(objective: Objective, leaves: Weights, *, create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Differentiate; the gradient of an unused weight is 0."""
+    """Differentiate an objective; the gradient of an unused weight is 0."""
     with torch.enable_grad():
         loss = objective(dict(leaves))
         return torch.autograd.grad(

@@ -1,16 +1,18 @@
 """Convert scores to boolean masks with exact counts.
 
-Every function keeps exactly as many entries as it is told. Ties are broken by logical (row-major) index, the smaller
-index wins, in any memory format; the mask has the shape and the strides of the scores. NaN is an error,
-infinities are legal scores. The order of a stable sort is reached without sorting: take everything above the threshold,
-then fill up with scores equal to it.
+Every function keeps exactly the requested number of entries. Ties go to the smaller logical (row-major) index, in any
+memory format; the mask has the shape and the strides of the scores. NaN is an error, infinities are legal scores. The
+result equals a stable sort's but needs no sorting: take everything above the threshold, then fill up with scores equal
+to it. In a long vector on a processor, a sample brackets the threshold first, and only entries within the bracket are
+ranked.
 """
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from sparsebench.functional.ranking import SAMPLE, is_long, refuse_count, stride_of, top, top_of_long
 
 
 def keep_top(scores: Tensor, k: int) -> Tensor:
@@ -18,7 +20,7 @@ def keep_top(scores: Tensor, k: int) -> Tensor:
 
     Args:
         scores: Any shape and real type.
-        k: How many to keep, 0 to the number of scores.
+        k: Number of scores to keep, from 0 to all.
 
     Returns:
         Boolean mask with exactly ``k`` ones.
@@ -26,7 +28,7 @@ def keep_top(scores: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: k is out of range, or a score is NaN.
     """
-    return _shaped(_top(_flat(scores), k), scores)
+    return _shaped(top(_flat(scores), k), scores)
 
 
 def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -34,23 +36,23 @@ def keep_top_global(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
     Args:
         scores: Name to scores, on one device.
-        k: How many to keep in all.
+        k: Number of scores to keep in total.
 
     Returns:
-        Name to boolean mask; exactly ``k`` ones together.
+        Name to boolean mask, with exactly ``k`` ones in total.
 
     Raises:
         ValueError: k is out of range, or a score is NaN.
     """
     if not scores:
-        return {} if k == 0 else _refuse(k, 0)
+        return {} if k == 0 else refuse_count(k, 0)
     for name, value in scores.items():
         reject_nan(value, f" of {name!r}")
-    chosen = _top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
+    chosen = top(torch.cat([_flat(value, check=False) for value in scores.values()]), k)
     masks: dict[str, Tensor] = {}
     start = 0
     for name, value in scores.items():
-        # Cloned: each view would keep, and save, the masks of all tensors.
+        # Cloned, since a view would keep alive (and save) the masks of all tensors.
         masks[name] = _shaped(chosen[start : start + value.numel()].clone(), value)
         start += value.numel()
     return masks
@@ -70,10 +72,14 @@ def keep_top_each(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> di
 
 def keep_top_among(scores: Tensor, among: Tensor, k: int) -> Tensor:
     """Mark the k largest scores among the marked entries; no score, however low, stands for "excluded"."""
-    chosen = torch.zeros(among.numel(), dtype=torch.bool, device=among.device)
-    places = among.reshape(-1).nonzero().reshape(-1)
-    chosen[places[keep_top(scores.reshape(-1)[places], k)]] = True
-    return chosen.reshape(among.shape)
+    flat, marked = _flat(scores, check=False), among.reshape(-1)
+    # few marked entries are gathered, many are read in place
+    if is_long(flat) and 4 * int(marked[:: stride_of(flat)].count_nonzero()) > SAMPLE and not bool(flat.max().isnan()):
+        chosen = top_of_long(flat, k, marked)
+        if chosen is not None:
+            return chosen.reshape(among.shape)
+    places = marked.nonzero().reshape(-1)
+    return _mark(places[keep_top(flat[places], k)], marked).reshape(among.shape)
 
 
 def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], budget: int) -> dict[str, Tensor]:
@@ -85,20 +91,20 @@ def rank_across_layers(sums: Mapping[str, Tensor], sizes: Mapping[str, int], bud
 
 
 def grow_top_among(mask: Tensor, scores: Tensor, count: int, avoid: Tensor | None = None) -> Tensor:
-    """Mark ``count`` more entries, of largest score among those that are off.
+    """Mark ``count`` more entries, those with the largest scores among the entries that are off.
 
     Args:
         mask: Boolean; entries that are on stay on.
-        scores: Same shape; looked at where the mask is off.
-        count: How many to add.
-        avoid: Boolean, same shape; entries that are added only where no other is left.
+        scores: Same shape; read where the mask is off.
+        count: Number of entries to add.
+        avoid: Boolean, same shape; entries that are added only if no others are left.
 
     Raises:
-        ValueError: more than are off, or a score is NaN.
+        ValueError: fewer than ``count`` entries are off, or a score is NaN.
     """
     # Candidates are gathered, never scored to zero: -inf and zero are valid scores.
     off = ~mask if avoid is None else ~mask & ~avoid
-    if avoid is not None and count > (open_now := int(off.sum())):
+    if avoid is not None and count > (open_now := int(off.count_nonzero())):
         mask, count, off = mask | off, count - open_now, ~mask & ~off
     return mask | keep_top_among(scores, off, count)
 
@@ -108,29 +114,30 @@ def drop_and_grow(
 ) -> Tensor:
     """Drop the ``count`` active entries with the smallest drop score, then grow as many by largest grow score.
 
-    Of equal drop scores the smaller index stays, of equal grow scores the smaller index grows. The two halves,
-    ``keep_top_among`` and ``grow_top_among``, are what the patterns run, on single weights or on whole units; methods
-    that move weights between layers look at all layers between them.
+    On ties the smaller index stays, or grows. The patterns run the two halves, ``keep_top_among`` and
+    ``grow_top_among``, on single weights or on whole units; methods that move weights between layers compare the layers
+    in between.
 
     Args:
         mask: Boolean, any shape.
         drop_score: Same shape; read where the mask is on.
         grow_score: Same shape; read where no entry was kept.
-        count: How many to exchange.
-        allow_regrow: Whether dropped entries may grow again at once. If not, only entries that were off before may.
+        count: Number of entries to exchange.
+        allow_regrow: Whether dropped entries may grow again at once; otherwise only entries that were off before may
+            grow.
 
     Returns:
         New boolean mask with as many ones as the old one.
 
     Raises:
-        ValueError: count exceeds the active or the growable entries, shapes differ, or a score is NaN.
+        ValueError: ``count`` exceeds the active or the growable entries, shapes differ, or a score is NaN.
 
     Source: RigL (Evci et al. 2020, algorithm 1).
     """
     if mask.dtype != torch.bool or not mask.shape == drop_score.shape == grow_score.shape:
         shapes = f"{tuple(mask.shape)}, {tuple(drop_score.shape)} and {tuple(grow_score.shape)}"
         raise ValueError(f"a boolean mask and scores of its shape are needed, not {mask.dtype} and {shapes}")
-    active = int(mask.sum())
+    active = int(mask.count_nonzero())
     limit = active if allow_regrow else min(active, mask.numel() - active)
     if not 0 <= count <= limit:
         raise ValueError(f"cannot exchange {count} of {active} active entries; at most {limit} can be")
@@ -139,7 +146,7 @@ def drop_and_grow(
 
 
 def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> Tensor:
-    """Draw a mask with exactly ``k`` ones, all such masks equally likely, on the generator's device.
+    """Draw a mask with exactly ``k`` ones, uniformly among all such masks, on the generator's device.
 
     Raises:
         ValueError: k is out of range.
@@ -147,7 +154,7 @@ def random_mask(shape: tuple[int, ...], k: int, generator: torch.Generator) -> T
     mask = torch.zeros(shape, dtype=torch.bool, device=generator.device)
     size = mask.numel()
     if not 0 <= k <= size:
-        _refuse(k, size)
+        refuse_count(k, size)
     mask.view(-1)[torch.randperm(size, generator=generator, device=generator.device)[:k]] = True
     return mask
 
@@ -157,18 +164,20 @@ def lift_empty(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> 
 
     Args:
         masks: bool masks by layer.
-        strengths: how much each weight matters, shapes of the masks; ties go to the smaller index.
+        strengths: importance of each weight, in the shapes of the masks; ties go to the smaller index.
 
     Returns:
-        Masks with as many ones; the same ones where no layer was empty.
+        Masks with the same number of ones; unchanged if no layer was empty.
 
     Raises:
-        ValueError: fewer weights than layers.
+        ValueError: there are fewer active weights than layers.
     """
     lifted = dict(masks)
     empty = [name for name, mask in masks.items() if not bool(mask.any())]
-    if sum(int(mask.sum()) for mask in masks.values()) < len(masks):
-        raise ValueError(f"{len(masks)} layers cannot keep one weight each: the budget is smaller; lower the sparsity")
+    if sum(int(mask.count_nonzero()) for mask in masks.values()) < len(masks):
+        raise ValueError(
+            f"{len(masks)} layers cannot keep one weight each, because the budget is smaller: lower the sparsity"
+        )
     for name in empty:
         donor, weakest = _weakest(lifted, strengths)
         for layer, index, value in ((donor, weakest, False), (name, _strongest(strengths[name]), True)):
@@ -187,7 +196,7 @@ def _weakest(masks: Mapping[str, Tensor], strengths: Mapping[str, Tensor]) -> tu
     """Return layer and index of the weakest active weight among the layers with more than one."""
     best: tuple[float, str, int] | None = None
     for name, mask in masks.items():
-        if int(mask.sum()) > 1:
+        if int(mask.count_nonzero()) > 1:
             flat = strengths[name].reshape(-1).masked_fill(~mask.reshape(-1), float("inf"))
             lowest = flat.min()
             if best is None or float(lowest) < best[0]:
@@ -212,36 +221,14 @@ def _shaped(chosen: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(mask)
 
 
-def _top(flat: Tensor, k: int) -> Tensor:
-    """Mark the k largest entries of a vector without NaN; ties go to the smaller index."""
-    size = flat.numel()
-    if not 0 <= k <= size:
-        _refuse(k, size)
-    if k in (0, size):
-        return torch.full_like(flat, k > 0, dtype=torch.bool)
-    threshold = _kth_largest(flat, k)
-    chosen = flat > threshold
-    missing = k - int(chosen.sum())
-    chosen[(flat == threshold).nonzero().reshape(-1)[:missing]] = True
-    return chosen
-
-
-def _kth_largest(flat: Tensor, k: int) -> Tensor:
-    size = flat.numel()
-    if flat.device.type == "cpu":
-        return torch.kthvalue(flat, size - k + 1).values
-    # On accelerators kthvalue is slow; topk selects by radix. The shorter side is selected.
-    if 2 * k <= size:
-        return torch.topk(flat, k, sorted=False).values.min()
-    return torch.topk(flat, size - k + 1, largest=False, sorted=False).values.max()
-
-
 def reject_nan(scores: Tensor, where: str = "") -> None:
-    """Raise ``ValueError`` where a score is NaN: it would be ranked by chance."""
+    """Raise ``ValueError`` if a score is NaN, since its rank would be arbitrary."""
     # The maximum propagates NaN and needs no memory.
     if scores.is_floating_point() and scores.numel() and bool(scores.detach().max().isnan()):
         raise ValueError(f"a score{where} is NaN; check for a diverged loss or an overflow before ranking")
 
 
-def _refuse(k: int, size: int) -> NoReturn:
-    raise ValueError(f"cannot keep {k} of {size} entries; k must be from 0 to {size}")
+def _mark(places: Tensor, like: Tensor) -> Tensor:
+    chosen = torch.zeros_like(like)
+    chosen[places] = True
+    return chosen

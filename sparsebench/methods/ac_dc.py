@@ -33,13 +33,13 @@ class Phase:
 class ACDC(Masked):
     """Alternate compressed and decompressed phases (Peste et al. 2021).
 
-    A compressed phase begins with the mask of the largest magnitudes, and keeps it. A decompressed phase trains all
-    weights, those pruned before from zero on, and begins with all momentum forgotten. Training begins dense::
+    A compressed phase begins with the mask of the largest magnitudes and keeps it. A decompressed phase trains all
+    weights, starts pruned weights from zero, and begins without momentum. Training begins dense::
 
         warm-up | sparse dense sparse ... dense sparse | last dense | final sparse
 
-    Lengths are shares of the training budget. The alternation fills what the other three leave with a whole number of
-    phases, stretched or shrunk together where they do not fit.
+    Lengths are shares of the training budget. A whole number of alternating phases fills the time between the other
+    three; if they do not fit exactly, all are stretched or shrunk alike.
 
     Args:
         warmup: length of the first, dense phase.
@@ -70,7 +70,7 @@ class ACDC(Masked):
             )
 
     def phases(self, total: int) -> tuple[Phase, ...]:
-        """Return the phases of a training of ``total`` steps, dense and sparse in turn, sparse at last."""
+        """Return the phases of a training of ``total`` steps, dense and sparse in turn, the last one sparse."""
         middle = 1 - self.warmup - self.last_dense - self.final
         cycle = self.sparse + self.dense
         cycles = max(0, round((middle - self.sparse) / cycle))
@@ -82,12 +82,12 @@ class ACDC(Masked):
         return tuple(Phase(a, b, bool(turn % 2)) for turn, (a, b) in enumerate(itertools.pairwise(marks)))
 
     def phase(self, clock: Clock) -> Phase:
-        """Return the phase of the step under way; the last one from the end on."""
+        """Return the phase of the step under way; the last one once training has ended."""
         table = self.phases(clock.total)
         return next((phase for phase in table if phase.start <= clock.step < phase.stop), table[-1])
 
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Mask the gradients; the first time, see that every phase has a step."""
+        """Mask the gradients; at the first step, check that every phase has a step."""
         if clock.step == 0:
             self._check(clock.total)
         super().before_step(net, clock, optimizer)
@@ -122,7 +122,7 @@ class ACDC(Masked):
 
 @torch.no_grad()
 def forget_momentum_(optimizer: Optimizer) -> None:
-    """Set the momentum of all parameters to zero, those that are never sparse included."""
+    """Set the momentum of all parameters to zero, including those that are never sparse."""
     for state in optimizer.state.values():
         for key in MOMENTA:
             if isinstance(state.get(key), Tensor):

@@ -11,8 +11,8 @@ def advise_on_updates(clock: Clock, every: float, until: float, *, replaces: boo
     """Warn before training if masks never change, or if updates leave few steps to the optimizer.
 
     Args:
-        clock: the time.
-        every: period of the updates, as the method has it.
+        clock: the current step and the budget of steps.
+        every: period of the updates, in the method's own terms.
         until: last moment of an update, as a fraction of the budget.
         replaces: whether an update takes the place of an optimizer step.
     """

@@ -14,7 +14,7 @@ def check_arguments(kind: type, given: tuple[Any, ...], options: dict[str, Any])
     """Raise an error for positional settings, sparsity in place of density, and unknown names.
 
     Raises:
-        ValueError: what to write instead.
+        ValueError: a setting is wrong; the message says how to write it.
     """
     known = [field.name for field in fields(kind) if field.init]  # type: ignore[arg-type]
     name, first = kind.__name__, next(iter(given), None)
@@ -37,7 +37,7 @@ def check_method(given: Any) -> None:
     """Raise an error for anything but a method, such as a name or a class that was not called.
 
     Raises:
-        ValueError: what to write instead.
+        ValueError: this is not a method; the message says how to write one.
     """
     from sparsebench import methods
 
@@ -54,15 +54,15 @@ def check_method(given: Any) -> None:
 
 
 def require_learned(method: object, net: SparseModel) -> None:
-    """Raise an early error if the parameters that a method learns beside the weights are missing.
+    """Raise an early error if the parameters that a method learns along with the weights are missing.
 
     Raises:
-        ValueError: what makes it.
+        ValueError: they are missing; the message says how to create them.
     """
     if not net.learned:
         raise ValueError(
-            f"{type(method).__name__} learns beside the weights and shows the network others than its own: train it "
-            f"with Sparsity(...), or in a loop of your own with methods.Loop, which see to both"
+            f"{type(method).__name__} learns more than the weights and shows the network modified weights: train it "
+            f"with Sparsity(...), or in your own loop with methods.Loop, which handle both"
         )
 
 

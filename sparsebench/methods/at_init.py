@@ -1,7 +1,7 @@
 """Pruning at initialisation: score the untrained weights, keep the best, and train only these.
 
-Each method is another score. All rank the weights of all layers together, as their papers do, unless a distribution
-says how many stay in each layer.
+The methods differ in their score. All rank the weights of all layers together, as their papers do, unless a
+distribution sets the number that stays in each layer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from sparsebench.functional import score
-from sparsebench.functional.counts import Budget, global_budget, portion
+from sparsebench.functional.counts import Budget, global_budget
 from sparsebench.functional.distribution import erk
-from sparsebench.functional.schedule import exponential
+from sparsebench.functional.initial import DRAWN, draw_
 from sparsebench.functional.select import keep_top
 from sparsebench.methods.base import Distribution, Masked, Probe
-from sparsebench.methods.probe import ScoreMode, at_least_one, check_sample
+from sparsebench.methods.probe import ScoreMode, check_sample
 from sparsebench.methods.static import draw_scores
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.runs.messages import check_choice
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,12 @@ class PrunedAtStart(Masked):
     then trained, and on the same samples on every rank.
 
     Args:
-        floor: weights that every layer keeps at least, its best ones, at the cost of the others; 0 allows a global
-            ranking to remove whole layers.
+        floor: smallest number of weights that every layer keeps, its best ones, at the expense of other layers; 0
+            allows a global ranking to remove whole layers.
         shuffle: a control: permute the mask within each layer, so that only the layers' counts come from the scores
             (Frankle et al. 2021).
-        reinit: a control: draw the weights anew and keep the mask, so that it knows nothing of the values that it was
-            chosen for (Frankle et al. 2021).
+        reinit: a control: redraw the weights and keep the mask, so that the mask is independent of the weights that are
+            trained (Frankle et al. 2021).
     """
 
     budget_holds: ClassVar[str] = "always"
@@ -57,12 +59,12 @@ class PrunedAtStart(Masked):
         """Choose the masks before the first step.
 
         Raises:
-            ValueError: there is no probe to ask.
+            ValueError: no probe is given.
         """
         if probe is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise ValueError(
                 f"{type(self).__name__} may score data before the first step and was given no probe: train it with "
-                f"Sparsity(...), or in a loop of your own with methods.Loop(..., sample=[(inputs, labels), ...])"
+                f"Sparsity(...), or in your own loop with methods.Loop(..., sample=[(inputs, labels), ...])"
             )
         masks = self.choose(net, probe)
         if self.shuffle:
@@ -103,7 +105,7 @@ class Random(PrunedAtStart):
 class MagnitudeInit(PrunedAtStart):
     """Keep the initial weights of largest magnitude.
 
-    A global ranking compares the scales of the layers' initial laws: layers with few inputs keep more.
+    A global ranking compares the scales of the layers' initial distributions: layers with few inputs keep more.
     """
 
     paper: ClassVar[str] = "synflow"
@@ -119,12 +121,14 @@ class SNIP(PrunedAtStart):
     """Keep the weights to whose removal the loss is most sensitive (Lee, Ajanthan and Torr 2019).
 
     The sensitivity is the derivative of the loss by a mask that multiplies the weight: |dL/dm| at m = 1, which is
-    |w dL/dw|. The weights that are scored are the weights that are trained; the published code scores a second,
-    independent initialisation.
+    |w dL/dw|.
 
     Args:
         batches: training batches over which the gradient is averaged, before the modulus.
         per_class: images of each class that are scored instead of these batches.
+        images: the first training images, scored instead of these batches: at most a batch, or whole batches.
+        scored_weights: ``trained``: the scored weights are then trained; or a law of ``functional.initial``, from which
+            a second network is drawn for scoring alone, as in the published code.
         score_mode: ``eval``: norms by their running statistics, which at initialisation do nothing, as in the published
             code; ``train``: by those of the batch, as in the re-runs in PyTorch whose numbers are often quoted.
     """
@@ -133,35 +137,40 @@ class SNIP(PrunedAtStart):
 
     batches: int = 1
     per_class: int | None = None
+    images: int | None = None
     score_mode: ScoreMode = "eval"
+    scored_weights: str = "trained"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sample(self.batches, self.per_class, self.score_mode)
+        check_sample(self.batches, self.per_class, self.score_mode, self.images)
+        check_choice("scored_weights", self.scored_weights, ("trained", *DRAWN))
 
     def scores(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
         """Score each weight by |w g|."""
-        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class)
-        return score.snip(objectives, net.params)
+        objectives = probe.ask(self.batches, mode=self.score_mode, per_class=self.per_class, images=self.images)
+        weights = net.params if self.scored_weights == "trained" else _draw(net, self.scored_weights)
+        return score.snip(objectives, weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraSP(PrunedAtStart):
     """Keep the weights whose removal would weaken the gradient flow (Wang, Zhang and Grosse 2020).
 
-    Removing a weight changes the squared gradient norm by -2 w (H g) to first order: those with the largest w (H g)
-    stay. The gradient g is over the whole sample; the Hessian-vector product is exact, accumulated part by part.
+    Removing a weight changes the squared gradient norm by -2 w (H g) to first order: weights with the largest w (H g)
+    stay. The gradient g is taken over the whole sample; the Hessian-vector product is exact and accumulated part by
+    part.
 
     Args:
-        per_class: images of each class in the sample.
-        batches: training batches as they come, instead of that sample.
-        score_mode: ``train``: norms by the statistics of the sample's parts, as in the published code; ``eval``: by
-            their running statistics, which at initialisation do nothing: another ranking altogether.
+        per_class: number of images per class in the sample.
+        batches: number of ordinary training batches to use instead of that sample.
+        score_mode: ``train``: norms use the statistics of each part of the sample, as in the published code; ``eval``:
+            norms use their running statistics, which are the identity at initialisation. The two rankings differ.
         temperature: divides the logits, so that the softmax is nearly uniform.
     """
 
     paper: ClassVar[str] = "grasp"
-    # Two evaluations: g costs a pass each way, H g a pass each way twice.
+    # Two evaluations: g costs one forward and one backward pass, H g costs two of each.
     start_passes: ClassVar[tuple[float, float]] = (1.5, 1.5)
 
     per_class: int = 10
@@ -184,40 +193,13 @@ class GraSP(PrunedAtStart):
         return score.grasp(objectives, net.params)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SynFlow(PrunedAtStart):
-    """Preserve the flow through a network of positive weights, without data (Tanaka et al. 2020, algorithm 1).
-
-    R is the sum of outputs for an input of ones, all weights replaced by their magnitude; the score of a weight is
-    |w dR/dw|. Of ``rounds`` rounds the i-th scores what the one before has left, and keeps a share of
-    ``density^(i / rounds)``: pruning in one round would remove whole layers. Masks are nested. Scores are in float64,
-    since R exceeds float32 in deep networks.
-
-    Args:
-        rounds: how often the weights are scored.
-    """
-
-    paper: ClassVar[str] = "synflow"
-
-    rounds: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one("rounds", self.rounds)
-
-    def choose(self, net: SparseModel, probe: Probe) -> dict[str, Tensor]:
-        """Prune in rounds, scoring the remaining weights each time."""
-        final, sizes = self.budget(net), {name: p.numel() for name, p in net.params.items()}
-        weights = {name: p.detach().abs().double() for name, p in net.params.items()}
-        masks: dict[str, Tensor] = {}
-        for turn in range(1, self.rounds + 1):
-            scores = score.synflow(probe.output, weights)
-            # Below all others: where flow has died, a pruned weight must not return on a tie at 0.
-            scores = {name: s.masked_fill(~masks[name], -1.0) if masks else s for name, s in scores.items()}
-            kept = self.pattern.budget(net.shapes, anneal(final, sizes, self.density, turn / self.rounds))
-            masks = self.pattern.keep(protect(scores, self.floor, kept), kept)
-            weights = {name: w * masks[name] for name, w in weights.items()}
-        return masks
+def _draw(net: SparseModel, law: str) -> dict[str, Tensor]:
+    """Draw the sparse weights of a second network, equal on every rank."""
+    drawn = {name: torch.empty(weight.shape) for name, weight in net.params.items()}
+    return {
+        name: draw_(weight, law, generator=net.generator("scored", name)).to(net.params[name])
+        for name, weight in drawn.items()
+    }
 
 
 @torch.no_grad()
@@ -226,19 +208,6 @@ def redraw_(net: SparseModel) -> None:
     for name, weight in net.params.items():
         order = torch.randperm(weight.numel(), generator=net.generator("reinit", name)).to(weight.device)
         weight.copy_(weight.reshape(-1)[order].reshape(weight.shape))
-
-
-def anneal(final: Budget, sizes: Mapping[str, int], density: float, progress: float) -> dict[str, float] | float:
-    """Return exponentially falling densities from all weights to ``final``, which is ``density`` of them.
-
-    They are those of whole counts, rounded up as in the published code; the last is that of ``final`` itself.
-    """
-    if isinstance(final, int):
-        total = sum(sizes.values())
-        return density if progress >= 1 else portion(total, exponential(1.0, density, progress), up=True) / total
-    shares = {name: exponential(1.0, kept / sizes[name], progress) for name, kept in final.items()}
-    counts = {name: portion(sizes[name], share, up=True) for name, share in shares.items()}
-    return {name: count / sizes[name] for name, count in counts.items()}
 
 
 def protect(scores: Mapping[str, Tensor], floor: int, kept: Budget) -> dict[str, Tensor]:

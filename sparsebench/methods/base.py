@@ -1,4 +1,4 @@
-"""Method: the interface of all training methods, dense training being the default."""
+"""Method: the interface of all training methods, whose defaults are dense training."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Method:
     """Dense training, and the base of all methods; subclasses hold hyper-parameters only."""
 
     paper: ClassVar[str] = ""
-    """Key of its paper among those of ``results/published.yaml``; empty for what has none."""
+    """Key of the method's paper in ``results/published.yaml``; empty if it has none."""
     budget_holds: ClassVar[str] = "never"
     """When the density equals the budget exactly: ``always``, ``end`` or ``never``."""
     zeros: ClassVar[str] = "stored"
-    """``stored``: weights outside the masks are zero; ``computed``: nobody sets them to zero, since the forward pass,
-    or the optimizer itself, makes the zeros."""
+    """``stored``: weights outside the masks are zero; ``computed``: they need not be,
+    since the forward pass or the optimizer itself makes the zeros."""
 
     exceptions: ClassVar[Mapping[str, str]] = {}
     """Promises that this method cannot keep, each with its reason.
 
-    Every method promises, and ``tests/methods/test_every_method.py`` holds it to: ``budget`` (exact, when
+    Every method promises the following, and ``tests/methods/test_every_method.py`` checks it: ``budget`` (exact, when
     ``budget_holds`` says), ``resume`` (bit for bit), ``ranks`` (equal digests), ``accumulation``, ``bf16``, ``skip`` (a
     step that a scaler skips changes nothing), ``zeros`` (no zero is revived by decay, momentum or averaging),
     ``growth`` (newly grown weights and their moments start at zero) and ``export`` (a plain state dict).
@@ -78,7 +78,7 @@ class Method:
     def targets(self, clock: Clock) -> dict[str, float]:
         """Return the method's current targets under the names by which they are logged.
 
-        ``sparsity_target``: the final sparsity, unless it follows from training; ``drop_fraction``: the share of the
+        ``sparsity_target``: the final sparsity, unless it results from training; ``drop_fraction``: the share of the
         active weights that an update would drop, 0 after the last update.
         """
         del clock
@@ -111,7 +111,7 @@ class Method:
     def view(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the weights used in the forward pass in place of the parameters; none by default.
 
-        A method with computed zeros defines it once: training, evaluation and export all go through it.
+        A method with computed zeros overrides this once: training, evaluation and export all use it.
         """
         del net
         return {}
@@ -132,6 +132,10 @@ class Method:
         for name, weight in self.view(net).items():
             net.params[name].copy_(weight)
 
+    def sizes_after(self, net: SparseModel, clock: Clock) -> Mapping[str, int] | None:
+        """Return the active weights of each layer after the update at ``clock``, or None if its scores decide them."""
+        del net, clock
+
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
         """Return the weights needed by each pass of the step at ``clock``."""
         del net, clock
@@ -145,7 +149,7 @@ class Method:
         """Build the back end of the network requested by ``Sparsity(method, execution=...)``.
 
         Raises:
-            ValueError: there is no such back end, or none for this method.
+            ValueError: the back end does not exist, or does not support this method.
         """
         kind = type(self)
         if kind.loss is not Method.loss or kind.view is not Method.view:
@@ -163,9 +167,9 @@ class Masked(Method):
     """Base class of methods with stored zeros and a budget.
 
     Args:
-        density: share of the weights that stay, over all that may be sparse.
+        density: share of the weights that stay active, among all that may be sparse.
         distribution: how the budget is divided over layers.
-        pattern: where zeros may lie; the budget is then as near to the density as the pattern can express.
+        pattern: where zeros may lie; the budget is the nearest to the density that the pattern can express.
     """
 
     zeros: ClassVar[str] = "stored"
@@ -198,7 +202,8 @@ class Masked(Method):
         """Return the number of weights kept in each layer, or overall for a global distribution.
 
         Raises:
-            ValueError: the pattern contradicts the method's own density; others (on the way there) are approached.
+            ValueError: the pattern contradicts the method's final density; intermediate densities are only
+                approximated.
         """
         densities = self.distribution(net.shapes, self.density if density is None else density)
         if density is None:
@@ -216,7 +221,7 @@ class Masked(Method):
         wrong = sorted(name for name in net.transposed if each[name] < 1)
         if wrong and self.pattern.directed:
             raise ValueError(
-                f"{type(self.pattern).__name__} tells outputs from inputs, and the first dimension of "
+                f"{type(self.pattern).__name__} distinguishes outputs from inputs, and the first dimension of "
                 f"{', '.join(wrong)} counts inputs (a transposed layer): leave it dense with "
                 f"prunable.exclude=[{','.join(wrong)}], or choose pattern=unstructured"
             )
@@ -241,7 +246,7 @@ class Masked(Method):
 def skip_step(optimizer: Optimizer) -> None:
     """Turn the current optimizer step into one that changes nothing: no update, no momentum, no decay.
 
-    Optimizers pass over parameters without a gradient; scalers and clipping accept them.
+    Optimizers skip parameters without a gradient; gradient scalers and clipping accept them.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -1,8 +1,8 @@
 """Training by Bregman iterations: a sparse start, then the optimizer's regulariser selects the active weights.
 
-The update formulas are optimizers (``sparsebench.optim``); a method starts the network, steers lambda, keeps masks as a
-mirror of the support, and says what a step costs. The weights are a function of the duals, so nothing here edits them
-once training has begun.
+The update formulas are optimizers (``sparsebench.optim``); the methods initialise the network, control lambda, keep
+masks equal to the support, and state the cost of a step. The weights are a function of the duals, so no method here
+edits them once training has begun.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ BiasInit = Literal["positive_uniform"]
 class Bregman(LambdaControlled):
     """Train with LinBreg or AdaBreg from a sparse start (Bungert, Roith, Tenbrinck, Burger 2022).
 
-    Forward pass and input gradient need the non-zero weights only, the weight gradient is dense, since the duals of
-    zero weights move too.
+    The forward pass and the input gradient need the non-zero weights only. The weight gradient is dense, because the
+    duals of zero weights move too.
 
     Args:
-        init_density: share of the units that start non-zero, exactly counted in each layer and never none; None keeps
-            the weights that are there.
+        init_density: share of the units that start non-zero, counted exactly in each layer, at least one; None keeps
+            the given weights.
         init_gain: factor on the kept weights; ``auto`` is 1 / sqrt(kept share), which preserves the layer's variance.
         bias_init: ``positive_uniform`` draws the biases of sparse layers from (0, 1 / sqrt(fan_in)], so that units
-            without weights pass a signal; None leaves them. Norms are never touched.
-        distribution: how ``init_density`` is divided over layers; the paper's is the same in each.
-        units: what is zero or not as a whole, by the optimizer's name of it: its ``regularizer``.
-        measure_every: steps between two looks at the support, for masks, exploration and cost; 1 is exact and slower.
+            without weights pass a signal; None keeps the biases. Norms are never changed.
+        distribution: how ``init_density`` is divided over layers; in the paper it is the same for each.
+        units: groups of weights that are zero together, named as the optimizer's ``regularizer``.
+        measure_every: steps between measurements of the support, which masks, exploration and cost follow; 1 is exact
+            and slower.
     """
 
     paper: ClassVar[str] = "linbreg"
     zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "zeros": "zeros are the optimizer's: a dual that passes lambda revives its weight, as the method intends",
+        "zeros": "the optimizer makes the zeros: a dual that passes lambda revives its weight, as the method intends",
         "growth": "a weight that enters the support takes the value that its dual gives it",
     }
 
@@ -137,7 +138,7 @@ class Bregman(LambdaControlled):
         """Raise an error for an optimizer that does not fit this method.
 
         Raises:
-            ValueError: which optimizer is needed.
+            ValueError: the optimizer does not fit; the message names the right one.
         """
         if not isinstance(optimizer, DualOptimizer) or isinstance(optimizer, Multilevel):
             refuse(self, optimizer, "LinBreg or AdaBreg (optimizer=linbreg or adabreg)")
@@ -148,14 +149,14 @@ class Bregman(LambdaControlled):
 class MultilevelBregman(Bregman):
     """Train with ML LinBreg: m steps on the non-zero weights, then one step on all (Lunk, Scott, Bungert 2026).
 
-    In the coarse steps all three passes are sparse, which is where the savings come from. Masks are the level: they
-    are read after each fine step and hold until the next one.
+    In the coarse steps all three passes are sparse, which is where the savings come from. Masks are the active weights
+    of a coarse phase: they are read after each fine step and hold until the next one.
 
     Args:
-        init_gain: as ``Bregman``'s; 1 by default, which keeps the weights as they are drawn.
-        coarse_steps: m, as the optimizer has it; 0 is ``Bregman``.
-        start_with: phase of the first step, as the optimizer has it.
-        criterion: when a coarse phase may follow a fine step, as the optimizer has it.
+        init_gain: as in ``Bregman``; 1 by default, which keeps the initial scale of the weights.
+        coarse_steps: m, equal to the optimizer's; 0 is ``Bregman``.
+        start_with: phase of the first step, equal to the optimizer's.
+        criterion: when a coarse phase may follow a fine step, equal to the optimizer's.
     """
 
     paper: ClassVar[str] = "ml_linbreg"
@@ -198,7 +199,7 @@ class MultilevelBregman(Bregman):
         """Raise an error for an optimizer with other levels, or without levels.
 
         Raises:
-            ValueError: which optimizer is needed.
+            ValueError: the optimizer does not fit; the message names the right one.
         """
         if not isinstance(optimizer, Multilevel):
             refuse(self, optimizer, "MLLinBreg or MLAdaBreg (optimizer=ml_linbreg or ml_adabreg)")
@@ -218,7 +219,7 @@ class Proximal(Bregman):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.control == "quantile":
-            raise ValueError("control=quantile ranks duals, which prox_sgd has not: choose constant or a controller")
+            raise ValueError("control=quantile ranks duals, and prox_sgd has no duals: choose constant or a controller")
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Raise an error for any other optimizer."""

@@ -21,14 +21,15 @@ class CHT(SET):
     """Grow the connections that the network's local communities predict, without looking at gradients.
 
     A layer is a bipartite network of inputs and outputs; a convolution is read as (out, in * kernel height * kernel
-    width). The score of a missing link is that of its paths of length three; links that no path predicts come last, at
-    random, and so are ties broken. Source: Zhang et al. (ICLR 2024); formulas as in their successor paper (arXiv
-    2501.19107, appendix C). ``CHTs`` samples softly and removes idle neurons; correlated initialisation is left out.
+    width). The score of a missing link depends on its paths of length three; links without such a path come last. Ties
+    are broken at random. Source: Zhang et al. (ICLR 2024); formulas as in their successor paper (arXiv 2501.19107,
+    appendix C). ``CHTs`` samples softly and removes idle neurons; correlated initialisation is not implemented.
 
     Args:
-        rule: ``ch3_l3p``: a sum over paths, the paper's; ``ch2_l3n``: over nodes, its successor's, of lower cost.
-        early_stop: a layer of which more than this share of the removed links grew at once again keeps its links from
-            then on; None lets all layers go on.
+        rule: ``ch3_l3p``: a sum over paths, as in the paper; ``ch2_l3n``: a cheaper sum over nodes, as in its
+            successor.
+        early_stop: a layer keeps its links from then on once more than this share of the removed links grow back in the
+            same update; None never stops a layer.
     """
 
     paper: ClassVar[str] = "cht"
@@ -73,7 +74,7 @@ class CHT(SET):
         """Return the score of each missing link of a layer in which ``count`` links are to grow."""
         del count
         score = RULES[self.rule](kept.reshape(len(kept), -1)).reshape(kept.shape)
-        # a draw too small to change the order of what is predicted
+        # noise too small to change the order of the predicted links
         return score + 1e-9 * self.grow_score(net, name, clock, {}).double()
 
 
@@ -81,8 +82,8 @@ def link_prediction_by_paths(links: Tensor) -> Tensor:
     """Score each pair of an output and an input by CH3-L3, summed over its paths of length three.
 
     A path output u - input a - output b - input v adds ``1 / sqrt((1 + e_a) (1 + e_b))``: e counts the links of an
-    intermediate node that lead neither to another intermediate node of the pair nor to its ends. Meaningful where
-    there is no link. The cost is that of ``outputs^2 inputs^2 density`` multiplications.
+    intermediate node that lead neither to another intermediate node of the pair nor to its ends. Only scores of missing
+    links are meaningful. The cost is ``outputs^2 inputs^2 density`` multiplications.
 
     Args:
         links: bool [outputs, inputs].
@@ -112,8 +113,9 @@ def _openness(shared: Tensor, degree: Tensor) -> Tensor:
 def link_prediction(links: Tensor) -> Tensor:
     """Score each pair of an output and an input by CH2-L3, summed over the nodes on paths of length three.
 
-    A node z between output u and input v adds ``(1 + internal) / (1 + external)``: its links to the other intermediate
-    nodes of the pair, and its links to nodes outside of the pair's community. Meaningful where there is no link.
+    A node z between output u and input v adds ``(1 + internal) / (1 + external)``, where internal counts its links to
+    the other intermediate nodes of the pair, and external its links to nodes outside the pair's community. Only scores
+    of missing links are meaningful.
 
     Args:
         links: bool [outputs, inputs].

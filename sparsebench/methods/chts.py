@@ -19,7 +19,7 @@ from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
 BETWEEN = (nn.Dropout, nn.BatchNorm1d, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
-"""Modules that leave every neuron for itself: linear layers with only these between them are a chain."""
+"""Modules that act on each neuron separately: linear layers with only these between them form a chain."""
 FUNCTIONS = (
     functional.relu,
     functional.gelu,
@@ -29,22 +29,22 @@ FUNCTIONS = (
     torch.tanh,
     torch.sigmoid,
 )
-"""Functions of which the same is true."""
+"""Functions that act on each neuron separately."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CHTs(CHT):
     """Draw the kept weights in proportion to magnitude, and the grown ones in proportion to link-prediction score.
 
-    Draws are without replacement. Of the active links of a layer, ``|w|^T / sum |w|^T`` is the law of those that stay,
-    with a temperature that rises from 1 to 3 until the last update: early removals are random, late ones nearly those
-    of ``CHT``. Links of neurons that have lost all their inputs, or all their outputs, go as well, and what is missing
-    grows. Source: arXiv 2501.19107 and the code of its experiments on transformers.
+    Draws are without replacement. The active links of a layer stay with probabilities proportional to ``|w|^T``, where
+    the exponent T rises from 1 to 3 until the last update: early removals are random, late ones nearly as in ``CHT``.
+    Links of neurons that have lost all their inputs or all their outputs are removed as well, and as many links grow as
+    were removed. Source: arXiv 2501.19107 and the code of its experiments on transformers.
 
     Args:
-        removal: ``magnitude``: |w|; ``relative``: |w| over the sum of its row, plus |w| over that of its column.
-        chain_removal: whether links of idle neurons go, in linear layers that follow each other; other layers keep
-            them. Needs ``pattern=unstructured``.
+        removal: ``magnitude``: |w|; ``relative``: |w| over the sum of its row, plus |w| over the sum of its column.
+        chain_removal: whether to remove links of idle neurons in consecutive linear layers; other layers keep them.
+            Needs ``pattern=unstructured``.
     """
 
     paper: ClassVar[str] = "chts"
@@ -60,11 +60,11 @@ class CHTs(CHT):
         check_choice("removal", self.removal, ("magnitude", "relative"))
         if self.chain_removal and not isinstance(self.pattern, Unstructured):
             raise ValueError(
-                f"chain_removal takes single weights, and pattern {type(self.pattern).__name__} does not allow it: "
+                f"chain_removal removes single weights, and pattern {type(self.pattern).__name__} does not allow it: "
                 f"choose chain_removal=false, or pattern=unstructured"
             )
 
-    # -- what goes ----------------------------------------------------------------------------------------------------
+    # -- removal ----------------------------------------------------------------------------------------------------
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the kept links, drawn by strength, without links of neurons that the draw left idle."""
@@ -94,7 +94,7 @@ class CHTs(CHT):
                 kept[second] = kept[second] & kept[first].any(dim=1)[None, :]
         return kept
 
-    # -- what grows ---------------------------------------------------------------------------------------------------
+    # -- growth ---------------------------------------------------------------------------------------------------
 
     def promise(self, net: SparseModel, name: str, clock: Clock, kept: Tensor, count: int) -> Tensor:
         """Return a race between the missing links at their scores; all may run where too few are predicted."""
@@ -107,11 +107,11 @@ class CHTs(CHT):
 def race(law: Tensor, stream: torch.Generator) -> Tensor:
     """Return scores whose k largest are a draw of k places without replacement, for every k.
 
-    The Gumbel trick: with independent Gumbel noise added to log weights, places in falling order are drawn one after
-    the other, each in proportion to its weight among those left. Weight 0 (log -inf) comes last.
+    The Gumbel trick: with independent Gumbel noise added to log weights, sorting in descending order equals drawing one
+    place after the other, each in proportion to its weight among the remaining ones. Weight 0 (log -inf) comes last.
 
     Args:
-        law: logarithms of weights, any scale and shape.
+        law: log probabilities up to a constant, any shape.
         stream: generator of the noise, on the processor.
 
     Returns:
@@ -124,8 +124,8 @@ def race(law: Tensor, stream: torch.Generator) -> Tensor:
 def chains(net: SparseModel) -> list[tuple[str, str]]:
     """Return pairs of sparse linear weights of which the second alone reads the neurons of the first.
 
-    Between them are only modules and functions that act on each neuron alone. Networks that ``torch.fx`` cannot trace
-    have none.
+    Between them are only modules and functions that act on each neuron separately. Networks that ``torch.fx`` cannot
+    trace have no such pairs.
     """
     if net.module is None:
         return []

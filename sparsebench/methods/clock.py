@@ -23,7 +23,7 @@ class Clock:
         return Clock(self.step + 1, self.total)
 
     def steps(self, span: float) -> int:
-        """Convert a span to steps: below 1 a fraction of the budget, from 1 on a number of steps."""
+        """Convert a span to steps: below 1 a fraction of the budget, otherwise a number of steps."""
         return max(1, round(span * self.total)) if span < 1 else round(span)
 
     def due(self, every: float, start: float = 0.0, stop: float = 1.0) -> bool:

@@ -21,23 +21,23 @@ from sparsebench.sparse.model import SparseModel
 class DeepR(SET):
     """Move connections at random and replace those whose weight changes sign (Bellec et al. 2018, algorithm 1).
 
-    Each step pulls the active weights to zero and shakes them, as ``walk`` says. A connection dies when its weight
-    crosses zero; as many grow at random in the same layer, at zero, elsewhere while there is room. A unit of several
-    weights dies when ``sum(sign * w)`` over its members falls below zero. Layers that are wholly dense are left alone.
+    Each step pulls the active weights to zero and adds noise, as set by ``walk``. A connection dies when its weight
+    crosses zero; as many grow from zero at random in the same layer, at other positions while there is room. A unit of
+    several weights dies when ``sum(sign * w)`` over its members falls below zero. Dense layers are left alone.
 
     Args:
         walk: ``mostafa_wang``: pull ``l1 * sign(w)`` and noise of deviation ``sqrt(2 * eta * T)`` are added to the
-            gradient, so that they pass through learning rate and momentum: the code from which the temperatures are.
-            ``bellec``: the weight moves by ``-lr * l1 * sign(w)`` and by ``lr * noise`` times a normal draw, the
-            original's constant walk. ``langevin``: by that pull and by noise of deviation ``sqrt(2 * lr * T)``, the
-            stochastic differential equation of the paper.
+            gradient, so that they pass through learning rate and momentum; the default temperatures come from that
+            code. ``bellec``: the weight moves by ``-lr * l1 * sign(w)`` and by ``lr * noise`` times a normal draw, the
+            constant walk of the original code. ``langevin``: the same pull with noise of deviation
+            ``sqrt(2 * lr * T)``, the stochastic differential equation of the paper.
         l1: strength of the pull to zero.
-        eta: constant of ``mostafa_wang``; it is not the learning rate.
+        eta: constant of ``mostafa_wang``; not the learning rate.
         noise: constant of ``bellec``.
-        temperatures: T, one for each stage; not of ``bellec``.
+        temperatures: T, one for each stage; unused by ``bellec``.
         cools_at: fractions of the budget at which the next stage begins.
-        fixed_signs: True draws the sign of a new connection, as the original; False lets it take the sign of its
-            first move, as the comparison of Mostafa & Wang 2019 does.
+        fixed_signs: True draws the sign of a new connection at random, as in the original; False takes the sign of its
+            first move, as in the comparison of Mostafa & Wang 2019.
     """
 
     paper: ClassVar[str] = "deep_r"
@@ -125,7 +125,7 @@ class DeepR(SET):
             net.memory["sign"][name] = torch.where(net.masks[name], torch.where(sign == 0, new, sign), 0)
         signs = net.memory["sign"]
         crossed = [(signs[name] * net.params[name] < 0).any() for name, _ in self._sparse(net)]
-        if crossed and bool(torch.stack(crossed).any()):  # one look at the device for all layers
+        if crossed and bool(torch.stack(crossed).any()):  # one transfer from the device for all layers
             super().rewire(net, clock, optimizer)
 
     def drops(self, clock: Clock) -> float | None:

@@ -1,6 +1,6 @@
 """Dynamic sparse training: drop the weakest connections, grow others, at a constant budget.
 
-SET grows at random, RigL by gradient magnitude, DST-EE by a score that also rewards weights that were rarely active.
+SET grows at random, RigL by gradient magnitude.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 
 from sparsebench.cost.passes import SPARSE, SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.counts import portion
+from sparsebench.functional.initial import DRAWN, draw_
 from sparsebench.functional.schedule import Schedule, cosine
-from sparsebench.functional.score import acquisition
+from sparsebench.functional.score import magnitude_by_sign
 from sparsebench.methods.advice import advise_on_updates
-from sparsebench.methods.base import Clock, Probe, skip_step
+from sparsebench.methods.base import Clock, skip_step
 from sparsebench.methods.static import Static
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
@@ -40,6 +41,8 @@ class SET(Static):
         exclude_dropped: True when a weight dropped in an update may not grow in the same update.
         regrown_keeps_value: whether a weight dropped and regrown in one update keeps its value and moments.
         score_batches: number of optimizer steps over which the growth gradient is averaged.
+        drop_by_sign: rank positive and negative weights apart, so that the same share of each is dropped.
+        grown_weights: where grown weights start: ``zero``, or a law of ``functional.initial``; their moments are zero.
     """
 
     paper: ClassVar[str] = "set"
@@ -55,6 +58,8 @@ class SET(Static):
     exclude_dropped: bool = False
     regrown_keeps_value: bool = True
     score_batches: int = 1
+    drop_by_sign: bool = False
+    grown_weights: str = "zero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +70,7 @@ class SET(Static):
         if self.score_batches < 1 or (self.every >= 1 and self.score_batches > self.every):
             raise ValueError(f"score_batches {self.score_batches} must lie between 1 and every={self.every:g}")
         check_choice("drop_count", self.drop_count, ("floor", "ceil"))
+        check_choice("grown_weights", self.grown_weights, ("zero", *DRAWN))
 
     # -- when -----------------------------------------------------------------------------------------------------
 
@@ -88,7 +94,7 @@ class SET(Static):
         return SPARSE_DENSE_WEIGHT if self.needs_gradient and self._collects(clock) else SPARSE
 
     def _due(self, clock: Clock) -> bool:
-        # what grows after the last step would never train
+        # weights that grow after the last step would never train
         return clock.step < clock.total and clock.due(self.every, stop=self.until)
 
     def _collects(self, clock: Clock) -> bool:
@@ -98,11 +104,12 @@ class SET(Static):
     def _collect(self, net: SparseModel) -> None:
         memory = net.memory.setdefault("gradient", {})
         for name, gradient in net.gradients().items():
-            part = gradient / self.score_batches
+            alone = self.score_batches == 1 and self.replaces_step  # used up before anything changes it
+            part = gradient if alone else gradient / self.score_batches
             memory[name] = memory[name] + part if name in memory else part
 
     def drops(self, clock: Clock) -> float | None:
-        """Return the share of active weights that an update now would drop; None if no share decides."""
+        """Return the share of active weights that an update now would drop; None if the method uses no share."""
         return self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0.0, self.until))
 
     def targets(self, clock: Clock) -> dict[str, float]:
@@ -115,12 +122,18 @@ class SET(Static):
 
     @torch.no_grad()
     def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Drop, then grow each layer to its size; weights outside the mask, and newly grown ones, become zero."""
+        """Drop, then grow each layer to its size; set weights outside the mask to zero."""
         gradients = net.memory.pop("gradient", {})
         kept = self.drop(net, clock, gradients)
         sizes = self.sizes(net, clock, kept)
         new = {name: self.grow(net, name, clock, gradients, kept[name], sizes[name]) for name in kept}
+        stayed = dict(net.masks) if self.regrown_keeps_value else kept
         net.set_masks(new, optimizer, keep=None if self.regrown_keeps_value else kept)
+        if self.grown_weights != "zero":
+            for name, weight in net.params.items():
+                drawn = torch.empty(weight.shape)
+                draw_(drawn, self.grown_weights, generator=net.generator("grown", clock.step, name))
+                weight.copy_(torch.where(net.masks[name] & ~stayed[name], drawn.to(weight), weight))
 
     def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks of all but the weakest ``share * active`` connections of every layer."""
@@ -142,7 +155,7 @@ class SET(Static):
     ) -> Tensor:
         """Return the mask of a layer, grown from the kept weights to its size."""
         promise = self.grow_score(net, name, clock, gradients)
-        return self.pattern.grow(kept, promise, size - int(kept.sum()), avoid=self.avoided(net, name, kept))
+        return self.pattern.grow(kept, promise, size - int(kept.count_nonzero()), avoid=self.avoided(net, name, kept))
 
     def avoided(self, net: SparseModel, name: str, kept: Tensor) -> Tensor | None:
         """Return the positions that grow only if no others are left."""
@@ -151,7 +164,8 @@ class SET(Static):
     def drop_score(self, net: SparseModel, name: str, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the strength of each connection; the smallest are dropped."""
         del gradients
-        return net.params[name].abs()
+        weight = net.params[name]
+        return magnitude_by_sign(weight, net.masks[name]) if self.drop_by_sign else weight.abs()
 
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the promise of each connection; the largest grow."""
@@ -195,67 +209,3 @@ class RigL(SET):
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the magnitude of the dense gradient."""
         return gradients[name].abs()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DSTEE(RigL):
-    """Grow by gradient magnitude plus a bonus for rarely active weights (Huang et al. 2023).
-
-    Growth score of weight i at time t: ``|dL/dw_i| + c * ln(t) / (N_i + eps)``, where N_i counts the mask
-    configurations in which i was active. ``c = 0`` is RigL, bit for bit, under equal options.
-
-    Args:
-        c: weight of exploration against exploitation. The paper's value is not known here: no code default.
-        eps: added to the counters; ``c / eps`` is the bonus of a weight that never was active.
-        time_unit: what t counts: ``iteration`` (optimizer steps) or ``update`` (mask updates).
-        counter_init: counters start at the first mask (``initial_mask``) or at ``zeros``.
-        counter_update: counters grow at each ``mask_update`` or at each ``step``.
-    """
-
-    paper: ClassVar[str] = "dst_ee"
-
-    c: float
-    eps: float = 1.0
-    time_unit: Literal["iteration", "update"] = "iteration"
-    counter_init: Literal["initial_mask", "zeros"] = "initial_mask"
-    counter_update: Literal["mask_update", "step"] = "mask_update"
-    every: float = 1000
-    until: float = 1.0
-    drop_fraction: float = 0.5
-    drop_fraction_end: float = 0.005
-    replaces_step: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.c < 0 or self.eps <= 0:
-            raise ValueError(f"dst_ee with c={self.c:g}, eps={self.eps:g}: c must be >= 0 and eps > 0")
-        check_choice("time_unit", self.time_unit, ("iteration", "update"))
-        check_choice("counter_init", self.counter_init, ("initial_mask", "zeros"))
-        check_choice("counter_update", self.counter_update, ("mask_update", "step"))
-
-    def start(self, net: SparseModel, probe: Probe) -> None:
-        """Draw random masks and start the counters."""
-        super().start(net, probe)
-        first = 1 if self.counter_init == "initial_mask" else 0
-        net.memory["active"] = {name: mask.to(torch.int32) * first for name, mask in net.masks.items()}
-
-    def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Rewire after the step; count the masks of this step if counters follow steps."""
-        if self.counter_update == "step":
-            self._tally(net)
-        super().after_step(net, clock, optimizer)
-
-    def rewire(self, net: SparseModel, clock: Clock, optimizer: Optimizer | None) -> None:
-        """Move connections, then count the new masks."""
-        super().rewire(net, clock, optimizer)
-        if self.counter_update == "mask_update":
-            self._tally(net)
-
-    def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
-        """Return exploitation plus exploration: the acquisition function."""
-        time = clock.step if self.time_unit == "iteration" else clock.step // clock.steps(self.every)
-        return acquisition(gradients[name], net.memory["active"][name], c=self.c, eps=self.eps, time=time)
-
-    def _tally(self, net: SparseModel) -> None:
-        for name, mask in net.masks.items():
-            net.memory["active"][name] += mask

@@ -32,7 +32,7 @@ def tempered(network: nn.Module, temperature: float) -> Generator[None]:
     """Divide a network's outputs by a temperature.
 
     Raises:
-        ValueError: the network returns no tensor, or was not called.
+        ValueError: the network does not return a tensor, or was not called.
     """
     if temperature == 1:
         yield
@@ -74,7 +74,7 @@ def batch_statistics(module: nn.Module) -> Generator[None]:
 def positive_output(network: nn.Module, batch: Any) -> Callable[[Weights], Tensor]:
     """Return a function of the weights: summed outputs of a positive float64 copy on an input of ones.
 
-    A norm whose scale is zero throughout (zero-initialised residual branches) counts as one, since otherwise its
+    A norm whose scales are all zero (zero-initialised residual branches) is treated as having scale one. Otherwise its
     branch would score zero and be pruned entirely.
     """
     image: Tensor = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values()))  # pyright: ignore

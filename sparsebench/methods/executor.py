@@ -14,18 +14,18 @@ from sparsebench.sparse.model import SparseModel
 
 
 class Executor:
-    """Answer for a method whose network is run by a back end; other methods answer for themselves.
+    """Provide loss, view and cost of a method whose network is run by a back end, and pass through all other methods.
 
     A method that runs its networks itself, with masks that it draws, gets the back end in ``net.runtime``.
 
     Args:
         method: what differs from dense training.
         net: the sparse model; its ``runtime`` is set.
-        execution: how the network is computed: a name of ``execution.backends``, or what builds a back end; None leaves
-            that to the method.
+        execution: how the network is computed: a name from ``execution.backends``, or a callable that builds a back
+            end; None lets the method decide.
 
     Raises:
-        ValueError: there is no such back end, or none for this method.
+        ValueError: the back end does not exist, or does not support this method.
     """
 
     def __init__(self, method: Method, net: SparseModel, execution: Execution | None = None) -> None:
@@ -37,17 +37,17 @@ class Executor:
 
     @property
     def routes(self) -> bool:
-        """True when losses and views differ from the plain module's."""
+        """True when the loss or the view differs from the plain module."""
         return self._own or self.net.runtime is not None
 
     @property
     def counts(self) -> bool:
-        """True when a step costs as much as the back end's network, not as much as the method states."""
+        """True when the back end's network determines the cost of a step, instead of the method's statement."""
         return self._runtime is not None and not self._runtime.backend.stored_zeros
 
     @property
     def _runtime(self) -> Runtime | None:
-        """The runtime that answers for the method once masks exist."""
+        """The runtime that provides loss and cost once masks exist."""
         return None if self._own or not self.net.masks else self.net.runtime
 
     def loss(self, objective: Objective, clock: Clock) -> Tensor:
@@ -61,7 +61,7 @@ class Executor:
         return self.method.view(self.net) if self._runtime is None else self._runtime.view(self.net)
 
     def passes(self, clock: Clock) -> Passes:
-        """Return the weights needed in the step at ``clock``; of channels, rows and columns."""
+        """Return the weights needed in the step at ``clock``; for channels, as rows and columns."""
         if self._runtime is None or not self.counts:
             return self.method.passes(self.net, clock)
         return self._runtime.passes(self.net)
@@ -96,8 +96,8 @@ class Executor:
             return
         if any(self._dense(Clock(step, clock.total)) for step in range(clock.step, clock.total)):
             raise ValueError(
-                f"{type(self.method).__name__} looks at gradients of dead channels, which a small network does not "
-                f"have: choose a method that does not (set, static, gmp, magnitude, vr_pge), or leave execution=null"
+                f"{type(self.method).__name__} needs the gradients of dead channels, which a small network does not "
+                f"compute: choose a method that does not (set, static, gmp, magnitude, vr_pge), or leave execution=null"
             )
 
     def _dense(self, clock: Clock) -> bool:
@@ -105,7 +105,7 @@ class Executor:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Make random or soft parts of the method final; store zeros for everything that belongs to dead units."""
+        """Fix random or soft masks of the method, and store zeros for everything that belongs to dead units."""
         self.method.finish(self.net)
         if self._runtime is not None:
             store(module_of(self.net), self._runtime.view(self.net))

@@ -1,4 +1,4 @@
-"""Training with fixed masks supplied from outside, as recipes of several fits need it."""
+"""Training with fixed masks supplied from outside, for recipes of several fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsebench.sparse.model import SparseModel
 class Given(Masked):
     """Keep the masks that a fit starts from, at any density.
 
-    Density, distribution and pattern say what the recipe prunes to; the fit itself never asks for them.
+    Density, distribution and pattern are the targets of the recipe's pruning; the fit itself does not use them.
     """
 
     paper: ClassVar[str] = "swamp"
@@ -27,12 +27,12 @@ class Given(Masked):
         """Keep the given masks.
 
         Raises:
-            ValueError: there are none.
+            ValueError: no masks are given.
         """
         del probe
         if not net.masks:
             raise ValueError(
-                "method=given trains within masks that are handed over, and this fit has none: "
-                "give masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, "
+                "method=given trains with masks from outside, and this fit has no masks: "
+                "set masks_from=zeros or a file, choose recipe=imp, swamp, soup or prune_finetune, "
                 "or a method that chooses its masks itself"
             )

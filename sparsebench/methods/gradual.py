@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sparsebench.functional.counts import Budget
 from sparsebench.functional.distribution import uniform
 from sparsebench.functional.schedule import Schedule, cubic
 from sparsebench.functional.score import Score, grasp, linearized, magnitude, synflow
@@ -23,8 +24,8 @@ class Scored(Masked):
     """Prune during training by a score of the active weights.
 
     Args:
-        score: (objective, params) -> a number for each weight, of which the largest stay: ``magnitude``, ``snip``
-            (saliency) or ``gradient`` of ``functional.score``, or another one of first order. The objective has the
+        score: (objective, params) -> a number for each weight; the largest stay. ``magnitude``, ``snip`` (saliency) or
+            ``gradient`` from ``functional.score``, or another first-order score. The gradient of the objective is the
             gradient of the step just taken.
     """
 
@@ -35,8 +36,8 @@ class Scored(Masked):
         if (function := _function(self.score)) in (grasp, synflow):
             name = function.__name__
             raise ValueError(
-                f"score={name} needs more than the gradient of a step, which is all that "
-                f"pruning in training has: choose magnitude, snip or gradient, or method={name}"
+                f"score={name} needs more than the gradient of a step, which is all that pruning during training has: "
+                f"choose magnitude, snip or gradient, or method={name}"
             )
 
     def prunes(self, clock: Clock) -> bool:
@@ -92,7 +93,7 @@ class GMP(Scored):
             )
 
     def prunes(self, clock: Clock) -> bool:
-        """Return True if this moment is on schedule; ``until`` is, for any period."""
+        """Return True if this moment is on schedule; ``until`` always is, for any period."""
         last = clock.step == round(self.until * clock.total)
         return clock.due(self.every, self.start_at, self.until) or last
 
@@ -102,9 +103,18 @@ class GMP(Scored):
             net.set_masks(self.prune(net, clock.between(self.start_at, self.until)), optimizer)
 
     def prune(self, net: SparseModel, progress: float) -> dict[str, Tensor]:
-        """Return masks of the largest scores at this progress, within the present masks."""
+        """Return masks of the largest scores at this progress, within the current masks."""
+        return self.pattern.keep(self.rank(net), self.budget_at(net, progress))
+
+    def budget_at(self, net: SparseModel, progress: float) -> Budget:
+        """Return the weights that the curve leaves at this progress."""
         share = thin(1.0, self.distribution(net.shapes, self.density), progress, self.schedule)
-        return self.pattern.keep(self.rank(net), self.pattern.budget(net.shapes, share))
+        return self.pattern.budget(net.shapes, share)
+
+    def sizes_after(self, net: SparseModel, clock: Clock) -> Mapping[str, int] | None:
+        """Return the budget of each layer, where every layer has its own."""
+        budget = self.budget_at(net, clock.between(self.start_at, self.until))
+        return budget if isinstance(budget, Mapping) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +156,7 @@ def thin(
     progress: float,
     schedule: Schedule = cubic,
 ) -> Mapping[str, float] | float:
-    """Return the densities between two moments of gradual pruning, per layer or over all layers as ``final`` is."""
+    """Return the densities between two moments of gradual pruning, per layer or global, like ``final``."""
     if not isinstance(final, Mapping):
         assert not isinstance(first, Mapping)
         return schedule(first, final, progress)

@@ -23,8 +23,8 @@ from sparsebench.sparse.model import SparseModel
 class GraNet(RigL):
     """Prune by magnitude along a cubic curve, and rewire the remaining weights at each update as in RigL.
 
-    The budget is ``distribution``'s: one global ranking by default, as in the paper. Weights regenerate within their
-    layer. Rewiring goes on after pruning has ended.
+    ``distribution`` divides the budget: one global ranking by default, as in the paper. Weights regenerate within their
+    layer. Rewiring continues after pruning has ended.
 
     Args:
         density_start: density of the first masks; 1 trains densely at first.
@@ -64,7 +64,7 @@ class GraNet(RigL):
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Draw random masks of the initial density: all ones if it is 1."""
         del probe
-        self.budget(net)  # refuses what cannot be reached
+        self.budget(net)  # raises an error for a budget that cannot be reached
         first = self.pattern.budget(net.shapes, self.start_distribution(net.shapes, self.density_start))
         net.set_masks(self.pattern.keep(draw_scores(net, "start"), first))
 
@@ -85,7 +85,7 @@ class GraNet(RigL):
         first = self.start_distribution(net.shapes, self.density_start) if isinstance(final, Mapping) else None
         progress = clock.between(self.prune_from, self.prune_until)
         densities = thin(self.density_start if first is None else first, final, progress)
-        if not isinstance(densities, Mapping) and progress < 1:  # its code rounds down on the way
+        if not isinstance(densities, Mapping) and progress < 1:  # the published code rounds down before the end
             total = sum(p.numel() for p in net.params.values())
             densities = math.floor(round(densities * total, 6)) / total
         net.set_masks(self.pattern.keep(magnitudes(net), self.pattern.budget(net.shapes, densities)), optimizer)

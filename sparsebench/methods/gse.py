@@ -18,21 +18,23 @@ from sparsebench.methods.base import Clock, Distribution
 from sparsebench.methods.dynamic import RigL
 from sparsebench.patterns import Unstructured
 from sparsebench.runs.messages import check_choice
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class GSE(RigL):
     """Grow by gradient magnitude among candidates drawn at random, as many as weights are active (Heddes et al. 2024).
 
-    Growth comes first: of the candidates, the inactive ones of largest gradient magnitude grow; then as many of the
-    active weights of smallest magnitude go. Weights that grew are not dropped, dropped ones do not return in the same
-    update. Candidates are pairs of an output and an input, both drawn uniformly and with replacement (the paper's
-    uniform distribution); a layer at most half sparse considers all its weights.
+    Growth comes first: the inactive candidates with the largest gradient magnitudes grow. Then as many active weights
+    are dropped, those with the smallest magnitudes. Weights that have just grown are not dropped, and dropped weights
+    do not return in the same update. Candidates are pairs of an output and an input, both drawn uniformly and with
+    replacement (the paper's uniform distribution); in a layer that is at most half sparse, all weights are candidates.
 
     Args:
-        subset: candidates of a layer, as a multiple of its active weights.
-        scope: ``global``: all layers rank together, and weights move between them; ``local``: each for itself.
+        subset: number of candidates of a layer, as a multiple of its active weights.
+        scope: ``global``: all layers are ranked together, and weights move between them; ``local``: each layer is
+            ranked on its own.
     """
 
     paper: ClassVar[str] = "gse"
@@ -53,13 +55,13 @@ class GSE(RigL):
             raise ValueError(f"subset {self.subset:g} is impossible: choose a number above 0, such as 1")
         if not isinstance(self.pattern, Unstructured):
             raise ValueError(
-                f"GSE draws single weights as candidates, and pattern {type(self.pattern).__name__} needs more: "
+                f"GSE draws single weights as candidates, and pattern {type(self.pattern).__name__} needs whole units: "
                 f"choose pattern=unstructured, or method=rigl"
             )
         if not self.exclude_dropped or self.drop_count != "floor":
             raise ValueError(
                 "GSE grows before it drops, so exclude_dropped=false has no meaning, and drop_count is floor: "
-                "leave both as they are"
+                "do not change either"
             )
 
     @property
@@ -68,7 +70,7 @@ class GSE(RigL):
         return self.scope == "global"
 
     def passes(self, net: SparseModel, clock: Clock) -> Passes:
-        """Sparse; before an update candidates receive a gradient beside the active weights."""
+        """Return sparse passes; before an update, candidates receive a gradient in addition to the active weights."""
         if not self._collects(clock):
             return SPARSE
         moment = self._moment(clock)
@@ -113,7 +115,7 @@ class GSE(RigL):
         net.set_masks({name: kept[name] | grown[name] for name in kept}, optimizer)
 
     def _grows(self, net: SparseModel, share: float, most: Mapping[str, int]) -> Budget:
-        """Return how many weights grow: in all layers together, or in each, at most as many as there are candidates."""
+        """Return how many weights grow, in total or in each layer, limited by the number of candidates."""
         if self.scope == "global":
             return min(portion(sum(net.counts[name] for name in most), share), sum(most.values()))
         return {name: min(portion(net.counts[name], share), most[name]) for name in most}

@@ -1,7 +1,7 @@
-"""Control of lambda, the strength of a regulariser: left alone, or steered to a density.
+"""Control of lambda, the strength of a regulariser: constant, or steered to a density.
 
-When lambda may change is the whole point: every dual must be as the optimizer's last full step left it. Controllers act
-just before a step that moves all duals, the quantile rule just after one, so that nothing moves in between.
+The timing matters: when lambda changes, no dual may have moved since the optimizer's last full step. Controllers act
+just before a step that moves all duals, and the quantile rule just after one, so that nothing moves in between.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from sparsebench.functional.schedule import cubic
 from sparsebench.methods.base import Clock, Method
 from sparsebench.optim import quantile_lambda
 from sparsebench.optim.base import DualOptimizer, Policy
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 Control = Literal["constant", "additive", "multiplicative", "quantile"]
 
 LOWEST, HIGHEST = 1e-6, 1e3
-"""Range of a multiplied lambda: from zero it could not leave."""
+"""Range of lambda under the multiplicative controller, which could not leave zero."""
 CALMING = 0.95
 """Factor on the gain each time the multiplicative controller overshoots."""
 
@@ -32,19 +33,19 @@ class LambdaControlled(Method):
     """Base class of methods whose sparsity results from a regulariser; by default lambda is constant.
 
     Args:
-        control: ``constant``; ``additive``: lambda goes up by ``increment`` where the network is too dense, else down;
-            ``multiplicative``: by the factor 1 + gain * |density - target|, the gain shrinking with each overshoot;
-            ``quantile``: lambda is set such that exactly the wanted number of units stays.
-        density: what control aims at; required with it, meaningless without.
+        control: ``constant``; ``additive``: lambda rises by ``increment`` while the network is too dense, and falls
+            otherwise; ``multiplicative``: by the factor 1 + gain * |density - target|, the gain shrinking with each
+            overshoot; ``quantile``: lambda is set such that exactly the wanted number of units stays.
+        density: target of the control; required unless ``control`` is constant, and refused if it is.
         control_every: steps between two actions (a fraction of the budget when below 1).
-        increment: of the additive controller.
-        gain: of the multiplicative controller.
-        ramp: share of the budget over which the target moves from the density of the start to ``density`` (cubic).
-        on_lambda_change: what follows from a change: ``keep`` the duals (weights jump), ``reset`` the duals from the
-            weights, or ``shift`` the active duals with lambda (weights stay).
+        increment: step of the additive controller.
+        gain: initial gain of the multiplicative controller.
+        ramp: share of the budget over which the target moves from the initial density to ``density`` (cubic).
+        on_lambda_change: ``keep`` the duals (weights jump), ``reset`` the duals from the weights, or ``shift`` the
+            active duals with lambda (weights stay).
 
-    Source: additive: code of Bungert et al. 2022; multiplicative and quantile: later users of Bregman training, the
-    latter corrected by one unit.
+    Source: additive: code of Bungert et al. 2022; multiplicative and quantile: later users of Bregman training, with
+    the quantile rule corrected by one unit.
     """
 
     control: Control = "constant"
@@ -61,8 +62,8 @@ class LambdaControlled(Method):
                 raise ValueError(f"{key}={getattr(self, key)} is unknown: choose {', '.join(choices)}")
         if (self.density is None) != (self.control == "constant"):
             raise ValueError(
-                f"control={self.control} with density={self.density}: a constant lambda has no density to aim at, "
-                f"every other control needs one (above 0, at most 1)"
+                f"control={self.control} with density={self.density}: a constant lambda has no target density, every "
+                f"other control needs one (above 0, at most 1)"
             )
         if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"density {self.density:g} is impossible: choose a sparsity of at least 0 and below 1")
@@ -73,13 +74,13 @@ class LambdaControlled(Method):
             )
         if self.control == "quantile" and self.on_lambda_change != "keep":
             raise ValueError(
-                f"on_lambda_change={self.on_lambda_change} keeps the weights as they are, so that control=quantile "
-                f"could not remove any: choose keep"
+                f"on_lambda_change={self.on_lambda_change} does not change the weights, so that control=quantile could "
+                f"not remove any: choose keep"
             )
 
     @property
     def first_density(self) -> float:
-        """Where a ramp begins."""
+        """Density at which a ramp begins."""
         return 1.0
 
     def targets(self, clock: Clock) -> dict[str, float]:
@@ -108,7 +109,7 @@ class LambdaControlled(Method):
     def meet(self, net: SparseModel, clock: Clock, optimizer: Optimizer, *, period: int = 1) -> bool:
         """Apply the quantile rule just after a step that moved all duals; return whether it was applied.
 
-        Exact is the number of non-zero units (entries for l1); it acts after the very last step in any case.
+        The number of non-zero units (entries for l1) is then exact. The rule always acts after the last step.
         """
         last = clock.step == clock.total
         if self.control != "quantile" or not (last or self._is_due(clock, period)):
@@ -127,7 +128,7 @@ class LambdaControlled(Method):
         return clock.step // every > max(0, clock.step - period) // every
 
     def _calmed_gain(self, net: SparseModel, gap: float) -> float:
-        """Return the gain after as many overshoots as the gap has changed its sign; remember both."""
+        """Return the gain, reduced each time the gap changes its sign; store gap and gain."""
         memory = net.memory.setdefault("lambda_control", {})
         overshoots = int(memory.get("overshoots", torch.zeros(())))
         sign = (gap > 0) - (gap < 0)
@@ -151,7 +152,7 @@ def present_lambda(optimizer: Optimizer) -> float:
 
 
 def change_lambda(optimizer: Optimizer, lam: float, policy: Policy) -> None:
-    """Set lambda in every regularised group; where there are duals, they or the weights follow."""
+    """Set lambda in every regularised group, and adjust duals or weights."""
     if isinstance(optimizer, DualOptimizer):
         optimizer.set_lambda(lam, policy)
         return

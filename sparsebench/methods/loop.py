@@ -1,4 +1,4 @@
-"""A training loop without Lightning for every method: the loss, the step and the end, each one call."""
+"""Use any method in a training loop without Lightning: one call each for the loss, the step and the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sparsebench.functional.score import Objective, Weights
 from sparsebench.methods.arguments import check_method
 from sparsebench.methods.base import Clock, Method, Probe
 from sparsebench.methods.evaluation import batch_statistics, evaluating, positive_output, tempered
+from sparsebench.methods.probe import cut
 from sparsebench.optim.groups import Together
 from sparsebench.sparse.model import SparseModel
 from sparsebench.sparse.prunable import Prunable
@@ -22,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class _Call(nn.Module):
-    """Something computed with a network, as a module whose weights ``functional_call`` can swap."""
+    """Wrap a computation with a network as a module, so that ``functional_call`` can swap its weights."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -44,22 +45,23 @@ class Loop:
             loop.step()
         loop.finish()
 
-    Masks are chosen when the loop is made. ``loss`` shows the network the weights that the method shows; ``step``
-    lets it act, steps the optimizer and clears the gradients; ``finish`` stores the final weights in the network.
+    The constructor chooses the masks. ``loss`` runs the network with the weights that the method provides; ``step``
+    runs the method's hooks, steps the optimizer and clears the gradients; ``finish`` stores the final weights in the
+    network.
 
     Args:
         method: what differs from dense training.
         module: the network; its parameters are trained in place.
-        optimizer: of the network's parameters; what a method learns beside them joins it.
-        total: optimizer steps of the whole training.
-        sample: batches (inputs, labels) that pruning at initialisation scores; others need none.
-        criterion: outputs, labels -> loss, for these scores.
+        optimizer: optimizer of the network's parameters; parameters learned by the method are added to it.
+        total: number of optimizer steps of the whole training.
+        sample: batches (inputs, labels) that pruning at initialisation scores; other methods need none.
+        criterion: (outputs, labels) -> loss, used for these scores.
         prunable: which parameters may be sparse; convolution and linear weights by default.
         seed: root of the method's random draws.
-        masks: masks to begin with, which ``Given`` keeps.
+        masks: initial masks, which ``Given`` keeps.
 
     Raises:
-        ValueError: no method is given, or it scores data and there is no sample.
+        ValueError: the first argument is not a method, or the method scores data and no sample is given.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Loop:
     ) -> None:
         check_method(method)
         if total < 1:
-            raise ValueError(f"a training of {total} steps is none: give the number of optimizer steps")
+            raise ValueError(
+                f"a training of {total} steps is impossible: give the number of optimizer steps, at least 1"
+            )
         self.method, self.module, self.total = method, module, total
         self.net = SparseModel.of(module, prunable, seed=seed)
         self.net.learned = {name: Parameter(value) for name, value in method.learned(self.net).items()}
@@ -91,15 +95,15 @@ class Loop:
 
     @property
     def clock(self) -> Clock:
-        """Steps taken, out of the budget."""
+        """The number of steps taken, out of the budget."""
         return Clock(self.taken, self.total)
 
     def loss(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the loss to differentiate; ``compute`` calls the network, once or as often as the method wants."""
+        """Return the loss to differentiate; ``compute`` must call the network, and may run several times."""
         return self.method.loss(self.net, lambda weights: self._run(weights, compute))
 
     def evaluate(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the result of ``compute`` with the weights that the method uses now, without gradients."""
+        """Return the result of ``compute`` with the method's current weights, without gradients."""
         with torch.no_grad():
             return self._run(self.method.view(self.net), compute)
 
@@ -133,17 +137,24 @@ class Loop:
         optimizer.add_param_group(group)
         return optimizer
 
-    # -- what scores ask for ----------------------------------------------------------------------------------------
+    # -- samples for scores ----------------------------------------------------------------------------------------
 
     def _objectives(
-        self, number: int, *, temperature: float = 1.0, mode: str = "eval", per_class: int | None = None
+        self,
+        number: int,
+        *,
+        temperature: float = 1.0,
+        mode: str = "eval",
+        per_class: int | None = None,
+        images: int | None = None,
     ) -> list[Objective]:
-        if not self._sample or (per_class is None and number > len(self._sample)):
+        if not self._sample or (per_class is None and images is None and number > len(self._sample)):
             raise ValueError(
                 f"{type(self.method).__name__} scores training data before the first step, the loop has "
                 f"{len(self._sample)} batches: give it Loop(..., sample=[(inputs, labels), ...])"
             )
         batches = self._sample[:number] if per_class is None else balanced(self._sample, per_class)
+        batches = batches if images is None else cut(self._sample, images)
         return [self._objective(batch, temperature, mode) for batch in batches]
 
     def _objective(self, batch: Batch, temperature: float, mode: str) -> Objective:
@@ -160,12 +171,12 @@ class Loop:
 
     def _output(self, weights: Weights) -> Tensor:
         if not self._sample:
-            self._objectives(1)  # says what is missing
+            self._objectives(1)  # raises the error for a missing argument
         return positive_output(self.module, self._sample[0])(weights)
 
 
 def balanced(batches: Sequence[Batch], per_class: int) -> list[Batch]:
-    """Return the first examples of each class, all of a class that has fewer, in two batches with all classes."""
+    """Return the first examples of each class, or all if there are fewer, in two batches with all classes."""
     inputs, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
     turn = torch.zeros_like(labels)
     for number in range(int(labels.max()) + 1):

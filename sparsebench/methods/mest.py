@@ -1,4 +1,4 @@
-"""MEST: more mutation at first, less later, within a memory bound (Yuan et al. 2021)."""
+"""MEST: elastic mutation of connections, strong at first, within a memory bound (Yuan et al. 2021)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class MEST(SET):
     """Elastic mutation (EM): prune to a lower density, regrow at random to the upper one.
 
     Importance is ``|w| + lam * |g|`` with the gradient of the step just taken. Both densities are given as multiples of
-    the target, one pair for each stage; the last pair is (1, 1). The paper's 90 %: lower sparsity .92, .91, .90 is
-    ``lower`` .8, .9, 1. New weights start at zero. The first masks keep the largest initial magnitudes.
+    the target, one pair for each stage; the last pair is (1, 1). At the paper's 90 %, lower sparsities of .92, .91, .90
+    correspond to ``lower`` = .8, .9, 1. New weights start at zero. The first masks keep the largest initial magnitudes.
 
     Args:
         lam: weight of the gradient in the importance; the paper's value is not known here.
-        lower: density after pruning over the target, for each stage.
-        upper: density after growth over the target, for each stage.
+        lower: density after pruning, relative to the target, for each stage.
+        upper: density after growth, relative to the target, for each stage.
         stages: fractions of the budget at which the next stage begins.
     """
 
@@ -57,15 +57,15 @@ class MEST(SET):
         staged = len(self.lower) == len(upper) == len(self.stages) + 1
         if not staged or pairs[-1] != (1, 1) or any(not 0 < low <= high for low, high in pairs):
             raise ValueError(
-                f"lower={list(self.lower)}, upper={list(upper)}, stages={list(self.stages)}: give one pair more "
-                f"than stages, with 0 < lower <= upper, and (1, 1) last, so that training ends on target"
+                f"lower={list(self.lower)}, upper={list(upper)}, stages={list(self.stages)}: give one more pair than "
+                f"stages, with 0 < lower <= upper, and (1, 1) last, so that training ends on target"
             )
         if max(upper) > 1 and self.budget_holds == "always":
             raise ValueError(f"upper={list(upper)} exceeds the target: that is mest_soft (SoftMEST), not mest")
 
     @property
     def bounds(self) -> Sequence[float]:
-        """Density after growth over the target, for each stage."""
+        """Density after growth, relative to the target, for each stage."""
         return self.upper or ()
 
     def start(self, net: SparseModel, probe: Probe) -> None:
@@ -101,7 +101,7 @@ class MEST(SET):
         kept: dict[str, Tensor] = {}
         for name, mask in net.masks.items():
             strength = self.drop_score(net, name, gradients)
-            # down to the upper density by the pattern, then to the lower one within the room that the pattern leaves
+            # prune to the upper density by the pattern, then towards the lower one as far as the pattern allows
             if upper[name] < net.counts[name]:
                 mask = self.pattern.keep({name: strength.masked_fill(~mask, -1.0)}, {name: upper[name]})[name]
             kept[name] = self.pattern.prune(mask, strength, min(net.counts[name], lower[name], upper[name]))
@@ -130,8 +130,8 @@ class SoftMEST(MEST):
     Between updates the network is denser than the target, so that old and new weights compete.
 
     Args:
-        upper: density after growth over the target, for each stage; None: 0.05, 0.025 and 0 *of all weights* more than
-            the target, which the published scripts grow at 90 and at 95 %.
+        upper: density after growth, relative to the target, for each stage; None exceeds the target by 0.05, 0.025 and
+            0 *of all weights*, as the published scripts do at 90 and at 95 %.
     """
 
     budget_holds: ClassVar[str] = "end"
@@ -141,5 +141,5 @@ class SoftMEST(MEST):
 
     @property
     def bounds(self) -> Sequence[float]:
-        """Density after growth over the target, for each stage."""
+        """Density after growth, relative to the target, for each stage."""
         return self.upper or [(self.density + more) / self.density for more in EXTRA]

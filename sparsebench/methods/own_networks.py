@@ -1,4 +1,4 @@
-"""Methods that run networks themselves, with new masks in each step."""
+"""Methods that run the network themselves, with new masks in each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class OwnNetworks(Method):
-    """A method whose loss runs one network or several, each with masks that the method makes."""
+    """A method whose loss runs the network one or more times, each time with masks of the method."""
 
     def backend(self, net: SparseModel, execution: Execution = "masked") -> Backend:
         """Build the back end that runs the network with drawn masks."""
@@ -23,7 +23,7 @@ class OwnNetworks(Method):
         return WeightNetwork(net)
 
     def runtime(self, net: SparseModel) -> Runtime:
-        """Return how the model runs in this process: as the engine was told, or else as the method is set."""
+        """Return how the model runs in this process: by the engine's argument, otherwise by the method's setting."""
         if net.runtime is None:
             net.runtime = Runtime(self.backend(net))
         return net.runtime
@@ -33,7 +33,7 @@ class OwnNetworks(Method):
         return self.runtime(net).backend
 
     def next_draw(self, net: SparseModel) -> tuple[int, int]:
-        """Return the numbers of the step and of its micro-batch: the path of the next draw."""
+        """Return the numbers of the step and of its micro-batch, which seed the next draw."""
         runtime = self.runtime(net)
         runtime.micro += 1
         return int(net.memory["time"]["step"]) if "time" in net.memory else 0, runtime.micro - 1

@@ -18,21 +18,22 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class ProbMask(DrawnMasks):
-    """Learn which weights to keep by the chain rule through relaxed masks (Zhou et al. 2021).
+    """Learn which weights to keep by backpropagation through relaxed masks (Zhou et al. 2021).
 
     A relaxed mask is ``sigmoid(T (logit s + logistic noise))``. T, an inverse temperature, rises from 1 to
     ``1 / sharpest`` over training, so that masks harden. Every pass is dense.
 
     Args:
-        samples: draws whose losses are averaged in a step.
-        sharpest: the last temperature.
+        samples: number of draws whose losses are averaged in a step.
+        sharpest: temperature at the end.
     """
 
     paper: ClassVar[str] = "probmask"
     budget_holds: ClassVar[str] = "end"
     exceptions: ClassVar[Mapping[str, str]] = {
         **DrawnMasks.exceptions,
-        "budget": "a weight of probability 0 stays out: fewer are kept where the scores have sunk below the budget",
+        "budget": "a weight of probability 0 is never kept: fewer weights stay if the scores have fallen below the "
+        "budget",
     }
 
     score_lr: float = 0.006
@@ -83,7 +84,7 @@ class ProbMask(DrawnMasks):
 def _log_odds(score: Tensor, eps: float = 1e-20) -> Tensor:
     """Return ln(s / (1 - s)), finite at 0 and 1.
 
-    Where s is 1 it is so large that the sigmoid of it is 1 whatever the noise, with slope 0: a weight that is whole
-    stays whole until the budget falls.
+    At s = 1 the result is so large that its sigmoid is 1 under any noise, with slope 0: such a weight stays until the
+    budget falls.
     """
     return torch.log(score + eps) - torch.log(1.0 - score + eps)

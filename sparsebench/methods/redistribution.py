@@ -1,8 +1,8 @@
-"""Dynamic sparse training that also moves connections between layers at a constant total: SNFS and DSR."""
+"""Dynamic sparse training that also moves connections between layers at a constant total: SNFS, and the base of DSR."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from sparsebench.cost.passes import SPARSE_DENSE_WEIGHT, Passes
 from sparsebench.functional.allotment import allot
 from sparsebench.functional.distribution import uniform
-from sparsebench.functional.schedule import Schedule, constant
 from sparsebench.methods.base import Clock, Distribution, Probe
 from sparsebench.methods.dynamic import SET
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class Redistributed(SET):
         """
         if self.redistribute and not self.pattern.shifts:
             raise ValueError(
-                f"{type(self).__name__} moves weights between layers, {type(self.pattern).__name__} fixes their number "
-                f"in each: choose pattern=unstructured, blocks or channels, or method.redistribute=false"
+                f"{type(self).__name__} moves weights between layers, but {type(self.pattern).__name__} fixes their "
+                f"number in each: choose pattern=unstructured, blocks or channels, or method.redistribute=false"
             )
         super().start(net, probe)
 
@@ -76,17 +76,17 @@ class Redistributed(SET):
 class SNFS(Redistributed):
     """Sparse momentum: redistribute and grow by an average of dense gradients (Dettmers & Zettlemoyer 2019).
 
-    Layers receive in proportion to the mean magnitude of the momentum over their active weights (over all places where
-    none is left), rounded up and at most 99 % of the free places; the rest is spread evenly. Weights of largest
-    momentum grow. A layer less than 20 % sparse that deserves more than the average drops at most the share of its
-    zeros.
+    Layers receive weights in proportion to the mean magnitude of the momentum over their active weights (over all
+    places if no weight is active), rounded up, at most 99 % of the free places; the rest is spread evenly. Weights with
+    the largest momentum grow. A layer that is less than 20 % sparse and deserves more than the average drops at most
+    the share of its zeros.
 
     Args:
-        momentum: factor of the exponential average of the dense gradients, which is the method's own: that of the
-            optimizer is zero where weights are.
+        momentum: factor of the exponential average of the dense gradients. The method keeps this average itself, since
+            the optimizer's momentum is zero where weights are zero.
         redistribute: False is the SNFS of Evci et al. 2020.
         average_decay: whether the optimizer's weight decay of active weights is averaged along with the gradients, as
-            in the published code, whose average is the optimizer's own.
+            in the published code, which uses the optimizer's momentum as the average.
         keep_velocity: whether a grown weight starts with the velocity that it would have in a dense optimizer, as in
             the published code; False starts it at rest. Needs SGD with momentum.
     """
@@ -136,10 +136,11 @@ class SNFS(Redistributed):
             velocity = optimizer.state[net.params[name]].get("momentum_buffer")
             if not isinstance(velocity, Tensor):
                 raise ValueError(
-                    f"keep_velocity needs the velocity of SGD with momentum, {type(optimizer).__name__} has none: "
-                    f"choose such an optimizer, or keep_velocity=false"
+                    f"keep_velocity needs the velocity of SGD with momentum, and {type(optimizer).__name__} has no "
+                    f"velocity: "
+                    f"choose sgd with momentum, or keep_velocity=false"
                 )
-            # a sum of gradients where ours is a mean of them
+            # the optimizer keeps a sum of gradients, this method a mean
             dense = net.memory["momentum"][name] / (1 - self.momentum)
             velocity.copy_(torch.where(mask & ~before[name], dense.to(velocity), velocity))
 
@@ -160,7 +161,7 @@ class SNFS(Redistributed):
     def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
         """Return the mean magnitude of the momentum over the active weights, before dropping.
 
-        A layer without any is judged by all its places: no active weight would speak for it, and it would stay empty.
+        A layer without active weights uses the mean over all its places; otherwise it would stay empty.
         """
         del kept
         means: dict[str, Tensor] = {}
@@ -172,76 +173,6 @@ class SNFS(Redistributed):
     def grow_score(self, net: SparseModel, name: str, clock: Clock, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the magnitude of the momentum."""
         return net.memory["momentum"][name].abs()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DSR(Redistributed):
-    """Dynamic sparse reparameterization: one adaptive threshold for all layers (Mostafa & Wang 2019).
-
-    Weights below the threshold are dropped. It is halved when they were more than ``1 + tolerance`` times what was
-    meant (``drop_fraction`` of all active weights), doubled when less than ``1 - tolerance`` times. As many grow at
-    random, in proportion to what survived in each layer, where nothing was just dropped. The strongest unit of a layer
-    always survives, since a layer without survivors could never come back (project choice).
-
-    Args:
-        threshold: magnitude below which weights are dropped in the first update.
-        tolerance: relative deviation that leaves the threshold alone.
-        doubles_at: fractions of the budget from which on the period is twice, four times, ... ``every``.
-    """
-
-    paper: ClassVar[str] = "dsr"
-
-    threshold: float = 1e-3
-    tolerance: float = 0.1
-    doubles_at: Sequence[float] = (0.125, 0.4, 0.7)
-    until: float = 0.95
-    drop_fraction: float = 0.1
-    drop_schedule: Schedule = constant
-    exclude_dropped: bool = True
-    regrown_keeps_value: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.threshold <= 0 or not 0 <= self.tolerance < 1:
-            raise ValueError(
-                f"threshold={self.threshold:g}, tolerance={self.tolerance:g}: the threshold must be > 0 and the "
-                f"tolerance in [0, 1)"
-            )
-
-    def start(self, net: SparseModel, probe: Probe) -> None:
-        """Draw random masks, and set the first threshold."""
-        super().start(net, probe)
-        net.memory["threshold"] = {"all": torch.tensor(self.threshold, dtype=torch.float64)}
-
-    def _due(self, clock: Clock) -> bool:
-        doublings = sum(clock.step >= round(moment * clock.total) for moment in self.doubles_at)
-        period = clock.steps(self.every) * 2**doublings
-        return clock.step < clock.total and clock.due(period, stop=self.until)
-
-    def drops(self, clock: Clock) -> float | None:
-        """Return None: the threshold decides."""
-        del clock
-
-    def drop(self, net: SparseModel, clock: Clock, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return masks of the weights above the threshold, and adapt the threshold."""
-        threshold = float(net.memory["threshold"]["all"])
-        kept: dict[str, Tensor] = {}
-        for name, mask in net.masks.items():
-            strength = self.drop_score(net, name, gradients)
-            strongest = self.pattern.prune(mask, strength, min(1, net.counts[name]))
-            kept[name] = strongest | self.pattern.keep_above(mask, strength, threshold)
-        active = sum(net.counts[name] for name in kept)
-        dropped = active - sum(whole_numbers({name: mask.count_nonzero() for name, mask in kept.items()}).values())
-        meant = self.drop_schedule(self.drop_fraction, self.drop_fraction_end, clock.between(0, self.until)) * active
-        if dropped > (1 + self.tolerance) * meant:
-            net.memory["threshold"]["all"] /= 2
-        elif dropped < (1 - self.tolerance) * meant:
-            net.memory["threshold"]["all"] *= 2
-        return kept
-
-    def deserved(self, net: SparseModel, kept: Mapping[str, int]) -> Mapping[str, float]:
-        """Return the number of survivors of each layer."""
-        return kept
 
 
 def _options(optimizer: Optimizer, key: str) -> dict[int, float]:

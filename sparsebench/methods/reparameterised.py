@@ -29,19 +29,20 @@ from sparsebench.sparse.model import SparseModel
 class STR(Masked):
     """Learn a threshold per layer, and shrink the weights by it (Kusupati et al. 2020).
 
-    The network sees ``sign(w) max(|w| - sigmoid(a), 0)``. Weight decay draws a, which starts far below zero, towards
-    zero, and so raises the threshold; the gradient of the loss holds against it. Which sparsity that reaches follows
-    from decay, start and length of training and cannot be set. Therefore a controller: at ``topk_at`` the shrunken
-    weights become the weights, exactly the budget's largest margins ``|w| - sigmoid(a)`` stay, thresholds are gone
-    and training goes on with fixed masks. Before, masks only measure which weights the network sees.
+    The network uses ``sign(w) max(|w| - sigmoid(a), 0)``. The parameter a starts far below zero; weight decay pulls it
+    towards zero and so raises the threshold, against the gradient of the loss. The resulting sparsity depends on decay,
+    initial value and length of training, and cannot be set directly. To reach a given budget, at ``topk_at`` the
+    shrunken weights replace the weights, the weights with the largest margins ``|w| - sigmoid(a)`` are kept, exactly as
+    many as the budget allows, and training continues with fixed masks and without thresholds. Until then, masks only
+    record which weights the network uses.
 
     Args:
-        initial: first value of every a; the more negative, the longer the weights stay dense.
-        threshold_decay: weight decay of a; the optimizer's own, as for the weights, by default.
-        threshold_lr: learning rate of a; the optimizer's own by default.
+        initial: initial value of every a; the more negative, the longer the weights stay dense.
+        threshold_decay: weight decay of a; by default the optimizer's, as for the weights.
+        threshold_lr: learning rate of a; by default the optimizer's.
         every: steps between measurements of the support (a fraction of the budget when below 1).
         topk_at: moment at which the budget is reached, as a fraction of training; None leaves the sparsity to the
-            thresholds, as published, and the budget unused.
+            thresholds, as published, and ignores the budget.
     """
 
     paper: ClassVar[str] = "str"
@@ -69,7 +70,7 @@ class STR(Masked):
         """Return the budget, or None if the thresholds decide."""
         return None if self.topk_at is None else super().promised(net)
 
-    # -- what is learned --------------------------------------------------------------------------------------------
+    # -- learned parameters --------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the initial parameter of each layer's threshold."""
@@ -151,9 +152,9 @@ class STR(Masked):
 class SRSTE(Masked):
     """Keep the largest magnitudes, pass the gradient to all weights, and decay the others (Zhou et al. 2021).
 
-    The update is ``w <- w - lr (g + decay * (1 - m) w)``: m is the mask of the present weights, g the gradient at
-    ``m w``, taken for the gradient at w (straight through). The extra decay of pruned weights keeps the mask from
-    swinging back and forth.
+    The update is ``w <- w - lr (g + decay * (1 - m) w)``: m is the mask of the current weights, and g is the gradient
+    at ``m w``, used in place of the gradient at w (straight through). The extra decay of pruned weights keeps the mask
+    from swinging back and forth.
 
     Args:
         decay: strength of the extra decay; 0 is the plain straight-through estimator.
@@ -164,7 +165,7 @@ class SRSTE(Masked):
     budget_holds: ClassVar[str] = "always"
     zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "growth": "pruned weights are trained too, and return with the value that they have by then",
+        "growth": "pruned weights are trained too, and return with the value that they have reached",
     }
 
     distribution: Distribution = uniform
@@ -182,7 +183,7 @@ class SRSTE(Masked):
         self.choose(net)
 
     def choose(self, net: SparseModel) -> None:
-        """Choose the masks of the present weights by magnitude."""
+        """Choose the masks of the current weights by magnitude."""
         net.set_masks(self.pattern.keep(magnitude(net.params), self.budget(net)), clear=False)
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:

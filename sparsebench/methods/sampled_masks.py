@@ -1,7 +1,8 @@
 """Masks sampled from learned probabilities of channels or weights (Zhou et al. 2021).
 
-``s`` holds the probabilities, K = density * n bounds their sum: s is projected on ``{0 <= s <= 1, sum s <= K}`` after
-each step. How s learns: ``vr_pge.py``, ``probmask.py``. Here: how masks are drawn, and which mask is final.
+``s`` holds the probabilities, and K = density * n bounds their sum: s is projected on ``{0 <= s <= 1, sum s <= K}``
+after each step. ``vr_pge.py`` and ``probmask.py`` define how s is learned; this module draws the masks and chooses the
+final one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch.optim import SGD, Adam, Optimizer
 from sparsebench.execution.base import Masks
 from sparsebench.execution.runtime import cpu, module_of, store
 from sparsebench.functional.estimate import bernoulli
-from sparsebench.functional.prox import project_budget
 from sparsebench.functional.schedule import constant, cubic
-from sparsebench.functional.select import keep_top_each, keep_top_global
+from sparsebench.functional.select import keep_top_each
 from sparsebench.methods.arguments import require_learned
 from sparsebench.methods.base import Clock, Probe
 from sparsebench.methods.own_networks import OwnNetworks
+from sparsebench.methods.probabilities import fill_empty, most_probable, project_together_
 from sparsebench.runs.messages import check_choice
 from sparsebench.sparse.model import SparseModel
 
@@ -38,27 +39,28 @@ class DrawnMasks(OwnNetworks):
     """Common base of VR-PGE and ProbMask: scores with a separate optimizer, a budget, and a final mask.
 
     Args:
-        density: K / n, the share of channels or weights that live, in expectation.
-        score_lr: learning rate of s, under the schedule of the weights'.
+        density: K / n, the expected share of live channels or active weights.
+        score_lr: learning rate of s, which follows the same schedule as the weights' learning rate.
         score_optimizer: ``adam`` or ``sgd``.
-        clip_norm: bound of the gradient's norm; None for none.
+        clip_norm: bound of the gradient's norm; None for no bound.
         clip: ``separate``: the bound holds for the scores alone; ``joint``: for scores and weights together.
-        schedule: of K: ``constant``, s starts at the density; ``cubic``, s starts at 1 and K falls between two moments.
+        schedule: schedule of K: ``constant``, s starts at the density; ``cubic``, s starts at 1 and K falls between two
+            moments.
         falls_from: first of these moments, as a fraction of training.
         falls_until: the second.
         constraint: ``leq``: sum s <= K; ``eq``: sum s = K.
-        fix_at: moment, as a fraction of training, from which the final mask stays and only weights are trained; None
-            fixes it at the end.
-        final_mask: ``topk``: the K most probable, of those with a probability above 0; ``bernoulli``: a draw;
-            ``best_of_n``: of ``best_of`` draws the one with the smallest loss on the batch at ``fix_at``; ``random``: K
-            of all, whatever s; ``uniform``: the first of each layer, an equal share (with ``fix_at=0`` a narrow dense
-            network).
-        best_of: draws of ``best_of_n``.
+        fix_at: moment, as a fraction of training, at which the mask is fixed, so that only weights are trained
+            afterwards; None fixes it at the end.
+        final_mask: ``topk``: the K most probable entries with a probability above 0; ``bernoulli``: a draw;
+            ``best_of_n``: the one of ``best_of`` draws with the smallest loss on the batch at ``fix_at``; ``random``: K
+            random entries, regardless of s; ``uniform``: the first entries of each layer, an equal share (with
+            ``fix_at=0`` a narrow dense network).
+        best_of: number of draws of ``best_of_n``.
     """
 
     zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "growth": "what a draw leaves out keeps its weights, and returns with them in another draw",
+        "growth": "weights outside a draw are kept, and return unchanged in another draw",
     }
 
     density: float = 0.5
@@ -85,7 +87,9 @@ class DrawnMasks(OwnNetworks):
         if not 0 <= (self.fix_at or 0) <= 1:
             raise ValueError(f"fix_at={self.fix_at:g} must be in [0, 1], a share of training, or null")
         if self.final_mask == "best_of_n" and (not self.fix_at or self.best_of < 1):
-            raise ValueError("final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0: it looks at a batch")
+            raise ValueError(
+                "final_mask=best_of_n needs best_of of 1 or more, and fix_at above 0, since it runs a batch"
+            )
         if not 0 <= self.falls_from < self.falls_until <= 1:
             raise ValueError(f"K falls from {self.falls_from:g} until {self.falls_until:g}: 0 <= from < until <= 1")
         if self.score_lr < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
@@ -115,7 +119,7 @@ class DrawnMasks(OwnNetworks):
         """Return K, a whole number that allows at least one active entry per layer.
 
         Raises:
-            ValueError: there are more layers than that.
+            ValueError: there are more layers than active entries.
         """
         total = sum(value.numel() for value in scores.values())
         kept = round(self.density * total)
@@ -137,12 +141,9 @@ class DrawnMasks(OwnNetworks):
 
     def repair(self, net: SparseModel, masks: Masks) -> Masks:
         """Activate the most probable entry of each layer that a draw left empty."""
-        for name, mask in masks.items():
-            if not bool(mask.any()):
-                masks = {**masks, name: keep_top_each({name: cpu(net.learned[name])}, {name: 1})[name]}
-        return masks
+        return fill_empty(masks, net.learned)
 
-    # -- when -------------------------------------------------------------------------------------------------------
+    # -- one step ------------------------------------------------------------------------------------------------------
 
     def start(self, net: SparseModel, probe: Probe) -> None:
         """Fix the mask if it is fixed from the first step on."""
@@ -172,26 +173,21 @@ class DrawnMasks(OwnNetworks):
             else:
                 net.memory["wanted"] = {"best": torch.ones(())}
 
-    @torch.no_grad()
     def project(self, net: SparseModel, clock: Clock) -> None:
         """Project all scores together on the current budget."""
         total = sum(score.numel() for score in net.learned.values())
         share, time = self.count(net.learned) / total, clock.between(self.falls_from, self.falls_until)
         budget = total * SCHEDULES[self.schedule](share if self.schedule == "constant" else 1.0, share, time)
-        flat = torch.cat([score.reshape(-1) for score in net.learned.values()])
-        flat = project_budget(flat, budget, equality=self.constraint == "eq")
-        start = 0
-        for score in net.learned.values():
-            score.copy_(flat[start : start + score.numel()].reshape(score.shape))
-            start += score.numel()
+        project_together_(net.learned, budget, equality=self.constraint == "eq")
 
     # -- the final mask -----------------------------------------------------------------------------------------------
 
     def phase(self, net: SparseModel) -> Phase:
         """Return the phase of training, which checkpoints restore from the stored memory.
 
-        ``drawing``: each step draws masks. At ``fix_at``, ``best_of_n`` goes on to ``comparing``: the next batch is run
-        with several draws; and to ``compared``: the best of them is known, and is fixed with this step. ``fixed``.
+        ``drawing``: each step draws masks. At ``fix_at``, ``best_of_n`` passes through ``comparing``, in which the next
+            batch is run with several draws, and ``compared``, in which the best draw is known and is fixed with this
+            step. ``fixed``: the final mask is in use.
         """
         if "kept" in net.memory:
             return "fixed"
@@ -216,16 +212,12 @@ class DrawnMasks(OwnNetworks):
     def top(self, scores: Mapping[str, Tensor], kept: int | None = None) -> Masks:
         """Keep the K largest scores overall, including the largest of each layer.
 
-        What has probability 0 stays out, but for one in an empty layer: where scores have sunk below the budget, fewer
-        than K are kept. No draw would choose the others, and a tie would fill up the first layers.
+        If the scores have fallen below the budget, fewer than K are kept; see ``most_probable``.
         """
-        most = sum(max(1, int(score.count_nonzero())) for score in scores.values())
-        first = {name: keep_top_each({name: score}, {name: 1})[name] for name, score in scores.items()}
-        sure = {name: score.masked_fill(first[name], torch.inf) for name, score in scores.items()}
-        return keep_top_global(sure, min(most, self.count(scores) if kept is None else kept))
+        return most_probable(scores, self.count(scores) if kept is None else kept)
 
     def fix(self, net: SparseModel, masks: Masks, optimizer: Optimizer | None) -> None:
-        """Fix the masks: from now on weights outside are zero and stay zero."""
+        """Fix the masks: from now on, weights outside them are zero and stay zero."""
         net.memory["kept"] = dict(masks)
         kept = self.network(net).weight_masks(masks)
         net.set_masks({name: mask for name, mask in kept.items() if name in net.params}, optimizer)

@@ -21,9 +21,9 @@ def draw_units(
     """Draw masks of whole units, without replacement and with exact counts; each layer keeps at least one.
 
     Args:
-        net: draws depend on its seed and the names of the layers alone.
-        densities: share of units that stay, per layer or one for each.
-        units: what comes and goes as a whole, by the name of the regulariser.
+        net: the model; draws depend only on its seed and the names of the layers.
+        densities: share of units that stay, per layer or one number for all layers.
+        units: groups of weights that are zero together, by the name of the regulariser.
 
     Returns:
         Bool masks, and the shares really kept, by parameter name.

@@ -24,20 +24,20 @@ FAN_IN = FanIn()
 class SRigL(RigL):
     """Drop by magnitude over the layer, grow by gradient within each neuron, to the same fan-in for all of them.
 
-    A weight is salient when it survives the drop, or when its gradient is among the largest, as many as are dropped. A
-    neuron with fewer salient weights than ``gamma`` times the first fan-in, that before any ablation, is ablated; what
-    it loses counts among the drops, and the fan-in of the others rises to spend the layer's budget. It returns once it
-    has enough salient weights again.
+    A weight is salient when it survives the drop, or when its gradient is among the k largest, where k is the number of
+    drops. A neuron with fewer salient weights than ``gamma`` times the initial fan-in is ablated; its weights count
+    among the drops, and the fan-in of the other neurons rises to spend the layer's budget. A neuron returns once it has
+    enough salient weights again.
 
     Args:
-        gamma: least share of salient weights of a neuron, over the fan-in that all neurons have at first, and one at
-            least; 0 ablates none. Published: 0.3 for convolutional networks, 0.95 for vision transformers.
-        ablate_last: whether outputs of the last layer, the classes, may be ablated.
+        gamma: smallest number of salient weights of a neuron relative to the initial fan-in, and at least one weight; 0
+            ablates no neuron. Published: 0.3 for convolutional networks, 0.95 for vision transformers.
+        ablate_last: whether outputs of the last layer (the classes) may be ablated.
     """
 
     paper: ClassVar[str] = "srigl"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "budget": "a constant fan-in is a whole number: less than one weight for each active neuron is left over"
+        "budget": "a constant fan-in is a whole number: less than one weight per active neuron is left over"
     }
 
     pattern: Pattern = FAN_IN
@@ -67,7 +67,7 @@ class SRigL(RigL):
             alive = self._alive(net, name, mask, gradients[name].abs(), budget)
             fan_in = budget // int(alive.sum())
             strength = self.drop_score(net, name, gradients)
-            # the drops are counted after ablation: what the ablated lose is part of them
+            # drops are counted after ablation and include the weights of ablated neurons
             left = self.pattern.spread(self.pattern.units(net.masks[name]) & alive[:, None], mask)
             rows = self.pattern.units(self.pattern.prune(left, strength, min(int(mask.sum()), int(left.sum()))))
             strongest = ranks(self.pattern.units(strength), rows) < fan_in
@@ -106,7 +106,8 @@ class SRigL(RigL):
         count = min(net.counts[name] - int(rows.sum()), len(rest))
         salient[rest[keep_top(slope.reshape(-1)[rest], count)]] = True
         enough = salient.reshape(rows.shape).sum(dim=1)
-        # Of the fan-in before any ablation: a bar that followed the fan-in would rise with it, and ablate ever more.
+        # Relative to the fan-in before any ablation: otherwise the bar would rise with the fan-in and ablate ever more
+        # neurons.
         bar = max(1, portion(budget // len(rows), self.gamma))
         least = -(-budget // rows.shape[1])
         return keep_top(enough, max(least, int((enough >= bar).sum())))

@@ -12,7 +12,7 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Method):
-    """Train every weight: the reference of every comparison."""
+    """Train every weight: the reference for every comparison."""
 
     budget_holds: ClassVar[str] = "always"
 

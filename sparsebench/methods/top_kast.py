@@ -20,13 +20,13 @@ from sparsebench.sparse.model import SparseModel
 
 @dataclass(frozen=True, kw_only=True)
 class TopKAST(Masked):
-    """Compute with the top weights A, update the larger set B around them (Jayakumar et al. 2020).
+    """Compute with the largest weights A, and update the larger set B that contains them (Jayakumar et al. 2020).
 
-    In each layer A holds the largest magnitudes, as many as ``density`` says, and the network computes with these
-    alone. The gradient of its output with respect to a pruned weight is that of A's network, and only the weights in
-    B, the ``backward_density`` largest, receive it; all others stay as they are. A penalty draws the weights back:
-    ``penalty / 2 * (sum over A of w^2 + 1 / density * sum over B outside A of w^2)``, so that a weight outside A must
-    earn its place.
+    In each layer, A is the share ``density`` of weights with the largest magnitudes, and the network computes with A
+    alone. Gradients are taken in this sparse network, and only the weights in B, the share ``backward_density`` with
+    the largest magnitudes, receive them; all others keep their values. A penalty pulls the weights towards zero:
+    ``penalty / 2 * (sum over A of w^2 + 1 / density * sum over B outside A of w^2)``, so that weights outside A are
+    penalised more.
 
     Args:
         backward_density: share of the weights in B; by default twice the density of A, at most 1.
@@ -38,7 +38,7 @@ class TopKAST(Masked):
     budget_holds: ClassVar[str] = "always"
     zeros: ClassVar[str] = "computed"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "growth": "a weight that enters the forward set brings the value that it had, or learned, outside of it",
+        "growth": "a weight that enters the forward set keeps the value that it had or learned outside it",
     }
 
     distribution: Distribution = uniform
@@ -50,8 +50,8 @@ class TopKAST(Masked):
         super().__post_init__()
         if not self.density <= self.outer_density <= 1:
             raise ValueError(
-                f"backward_density {self.outer_density:g} is impossible: the weights that are updated include those "
-                f"computed with, choose from {self.density:g} to 1"
+                f"backward_density {self.outer_density:g} is impossible: the updated weights include those of the "
+                f"forward pass, choose from {self.density:g} to 1"
             )
         if self.penalty < 0 or self.every <= 0:
             raise ValueError(f"penalty={self.penalty:g}, every={self.every:g}: penalty >= 0 and every > 0 are needed")
@@ -67,11 +67,11 @@ class TopKAST(Masked):
         self.choose(net)
 
     def choose(self, net: SparseModel) -> None:
-        """Choose A and B by the present magnitudes."""
+        """Choose A and B by the current magnitudes."""
         magnitudes = magnitude(net.params)
         inner = self.pattern.keep(magnitudes, self.budget(net))
         outer = self.pattern.keep(magnitudes, self.budget(net, self.outer_density))
-        # A union for the one weight by which rounding may favour the smaller budget in a layer
+        # The union covers the case that rounding gives a layer one weight less in the larger budget.
         net.memory["backward"] = {name: mask | inner[name] for name, mask in outer.items()}
         net.set_masks(inner, clear=False)
 

@@ -1,4 +1,4 @@
-"""Dynamic sparse training with trainable thresholds: one per neuron, with a step in the place of a shrinkage."""
+"""Dynamic sparse training with trainable thresholds: one per neuron, applied as a step instead of a shrinkage."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from sparsebench.sparse.model import SparseModel
 class TrainableThresholds(STR):
     """Learn a threshold per neuron, below which its weights are masked (Liu et al. 2020).
 
-    The network sees ``w`` where ``|w| > t`` and 0 elsewhere; the step passes a long-tailed gradient to the threshold t
-    and to every weight, so that pruned weights move on and may return. The loss gains ``penalty * sum exp(-t)``
-    over all thresholds, which raises them. Which sparsity that reaches follows from the penalty and cannot be set;
-    therefore, as for ``STR``, the budget's largest margins ``|w| - t`` stay at ``topk_at``.
+    The network uses ``w`` where ``|w| > t`` and 0 elsewhere; the step passes a long-tailed gradient to the threshold t
+    and to every weight, so that pruned weights keep moving and may return. The penalty ``penalty * sum exp(-t)`` over
+    all thresholds is added to the loss and raises them. The resulting sparsity depends on the penalty and cannot be set
+    directly; as for ``STR``, the weights with the largest margins ``|w| - t`` are kept at ``topk_at``, as many as the
+    budget allows.
 
     Args:
-        initial: first value of every t.
+        initial: initial value of every t.
         penalty: strength of the penalty (alpha): 5e-4 for LeNets, 5e-6 for VGG-16 and wide residual networks.
         reset_at: a layer that keeps at most this share of its weights starts again with thresholds of zero.
     """
 
     paper: ClassVar[str] = "dst_thresholds"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "growth": "pruned weights are trained too, and return with the value that they have by then",
+        "growth": "pruned weights are trained too, and return with the value that they have reached",
     }
 
     initial: float = 0.0
@@ -48,7 +49,7 @@ class TrainableThresholds(STR):
                 f"penalty={self.penalty:g}, reset_at={self.reset_at:g}: penalty >= 0 and reset_at in [0, 1) are needed"
             )
 
-    # -- what is learned --------------------------------------------------------------------------------------------
+    # -- learned parameters --------------------------------------------------------------------------------------------
 
     def learned(self, net: SparseModel) -> dict[str, Tensor]:
         """Return the first thresholds: one for each row of a parameter, its output neurons or channels."""
@@ -59,7 +60,7 @@ class TrainableThresholds(STR):
         return {name: t.reshape(-1, *[1] * (net.params[name].dim() - 1)) for name, t in net.learned.items()}
 
     def view(self, net: SparseModel) -> dict[str, Tensor]:
-        """Show the weights above their thresholds, and plain masked ones once the masks are fixed."""
+        """Return the weights above their thresholds, or plain masked ones once the masks are fixed."""
         if self._fixed(net):
             return net.masked()
         return {n: net.params[n] * long_tailed_step(net.params[n].abs() - t) for n, t in self.thresholds(net).items()}
@@ -71,10 +72,10 @@ class TrainableThresholds(STR):
         small = torch.stack([torch.exp(-t).sum() for t in net.learned.values()])
         return super().loss(net, objective) + self.penalty * small.sum()
 
-    # -- when -------------------------------------------------------------------------------------------------------
+    # -- schedule ------------------------------------------------------------------------------------------------------
 
     def after_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
-        """Reset the thresholds of layers that are all but gone; measure the support, or fix it, on schedule."""
+        """Reset the thresholds of almost empty layers; measure or fix the support on schedule."""
         if not self._fixed(net):
             self._reset(net)
         super().after_step(net, clock, optimizer)

@@ -1,7 +1,7 @@
 """VR-PGE: learn which channels or weights to keep (Zhou et al. 2021).
 
 VR-PGE learns the probabilities from the losses of two sampled networks, without a gradient through the masks, so the
-sampled networks may be as small as their masks say. ProbMask relaxes the masks and differentiates through them.
+sampled networks can really be made as small as their masks. ProbMask relaxes the masks and differentiates through them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from sparsebench.sparse.model import SparseModel
 class VRPGE(DrawnMasks):
     """Learn which channels to keep from two sampled networks and the difference of their losses (Zhou et al. 2021).
 
-    Two masks m0, m1 are drawn for the same batch. The weights learn from the first network by the chain rule; the
-    scores get ``(L0 - L1) (m0 - m1) / (2 h) * h^exponent`` with ``h = s (1 - s)``. Neither needs what a mask leaves
-    out, so both networks run as the small dense networks that they are.
+    Two masks m0, m1 are drawn for the same batch. The weights are trained by backpropagation through the first network;
+    the gradient of the scores is ``(L0 - L1) (m0 - m1) / (2 h) * h^exponent`` with ``h = s (1 - s)``. Neither needs the
+    channels outside a mask, so both networks run as small dense networks.
 
     Args:
-        level: ``filter``: a score for each output channel of each prunable convolution, its mask acting after the norm;
-            ``weight``: for each prunable weight.
+        level: ``filter``: one score per output channel of each prunable convolution, whose mask acts after the norm;
+            ``weight``: one score per prunable weight.
         estimator: ``two_sided``, ``one_sided`` or ``plain``.
-        exponent: of the preconditioner; 0 is the plain unbiased gradient.
-        backward_samples: 1: weights learn from the first network, the second is run forward only, leaves no trace in
-            running statistics, and is left out where both draws are equal; 2: from the mean of both.
+        exponent: exponent of the preconditioner; 0 is the plain unbiased gradient.
+        backward_samples: 1: weights learn from the first network; the second is run forward only, does not update
+            running statistics, and is skipped when both draws are equal; 2: weights learn from the mean of both.
         residual: masks around residual sums: ``union``, ``tied`` or ``inner`` (see ``execution.ChannelNetwork``).
-        execution: ``compact``: small networks; ``masked``: at full size; ``auto``: the faster, timed on first steps.
-        multiple: widths of small layers are rounded up to a multiple of this, or its half, ..., where that adds at most
-            an eighth; 1: never.
-        sum_multiple: the same for residual sums.
-        shuffle: control: give the loss difference a random sign, so that scores learn nothing.
+        execution: ``compact``: small networks; ``masked``: at full size; ``auto``: the faster of the two, timed in the
+            first steps.
+        multiple: widths of small layers are rounded up to a multiple of this (or of its half, its quarter, ...) if that
+            adds at most an eighth; 1 disables rounding.
+        sum_multiple: the same for the widths of residual sums.
+        shuffle: a control: give the loss difference a random sign, so that scores learn nothing.
     """
 
     paper: ClassVar[str] = "vr_pge"
@@ -71,7 +72,7 @@ class VRPGE(DrawnMasks):
             raise ValueError(f"exponent={self.exponent:g} must be in [0, 1]: 0 is unbiased, 0.5 the published choice")
 
     def backend(self, net: SparseModel, execution: Execution | None = None) -> Backend:
-        """Build the network with masks over channels or weights; run as the method is set, unless told otherwise."""
+        """Build the network with masks over channels or weights; ``execution`` overrides the method's setting."""
         execution = self.execution if execution is None else execution
         if callable(execution):
             return execution(net)
@@ -86,8 +87,8 @@ class VRPGE(DrawnMasks):
     def before_step(self, net: SparseModel, clock: Clock, optimizer: Optimizer) -> None:
         """Clip the gradients; start the scores' optimizer when K begins to fall.
 
-        Until then every probability is 1 and every estimate 0. An adaptive optimizer that counts these steps makes its
-        first real ones several times too long, and a few noisy pairs decide.
+        Until then every probability is 1 and every estimate 0. An adaptive optimizer that counts these steps would make
+        its first real steps several times too long, and a few noisy pairs would decide the masks.
         """
         if self.schedule == "cubic" and clock.step <= round(self.falls_from * clock.total):
             for score in net.learned.values():
@@ -106,27 +107,17 @@ class VRPGE(DrawnMasks):
     def pair(
         self, net: SparseModel, objective: Objective, one: Masks, two: Masks, path: tuple[int, ...] = ()
     ) -> Tensor:
-        """Return the loss whose gradient is the chain rule for the weights and the estimate for the scores.
+        """Return a loss whose gradient is exact for the weights and estimated for the scores.
 
         Args:
             net: scores and parameters.
             objective: weights -> loss of a batch.
-            one: first draw.
-            two: second draw.
-            path: of the draws, for the sign of the shuffled control.
+            one: masks of the first draw.
+            two: masks of the second draw.
+            path: path of the draws, which seeds the sign of the shuffled control.
         """
-        network = self.network(net)
-        real = tuple(network.live(self.repair(net, masks)) for masks in (one, two))
-        loss_one = self._run(net, objective, real[0])
-        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
-            real, loss_two = real[:1], loss_one  # one network, one loss: a second pass would teach nothing
-        elif self.backward_samples == 1:
-            with torch.no_grad():
-                loss_two = self._run(net, objective, real[1], statistics=False)
-        else:
-            loss_two = self._run(net, objective, real[1])
+        loss_one, loss_two = self._losses(net, objective, one, two)
         total = loss_one if self.backward_samples == 1 else (loss_one + loss_two) / 2
-        self.runtime(net).ran = real  # of several micro-batches, the last stands for all in the ledger
         sign = 1.0
         if self.shuffle:
             sign = 2.0 * torch.randint(2, (), generator=net.generator("sign", *path)).item() - 1.0
@@ -143,9 +134,25 @@ class VRPGE(DrawnMasks):
                 self.estimator,
                 self.exponent,
             )
-            # the value stays, the gradient of the score is the estimate: accumulated, scaled and averaged as all others
+            # the value is unchanged, and the scores' gradient is the estimate: accumulated, scaled and averaged like
+            # any other
             total = total + ((score - score.detach()) * gradient).sum()
         return total
+
+    def _losses(self, net: SparseModel, objective: Objective, one: Masks, two: Masks) -> tuple[Tensor, Tensor]:
+        """Return the losses of the networks with both masks, and record the networks that were run."""
+        network = self.network(net)
+        real = tuple(network.live(self.repair(net, masks)) for masks in (one, two))
+        loss_one = self._run(net, objective, real[0])
+        if self.backward_samples == 1 and all(torch.equal(m, real[1][name]) for name, m in real[0].items()):
+            real, loss_two = real[:1], loss_one  # both draws are the same network: a second pass would add nothing
+        elif self.backward_samples == 1:
+            with torch.no_grad():
+                loss_two = self._run(net, objective, real[1], statistics=False)
+        else:
+            loss_two = self._run(net, objective, real[1])
+        self.runtime(net).ran = real  # with several micro-batches, the ledger charges the last one for all
+        return loss_one, loss_two
 
     def _run(self, net: SparseModel, objective: Objective, masks: Masks, *, statistics: bool = True) -> Tensor:
         return self.network(net).run(objective, masks, statistics=statistics)

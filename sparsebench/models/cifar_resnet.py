@@ -36,7 +36,7 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: number of layers, 6n + 2.
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         width: factor on all widths (2 gives the doubled ResNet-32 of VR-PGE and ProbMask).
         shortcut: ``projection`` = 1x1 convolution with batch norm where the shape changes; ``pad`` = zeros appended

@@ -15,15 +15,15 @@ SOURCES = ("hf-hub:", "local-dir:")
 def build_timm(
     name: str, *, classes: int, shape: tuple[int, int, int] = (3, 32, 32), pretrained: bool = False, **options: Any
 ) -> nn.Module:
-    """Build a timm model with as many outputs and input channels as the data set has.
+    """Build a timm model with the outputs and input channels of the data set.
 
     Args:
-        name: as in ``timm.list_models()``, with or without a tag of weights (``resnet50.a1_in1k``), or a model
-            description elsewhere: ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``.
-        classes: outputs.
+        name: a name from ``timm.list_models()``, with or without a tag of weights (``resnet50.a1_in1k``), or the place
+            of a model description: ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``.
+        classes: number of outputs.
         shape: channels, height, width of one image. Only the channels are passed on: transformers of fixed
             resolution also need ``img_size`` among the options.
-        pretrained: fetch the published weights; needs the network.
+        pretrained: download the published weights.
         **options: passed to the model, for example ``img_size=32`` or ``drop_path_rate=0.1``.
 
     Raises:
@@ -46,5 +46,5 @@ def _unknown(name: str, timm: "ModuleType") -> str:
     hint = did_you_mean(name, timm.list_models(), at_most=3)
     return (
         f"timm {timm.__version__} has no model {name!r}{hint}: allowed are the names of timm.list_models() and the "
-        f"prefixes {' and '.join(SOURCES)} before a model description elsewhere"
+        f"prefixes {' and '.join(SOURCES)} for model descriptions elsewhere"
     )

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from sparsebench.functional.initial import LAWS, draw_
 from sparsebench.runs.messages import check_choice
 
 
@@ -16,12 +17,12 @@ def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
-    """Draw convolution weights from the Kaiming normal law, fan-out, and set batch norms to the identity.
+    """Draw convolution weights from the Kaiming normal distribution (fan-out) and set batch norms to the identity.
 
     Args:
         network: changed in place; draws from torch's global generator in order of definition.
-        linear_std: standard deviation of a normal law for linear weights, whose biases become zero;
-            ``None`` keeps torch's own initialisation of linear layers.
+        linear_std: standard deviation of a normal distribution for linear weights, whose biases become zero; ``None``
+            keeps torch's own initialisation of linear layers.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2 (backward form).
     """
@@ -39,38 +40,26 @@ def initialise_(network: nn.Module, *, linear_std: float | None = None) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-LAWS = ("kaiming", "torch", "glorot", "he", "normal", "truncated")
-"""Names of the laws that ``draw_linear_`` knows."""
-
-
 def draw_linear_(network: nn.Module, law: str) -> None:
-    """Draw the weights of linear layers, and of convolutions except under ``kaiming``, from a named law.
+    """Draw the weights of linear layers, and of convolutions except under ``kaiming``, by a named distribution.
 
-    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with biases at zero and leaves convolutions as they are;
-    ``torch`` keeps torch's draws for both, U(+-1 / sqrt(fan_in)), biases too; ``glorot`` and ``he`` are normal laws
-    of variance 2 / (fan_in + fan_out) and 2 / fan_in, ``normal`` and ``truncated`` have the deviation 0.1, the latter
-    cut at two deviations; their biases are zero.
+    ``kaiming`` draws linear weights from N(0, 2 / fan_in) with zero biases and does not change convolutions; ``torch``
+    keeps torch's draws for both, U(+-1 / sqrt(fan_in)), including biases; the others are as in
+    :func:`sparsebench.functional.initial.draw_`, with zero biases.
 
     Args:
         network: changed in place; draws from torch's global generator in order of definition.
         law: one of ``LAWS``.
 
     Raises:
-        ValueError: for an unknown law.
+        ValueError: for an unknown distribution.
     """
     check_choice("initial", law, LAWS)
     kinds = nn.Linear if law == "kaiming" else (nn.Linear, nn.Conv2d)
     for layer in network.modules():
         if not isinstance(layer, kinds) or law == "torch":
             continue
-        if law in ("kaiming", "he"):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        elif law == "glorot":
-            nn.init.xavier_normal_(layer.weight)
-        elif law == "normal":
-            nn.init.normal_(layer.weight, std=0.1)
-        else:
-            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+        draw_(layer.weight, "he" if law == "kaiming" else law)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

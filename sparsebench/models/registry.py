@@ -45,7 +45,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int] = (3, 32, 32),
 
     Args:
         name: one of :func:`names`, or ``timm:`` and the name of a timm model.
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         **options: options of that network, for example ``width`` of ``resnet20`` or ``stem`` of ``resnet50``.
 

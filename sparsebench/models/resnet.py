@@ -1,8 +1,8 @@
 """ResNet-18 and ResNet-50 (He et al. 2016) with the ImageNet or the CIFAR stem.
 
-Parameter names equal torchvision's, so that weights can be exchanged. Two choices differ from its code
-but not from its function: every ReLU is a separate module, so that a monitor sees each activation, and none works in
-place, so that the output that a hook saw after a batch norm stays unchanged.
+Parameter names equal torchvision's, so that weights can be exchanged. The code differs from torchvision's in two ways
+that do not change the function: every ReLU is a separate module, so that a monitor sees each activation, and none works
+in place, so that the output that a hook saw after a batch norm stays unchanged.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def project_always(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first carries the stride."""
+    """Two 3x3 convolutions with a shortcut; the first has the stride."""
 
     expansion = 1
 
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """Return the batch norm in front of the addition."""
+        """Return the batch norm before the addition."""
         return self.bn2
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution beside a shortcut; the 3x3 carries the stride (the form known as v1.5)."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the 3x3 has the stride (the form known as v1.5)."""
 
     expansion = 4
 
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """Return the batch norm in front of the addition."""
+        """Return the batch norm before the addition."""
         return self.bn3
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
 
     Args:
         depth: 18 (basic blocks) or 50 (bottlenecks).
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         stem: ``imagenet`` = 7x7 with stride 2 and a max-pool; ``cifar`` = 3x3 with stride 1 and no pool;
             ``auto`` = cifar for images of up to 64 pixels.
@@ -150,7 +150,7 @@ class ResNet(nn.Module):
 def stage(
     block: Block, inputs: int, width: int, *, count: int, stride: int = 1, shortcut: Shortcut = projection
 ) -> nn.Sequential:
-    """Return ``count`` blocks of equal width, of which the first changes resolution and channels."""
+    """Return ``count`` blocks of equal width; the first changes resolution and channels."""
     blocks = [block(inputs, width, stride=stride, shortcut=shortcut)]
     outputs = width * block.expansion
     blocks += [block(outputs, width, shortcut=shortcut) for _ in range(count - 1)]

@@ -14,15 +14,16 @@ class MLP(nn.Module):
     """Linear layers with ReLU between them, on the flattened image.
 
     Args:
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         hidden: widths of the hidden layers; empty gives a linear classifier.
         initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
-        dropout: share of hidden units that training drops, behind every ReLU; 0 for none.
+        dropout: share of hidden units dropped in training after every ReLU; 0 for none.
         batch_norm: normalise before every ReLU.
+        norm_outputs: normalise the class scores too.
 
     Raises:
-        ValueError: for a width below 1, an unknown law, or a share outside [0, 1).
+        ValueError: for a width below 1, an unknown distribution, or a share outside [0, 1).
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class MLP(nn.Module):
         initial: str = "kaiming",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        norm_outputs: bool = False,
     ) -> None:
         super().__init__()
         if any(width < 1 or width != int(width) for width in hidden):
@@ -51,37 +53,55 @@ class MLP(nn.Module):
                 layers[f"drop{number}"] = nn.Dropout(dropout)
         self.features = nn.Sequential(layers)
         self.fc = nn.Linear(widths[-1], classes)
+        if norm_outputs:
+            self.norm = nn.BatchNorm1d(classes)
+        self.norm_outputs = norm_outputs
         draw_linear_(self, initial)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores ``[batch, classes]`` for ``images [batch, channels, height, width]``."""
-        return self.fc(self.features(images))
+        scores = self.fc(self.features(images))
+        return self.norm(scores) if self.norm_outputs else scores
 
 
 class LeNet300(MLP):
     """LeNet-300-100 (LeCun et al. 1998): two hidden layers of 300 and 100 units.
 
     Args:
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
         batch_norm: normalise before every ReLU.
+        norm_outputs: normalise the class scores too.
     """
 
     def __init__(
-        self, *, classes: int, shape: tuple[int, int, int], initial: str = "kaiming", batch_norm: bool = False
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        initial: str = "kaiming",
+        batch_norm: bool = False,
+        norm_outputs: bool = False,
     ) -> None:
-        super().__init__(classes=classes, shape=shape, hidden=(300, 100), initial=initial, batch_norm=batch_norm)
+        super().__init__(
+            classes=classes,
+            shape=shape,
+            hidden=(300, 100),
+            initial=initial,
+            batch_norm=batch_norm,
+            norm_outputs=norm_outputs,
+        )
 
 
 class LeNet5(nn.Module):
     """LeNet-5 in the 20-50-500 form of Caffe, with a ReLU after every hidden layer as in the pruning papers.
 
-    Two 5x5 convolutions, each with a max-pool behind it, and two linear layers. Widths of 64, 64 and 128 give the
-    network ``cnn_fashion`` of Bungert et al. 2022.
+    Two 5x5 convolutions, each followed by a max-pool, and two linear layers. Widths of 64, 64 and 128 give the network
+    ``cnn_fashion`` of Bungert et al. 2022.
 
     Args:
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image; at least 16 x 16 pixels (made for 28 x 28).
         first: channels of the first convolution.
         second: channels of the second convolution.
@@ -89,7 +109,7 @@ class LeNet5(nn.Module):
         initial: how weights are drawn, see :func:`sparsebench.models.layers.draw_linear_`.
 
     Raises:
-        ValueError: for a width below 1, or an unknown law.
+        ValueError: for a width below 1, or an unknown distribution.
     """
 
     def __init__(
@@ -131,7 +151,7 @@ class DigitsCNN(nn.Module):
     """Three 3x3 convolutions with batch norm, made for the embedded 8x8 digits; trains in seconds on one core.
 
     Args:
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image; at least 2 x 2 pixels.
         width: channels of the first convolution; the others have twice as many.
 

@@ -14,11 +14,11 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  
 class VGG(nn.Module):
     """Five stages of convolutions with a max-pool between them, a global average and a linear layer.
 
-    Layers are called as in the tables of the sparse-training papers: ``features.conv0``, ..., ``fc``.
+    Layers are named as in the tables of the sparse-training papers: ``features.conv0``, ..., ``fc``.
 
     Args:
         depth: 11, 16 or 19 (layers of the original network, which had three linear layers).
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image; at least 16 x 16 pixels.
         width: factor on all widths; at least 1/64, which leaves one channel in the first stage.
 

@@ -6,7 +6,7 @@ from sparsebench.models.layers import conv1x1, conv3x3, initialise_
 
 
 class WideBlock(nn.Module):
-    """Norm, ReLU, convolution, twice; where the channels change, a bare 1x1 convolution carries the stream.
+    """Norm, ReLU, convolution, twice; a plain 1x1 convolution is the shortcut if the channels change.
 
     The 1x1 shortcut reads the normalised and rectified stream; an identity shortcut reads the stream itself.
     """
@@ -37,7 +37,7 @@ class WideResNet(nn.Module):
     Args:
         depth: number of layers, 6n + 4.
         widen: the factor k.
-        classes: outputs.
+        classes: number of outputs.
         shape: channels, height, width of one image.
         dropout: probability of a zero between the two convolutions of a block.
 

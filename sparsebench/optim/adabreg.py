@@ -1,6 +1,6 @@
 """AdaBreg: Bregman iterations whose dual variable is updated by the bias-corrected moments of Adam."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
-# torch publishes its list-wise kernels under a leading underscore only.
+# torch exposes its list-wise kernels only under a leading underscore.
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ class AdaBreg(DualOptimizer):
         v <- v - lr (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
         theta <- prox_{delta J}(delta v)
 
-    A dual moves by about ``lr`` per step for gradients of any size, so tiny persistent gradients fill layers
-    up; for over-sized classifiers raise ``eps`` to about 1e-4. With ``regularizer=None`` this is Adam with step
-    ``delta * lr``. The step count t is one per tensor.
+    A dual moves by about ``lr`` per step for gradients of any size, so tiny persistent gradients fill up layers; for
+    oversized classifiers raise ``eps`` to about 1e-4. With ``regularizer=None`` this is Adam with step ``delta * lr``.
+    Each tensor has one step count t.
 
     Args:
-        params: Parameters, or groups with different settings; biases and norms belong into one with regularizer None.
+        params: Parameters, or groups with different settings; biases and norms belong in a group with regularizer None.
         lr: Step in the dual.
         regularizer: ``None``, ``"l1"``, ``"rows"``, ``"kernels"`` or ``"filters"``, as for ``LinBreg``.
         lam: Strength of the regulariser; ``lambda_scale`` in a group multiplies it there.
@@ -52,16 +52,14 @@ class AdaBreg(DualOptimizer):
     ):
         super().__init__(
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            betas=betas,
+            eps=eps,
         )
 
     def _check_group(self, group: Group) -> None:
@@ -100,7 +98,7 @@ class AdaBreg(DualOptimizer):
 
 
 class MLAdaBreg(Multilevel, AdaBreg):
-    """Run AdaBreg in cycles of ``coarse_steps`` steps on active weights and one step on all.
+    """Run AdaBreg in cycles of ``coarse_steps`` steps on active weights and one step on all weights.
 
     Takes the arguments of ``AdaBreg`` and of the cycle (``Multilevel``). The step count of the bias correction
     advances in coarse phases too, even for entries whose moments are frozen: an approximation.
@@ -130,19 +128,17 @@ class MLAdaBreg(Multilevel, AdaBreg):
         DualOptimizer.__init__(
             self,
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "coarse_steps": coarse_steps,
-                "start_with": start_with,
-                "criterion": criterion,
-                "kappa": kappa,
-                "eta": eta,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            betas=betas,
+            eps=eps,
+            coarse_steps=coarse_steps,
+            start_with=start_with,
+            criterion=criterion,
+            kappa=kappa,
+            eta=eta,
         )

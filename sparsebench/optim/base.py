@@ -1,11 +1,11 @@
 """Base classes of optimizers with a regulariser per parameter group, with and without a dual variable.
 
 The invariant of all dual optimizers: v - theta / delta is a sub-gradient of J at theta, that is theta = prox_{delta J}
-(delta v). The weights are a function of the dual, so any edit of the weights alone is undone by the next step; call
-``reset_dual`` after one.
+(delta v). The weights are a function of the dual, so the next step undoes any edit of the weights alone; call
+``reset_dual`` after an edit.
 """
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
-# torch publishes its list-wise kernels under a leading underscore only.
+# torch exposes its list-wise kernels only under a leading underscore.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from sparsebench.runs.messages import did_you_mean
 
@@ -42,6 +43,21 @@ class RegularizedOptimizer(Optimizer):
     ``weight_decay``, and keys of the subclass. All are plain numbers and strings, so that ``torch.load`` with
     ``weights_only=True`` reads a state dict.
     """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        regularizer: str | None,
+        lam: float | None,
+        *,
+        delta: float,
+        weight_decay: float,
+        lambda_scale: float,
+        **own: Any,
+    ):
+        shared = {"lr": lr, "regularizer": regularizer, "lam": lam, "lambda_scale": lambda_scale, "delta": delta}
+        super().__init__(params, {**shared, **own, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group; raise ``ValueError`` if one of its values is out of range."""
@@ -93,12 +109,12 @@ class RegularizedOptimizer(Optimizer):
 class DualOptimizer(RegularizedOptimizer):
     """Hold a dual variable v per tensor; subclasses implement how gradients move it in ``_descend``.
 
-    The dual is made at the first step of a tensor from the weights it has then, v = theta / delta + p, so initialise
-    and sparsify the weights before. Weight decay enters through the gradient, g + weight_decay * theta.
+    The dual of a tensor is created at its first step from its weights at that time, v = theta / delta + p, so
+    initialise and sparsify the weights before. Weight decay enters through the gradient, g + weight_decay * theta.
     """
 
     def reset_dual(self) -> None:
-        """Recompute every dual variable from the present weights, after these were edited or loaded."""
+        """Recompute every dual variable from the current weights, after these were edited or loaded."""
         with torch.no_grad():
             for group, parameter in self._pairs():
                 if "dual" in self.state[parameter]:
@@ -133,7 +149,7 @@ class DualOptimizer(RegularizedOptimizer):
     def measure_duals(self) -> list[Tensor]:
         """Return for every regularised unit the smallest lambda that makes it zero; feed to ``quantile_lambda``.
 
-        An entry of l1 measures |v|, a group norm(v) / sqrt(size), both divided by ``lambda_scale``.
+        The value is |v| for an entry under l1 and norm(v) / sqrt(size) for a group, both divided by ``lambda_scale``.
         """
         with torch.no_grad():
             return [
@@ -188,7 +204,7 @@ class DualOptimizer(RegularizedOptimizer):
         size = measure_units(dual, group["regularizer"])
         if group["regularizer"] == "l1" and group["lambda_scale"] == 1.0:
             return size
-        # lambda passes through a product and a root: rounding it up slightly keeps the unit that defines it at zero.
+        # lambda goes through a product and a root: rounding it up slightly keeps the unit that defines it at zero.
         return size / group["lambda_scale"] * (1.0 + 4.0 * torch.finfo(size.dtype).eps)
 
     def _pairs(self) -> Iterator[tuple[Group, Tensor]]:
@@ -206,11 +222,11 @@ def couple_gradients(group: Group, parameters: list[Tensor]) -> list[Tensor]:
 
 
 def refuse_empty_start(groups: Sequence[Group]) -> None:
-    """Raise ``ValueError`` if all regularised tensors are zero: gradients vanish there, so none could grow."""
+    """Raise ``ValueError`` if all regularised tensors are zero, because gradients vanish there."""
     tensors = [parameter for group in groups if find_lambda(group) > 0 for parameter in group["params"]]
     if tensors and not any(bool((tensor != 0).any()) for tensor in tensors):
         raise ValueError(
-            f"all {len(tensors)} regularised tensors are zero at the first step, so nothing would leave zero; "
+            f"all {len(tensors)} regularised tensors are zero at the first step, so no weight would leave zero; "
             "start from a sparse initialisation (a few entries per tensor non-zero)"
         )
 

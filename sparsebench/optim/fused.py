@@ -6,9 +6,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 def fuse(optimizer: Optimizer) -> Optimizer:
     """Make SGD, Adam and AdamW read and write each weight once per step when training on a CPU.
 
-    Their plain form walks over every weight once for each operation of the rule, which costs 2 to 8 % of a dense step
-    (docs/decisions/0010). Nothing changes for weights on other devices, for other optimizers, and where the options
-    ``fused``, ``foreach``, ``differentiable`` or ``capturable`` were chosen.
+    Their plain form reads and writes every weight once for each operation of the rule, which costs 2 to 8 % of a dense
+    step (docs/decisions/0010). Nothing changes for weights on other devices, for other optimizers, and if one of the
+    options ``fused``, ``foreach``, ``differentiable`` or ``capturable`` is set.
 
     Returns:
         The same optimizer.

@@ -16,8 +16,8 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 def decay_groups(module: nn.Module, weight_decay: float, *, decay_norm_and_bias: bool = False) -> list[dict[str, Any]]:
     """Split the trainable parameters into one group with weight decay and one without.
 
-    Without decay are all parameters of normalisation layers (by module type) and all of fewer than two dimensions:
-    biases, and scales of other layers. Names play no role. A shared parameter is listed once.
+    Parameters of normalisation layers (by module type) and parameters with fewer than two dimensions (biases, and
+    scales of other layers) get no decay. Names do not matter. A shared parameter is listed once.
 
     Args:
         module: Network whose parameters are split; frozen parameters are left out.
@@ -60,29 +60,20 @@ def regularized_groups(
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters into regularised and other ones, each with and without weight decay.
 
-    The optimizer's own ``regularizer`` and ``lam`` then hold for the named parameters only; all others get the
-    regularizer None, and are trained by the same rule without it.
+    The optimizer's own ``regularizer`` and ``lam`` then apply to the named parameters only; all others get the
+    regularizer None and are trained by the same rule without it.
 
     Args:
         module: Network whose parameters are split.
         names: Full names of the parameters to regularise: those that may be sparse.
-        regularizer: The optimizer's, for a check of the shapes.
+        regularizer: The optimizer's regulariser, used to check the shapes.
         weight_decay: As for ``decay_groups``.
         decay_norm_and_bias: As for ``decay_groups``.
 
     Raises:
         ValueError: a name is not a parameter, or a named tensor has too few dimensions for the regulariser.
     """
-    named = dict(module.named_parameters())
-    for name in names:
-        if name not in named:
-            raise ValueError(f"{name!r} is not a parameter of {type(module).__name__}; use names of named_parameters()")
-        if named[name].dim() < (least := LEAST_RANK.get(regularizer or "l1", 0)):
-            raise ValueError(
-                f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
-                f"{tuple(named[name].shape)}; choose another regularizer, or leave {name!r} dense"
-            )
-    chosen = {id(named[name]) for name in names}
+    chosen = {id(parameter) for parameter in _regularizable(module, names, regularizer)}
     regularized: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for group in decay_groups(module, weight_decay, decay_norm_and_bias=decay_norm_and_bias):
@@ -93,6 +84,21 @@ def regularized_groups(
     return [*regularized, *others]
 
 
+def _regularizable(module: nn.Module, names: Collection[str], regularizer: str | None) -> list[nn.Parameter]:
+    """Return the named parameters; raise ``ValueError`` for one that is missing or does not fit the regulariser."""
+    named = dict(module.named_parameters())
+    least = LEAST_RANK.get(regularizer or "l1", 0)
+    for name in names:
+        if name not in named:
+            raise ValueError(f"{name!r} is not a parameter of {type(module).__name__}; use names of named_parameters()")
+        if named[name].dim() < least:
+            raise ValueError(
+                f"regularizer {regularizer!r} needs tensors of {least} or more dimensions, but {name!r} has shape "
+                f"{tuple(named[name].shape)}; choose another regularizer, or leave {name!r} dense"
+            )
+    return [named[name] for name in names]
+
+
 class Together(Optimizer):
     """Step several optimizers as one, for example one for weights and one for scores trained with them.
 
@@ -101,7 +107,7 @@ class Together(Optimizer):
     own afterwards: their ``state_dict`` is no longer valid.
 
     Args:
-        optimizers: At least one; their parameters must not overlap.
+        optimizers: One or more optimizers whose parameters do not overlap.
 
     Raises:
         ValueError: there is no optimizer, or a parameter belongs to two.

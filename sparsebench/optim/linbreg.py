@@ -1,6 +1,6 @@
 """LinBreg: stochastic linearised Bregman iterations, with optional momentum in the dual variable."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
-# torch publishes its list-wise kernels under a leading underscore only.
+# torch exposes its list-wise kernels only under a leading underscore.
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ class LinBreg(DualOptimizer):
         m <- momentum m + (1 - momentum) lr g;  v <- v - m   momentum > 0
         theta <- prox_{delta J}(delta v)
 
-    The momentum is an average and the rate sits inside it: unlike SGD's heavy ball it does not lengthen the long-run
-    step. With ``regularizer=None`` this is SGD with step ``delta * lr``.
+    The momentum is an average that includes the learning rate: unlike SGD's heavy ball, it does not lengthen the
+    long-run step. With ``regularizer=None`` this is SGD with step ``delta * lr``.
 
     Args:
-        params: Parameters, or groups with different settings; biases and norms belong into one with regularizer None.
+        params: Parameters, or groups with different settings; biases and norms belong in a group with regularizer None.
         lr: Step in the dual.
         regularizer: ``None``, ``"l1"`` (entries), ``"rows"`` (of a linear weight), ``"kernels"`` (one per output and
             input channel; the entries of a linear weight) or ``"filters"``; groups are weighted by the root of their
@@ -52,15 +52,13 @@ class LinBreg(DualOptimizer):
     ):
         super().__init__(
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            momentum=momentum,
         )
 
     def _check_group(self, group: Group) -> None:
@@ -87,7 +85,7 @@ class LinBreg(DualOptimizer):
 
 
 class MLLinBreg(Multilevel, LinBreg):
-    """Run LinBreg in cycles of ``coarse_steps`` steps on active weights and one step on all.
+    """Run LinBreg in cycles of ``coarse_steps`` steps on active weights and one step on all weights.
 
     Takes the arguments of ``LinBreg`` and of the cycle (``Multilevel``). Duals of inactive weights are updated once
     per cycle, so lambda must be smaller than for LinBreg, or the initial density near the target.
@@ -116,18 +114,16 @@ class MLLinBreg(Multilevel, LinBreg):
         DualOptimizer.__init__(
             self,
             params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-                "coarse_steps": coarse_steps,
-                "start_with": start_with,
-                "criterion": criterion,
-                "kappa": kappa,
-                "eta": eta,
-            },
+            lr,
+            regularizer,
+            lam,
+            delta=delta,
+            weight_decay=weight_decay,
+            lambda_scale=lambda_scale,
+            momentum=momentum,
+            coarse_steps=coarse_steps,
+            start_with=start_with,
+            criterion=criterion,
+            kappa=kappa,
+            eta=eta,
         )

@@ -28,7 +28,7 @@ def step(*, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1, warmu
 
 
 def cosine(*, end: float = 0.0, warmup: float = 0.0) -> Factor:
-    """Follow half a cosine from 1 to ``end`` over the budget that the warm-up leaves."""
+    """Follow half a cosine from 1 to ``end`` over the budget that remains after the warm-up."""
 
     def factor(progress: float) -> float:
         rest = max(0.0, progress - warmup) / (1 - warmup)

@@ -1,8 +1,8 @@
 """Multilevel Bregman training: many cheap steps on the active weights, then one step on all of them.
 
-A cycle is ``coarse_steps`` coarse steps and one fine step. On entering a coarse phase every regularised tensor fixes
-its active mask, the non-zero units; in the phase only they move, and the duals and moments of the others are frozen,
-which keeps them valid sub-gradients at zero. Tensors without a regulariser always move.
+A cycle consists of ``coarse_steps`` coarse steps and one fine step. At the start of a coarse phase every regularised
+tensor fixes its active mask, the non-zero units. During the phase only these units move, and the duals and moments of
+the others are frozen, which keeps them valid sub-gradients at zero. Tensors without a regulariser always move.
 """
 
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ class Multilevel(DualOptimizer):
     """Add coarse phases to a dual optimizer; mix in before it.
 
     The cycle is shared by all groups and kept in each as equal, plain values, so it is saved and loaded with them:
-    ``position`` counts the steps of the present cycle (below ``coarse_steps``: the next step is coarse), ``phase``
+    ``position`` counts the steps of the current cycle (below ``coarse_steps``: the next step is coarse), and ``phase``
     names the last step.
 
     Cycle keys:
@@ -38,7 +38,7 @@ class Multilevel(DualOptimizer):
 
     @property
     def phase(self) -> Phase:
-        """The phase of the last step; before the first step, the phase of the first."""
+        """The phase of the last step, or of the first step before training."""
         return self.param_groups[0]["phase"]
 
     @property
@@ -50,8 +50,8 @@ class Multilevel(DualOptimizer):
     def active_masks(self) -> dict[Tensor, Tensor]:
         """Return the entries that form the sparse network: regularised parameter -> bool, same shape.
 
-        Inside a coarse phase these are the entries that may move (some may be zero just now); otherwise the non-zero
-        units of the present weights, which the next coarse phase would fix.
+        Inside a coarse phase these are the entries that may move (some may be zero at the moment); otherwise the
+        non-zero units of the current weights, which the next coarse phase would fix.
         """
         with torch.no_grad():
             return {p: self._active_mask(group, p) for group, p in self._pairs() if group["regularizer"] is not None}
@@ -68,13 +68,13 @@ class Multilevel(DualOptimizer):
             self.param_groups.pop()
             key = different[0]
             raise ValueError(
-                f"{key} {added[key]!r} differs from {cycle[key]!r} of the first group; the cycle is common to all "
-                "groups, set it once for the optimizer"
+                f"{key} {added[key]!r} differs from {cycle[key]!r} of the first group; all groups share the cycle, so "
+                f"set it once for the optimizer"
             )
         added.update(position=cycle["position"], phase=cycle["phase"])
 
     def reset_dual(self) -> None:
-        """Recompute the duals from the present weights; a coarse phase continues with the units non-zero now."""
+        """Recompute the duals from the current weights; a coarse phase continues with the units that are non-zero."""
         super().reset_dual()
         self._forget_masks()
 
@@ -168,7 +168,7 @@ class Multilevel(DualOptimizer):
         return self._coarse_gradient_suffices(cycle["kappa"]) and self._moved_enough(cycle["eta"])
 
     def _coarse_gradient_suffices(self, kappa: float) -> bool:
-        """Test ||R g|| >= kappa ||g|| on the gradient of the fine step, R for the weights after it."""
+        """Test ||R g|| >= kappa ||g|| on the gradient of the fine step, where R belongs to the weights after it."""
         coarse = full = 0.0
         for group, parameter in self._pairs():
             if parameter.grad is not None:
@@ -180,7 +180,7 @@ class Multilevel(DualOptimizer):
         return coarse >= kappa**2 * full
 
     def _moved_enough(self, eta: float) -> bool:
-        """Test ||theta - theta_last|| >= eta ||theta||, theta_last from the start of the last coarse phase."""
+        """Test ||theta - theta_last|| >= eta ||theta||, where theta_last is from the start of the last coarse phase."""
         moved = size = 0.0
         for _, parameter in self._pairs():
             size += float(parameter.square().sum())

@@ -1,6 +1,6 @@
 """ProxSGD: proximal gradient descent without a dual variable, the baseline for Bregman methods."""
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
-# torch publishes its list-wise kernels under a leading underscore only.
+# torch exposes its list-wise kernels only under a leading underscore.
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ class ProxSGD(RegularizedOptimizer):
 
         theta <- prox_{t J}(theta - t g),  t = delta lr
 
-    The threshold acts at every step and biases the weights towards zero, where LinBreg's acts only on entering and
-    leaving the support. ``delta`` is there so that all optimizers take the same step without a regulariser.
+    The threshold acts at every step and biases the weights towards zero, whereas LinBreg's acts only when weights enter
+    or leave the support. ``delta`` makes all optimizers take the same step without a regulariser.
 
     Args:
         params: Parameters, or groups with different settings.
-        lr: Step.
+        lr: Step size.
         regularizer: ``None``, ``"l1"``, ``"rows"``, ``"kernels"`` or ``"filters"``, as for ``LinBreg``.
         lam: Strength of the regulariser; ``lambda_scale`` in a group multiplies it there.
         delta: Factor on the step.
@@ -44,15 +44,7 @@ class ProxSGD(RegularizedOptimizer):
         lambda_scale: float = 1.0,
     ):
         super().__init__(
-            params,
-            {
-                "lr": lr,
-                "regularizer": regularizer,
-                "lam": lam,
-                "lambda_scale": lambda_scale,
-                "delta": delta,
-                "weight_decay": weight_decay,
-            },
+            params, lr, regularizer, lam, delta=delta, weight_decay=weight_decay, lambda_scale=lambda_scale
         )
 
     def _update(self, group: Group, parameters: list[Tensor]) -> None:

@@ -1,13 +1,13 @@
 """Regularisers of one tensor: their units, norms, sub-gradients and proximal maps.
 
-A unit is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of
-sqrt(unit size) times the Euclidean norm; every function here is for lambda = 1 or takes lambda.
+A unit is zero or non-zero as a whole: an entry for ``l1``, a group for the others. J is the sum over units of sqrt(unit
+size) times the Euclidean norm; every function either assumes lambda = 1 or takes lambda as an argument.
 
-The kernels of a matrix are its entries, as in a 1x1 convolution: one name serves a whole network of convolutional and
-linear layers, as in Table 2 of Bungert et al. 2022.
+The kernels of a matrix are its entries, as in a 1x1 convolution, so that one name covers a whole network of
+convolutional and linear layers, as in Table 2 of Bungert et al. 2022.
 """
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
-# torch publishes its list-wise kernels under a leading underscore only.
+# torch exposes its list-wise kernels only under a leading underscore.
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ ALLOWED = "None, " + ", ".join(repr(name) for name in LEAST_RANK)
 
 
 def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
-    """Raise ``ValueError`` for an unknown regulariser, or one whose units the tensor does not have."""
+    """Raise ``ValueError`` for an unknown regulariser, or one that does not fit the tensor's shape."""
     if name is None:
         return
     if not isinstance(name, str) or name not in LEAST_RANK:
@@ -35,13 +35,13 @@ def check_regularizer(name: object, parameters: Sequence[Tensor]) -> None:
         if parameter.dim() < least:
             raise ValueError(
                 f"regularizer {name!r} needs tensors of {least} or more dimensions, but its group has one of shape "
-                f"{tuple(parameter.shape)}; put such tensors into a separate group (regularizer None for biases"
+                f"{tuple(parameter.shape)}; put such tensors into a separate group (regularizer None for biases "
                 "and norms)"
             )
 
 
 def measure_units(tensor: Tensor, name: str) -> Tensor:
-    """Return for every unit the threshold that just makes it zero: norm / sqrt(size), kept broadcastable."""
+    """Return the smallest threshold that makes each unit zero, norm / sqrt(size), kept broadcastable."""
     if _has_entries(tensor, name):
         return tensor.abs()
     dims = _unit_dims(tensor, name)
@@ -67,7 +67,7 @@ def find_subgradient(primal: Tensor, name: str) -> Tensor:
 
 
 def limit_units(dual: Tensor, lam: float, name: str) -> Tensor:
-    """Project on the sub-gradients of lambda J at zero: every unit measures at most lambda."""
+    """Project on the sub-gradients of lambda J at zero, where the measure of every unit is at most lambda."""
     if _has_entries(dual, name):
         return dual.clamp(-lam, lam)
     size = measure_units(dual, name)
@@ -117,8 +117,8 @@ def find_initial_dual(primal: Tensor, group: dict[str, Any]) -> Tensor:
 def quantile_lambda(duals: Sequence[Tensor], k: int) -> float:
     """Return the lambda at which exactly k entries of the duals survive the threshold |v| > lambda.
 
-    It is the (k+1)-th largest absolute value, 0 if all shall survive. Entries that tie with it do not survive, and
-    zeros never do.
+    It is the (k+1)-th largest absolute value, or 0 if all entries survive. Entries equal to it do not survive, and
+    zeros never survive.
 
     Args:
         duals: Tensors of any shapes: duals under l1, or ``measure_duals()`` of an optimizer for any regulariser.
@@ -127,7 +127,7 @@ def quantile_lambda(duals: Sequence[Tensor], k: int) -> float:
     Raises:
         ValueError: ``k`` is out of range.
 
-    Source: the quantile rule of the users of Bregman training, corrected by one entry (its K-th largest keeps K - 1).
+    Source: the quantile rule in later code for Bregman training, corrected by one entry (its K-th largest keeps K - 1).
     """
     values = torch.cat([dual.detach().reshape(-1).abs() for dual in duals]) if duals else torch.zeros(0)
     count = values.numel()

@@ -1,4 +1,4 @@
-"""Patterns of units: weights that are active or zero together, a single weight, a block or a channel."""
+"""Patterns of units, which are active or zero as a whole: single weights, blocks or channels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Pattern:
     """Define units of weights that are active or zero together; subclasses choose the units.
 
     Attributes:
-        shifts: whether a layer may gain weights that another one loses, whole units at a time.
-        directed: whether the pattern tells outputs, the first dimension, from inputs.
+        shifts: whether whole units may move from one layer to another.
+        directed: whether the pattern distinguishes outputs, the first dimension, from inputs.
     """
 
     shifts: ClassVar[bool] = True
@@ -51,22 +51,24 @@ class Pattern:
 
     def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
         """Expand a choice of units to a boolean mask over weights, with the shape and strides of ``like``."""
+        if chosen.stride() == like.stride():
+            return chosen
         return torch.empty_like(like, dtype=torch.bool, requires_grad=False).copy_(chosen.reshape(like.shape))
 
     def refuse(self, shapes: Shapes, density: Densities) -> None:
-        """Raise ``ValueError`` for a density, per layer or overall, that the pattern cannot have.
+        """Raise ``ValueError`` for a density, per layer or overall, that the pattern cannot express.
 
         Raises:
-            ValueError: the contradiction, and the nearest request that would work.
+            ValueError: the pattern cannot express the density; the message names the nearest one that works.
         """
 
-    # -- how much -------------------------------------------------------------------------------------------------
+    # -- counts -------------------------------------------------------------------------------------------------
 
     def budget(self, shapes: Shapes, densities: Densities) -> Budget:
-        """Convert densities to numbers of weights, in total as near as the pattern can express.
+        """Convert densities to numbers of weights, with the nearest total that the pattern can express.
 
         Raises:
-            ValueError: a layer would be left without any weight.
+            ValueError: a layer would keep no weight.
         """
         if isinstance(densities, Mapping):
             return whole_steps(shapes, densities, {name: self.step(shape) for name, shape in shapes.items()})
@@ -74,13 +76,13 @@ class Pattern:
         total = sum(math.prod(shape) for shape in shapes.values())
         return round(round(densities * total, 6) / shared) * shared
 
-    # -- which ----------------------------------------------------------------------------------------------------
+    # -- masks ----------------------------------------------------------------------------------------------------
 
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
         """Return masks of the best units that use a budget; ties go to the smaller index.
 
-        A budget for all layers together goes to the units of largest score per weight; where units differ in size, less
-        than one of them may be left over.
+        A global budget goes to the units with the largest score per weight; if units differ in size, less than one unit
+        may be left over.
         """
         sums = {name: self.units(score) for name, score in scores.items()}
         sizes = {name: self.unit(tuple(score.shape)) for name, score in scores.items()}
@@ -97,7 +99,7 @@ class Pattern:
             mask: bool; the active weights.
             score: same shape; read where the mask is on.
             count: weights to keep.
-            allow_regrow: if False, enough weights stay that now inactive weights can replace all others.
+            allow_regrow: if False, keep enough weights that the currently inactive ones can replace all dropped ones.
         """
         del allow_regrow
         active = self.units(mask) > 0
@@ -119,7 +121,7 @@ class Pattern:
             avoid: bool; positions that grow only if no others are left.
 
         Raises:
-            ValueError: more weights than are inactive.
+            ValueError: ``count`` exceeds the number of inactive weights.
         """
         wanted = count // self.unit(tuple(mask.shape))
         spared = None if avoid is None else self.units(avoid) > 0
@@ -144,6 +146,15 @@ class Unstructured(Pattern):
     def keep(self, scores: Mapping[str, Tensor], kept: Budget) -> dict[str, Tensor]:
         """Return masks of the largest scores that use a budget exactly."""
         return single.keep(scores, kept)
+
+    def prune(self, mask: Tensor, score: Tensor, count: int, *, allow_regrow: bool = True) -> Tensor:
+        """Keep the ``count`` best active weights; ties go to the smaller index."""
+        del allow_regrow
+        return self.spread(keep_top_among(score, mask, count), mask)
+
+    def grow(self, mask: Tensor, score: Tensor, count: int, *, avoid: Tensor | None = None) -> Tensor:
+        """Activate the ``count`` best inactive weights; ties go to the smaller index."""
+        return self.spread(grow_top_among(mask, score, count, avoid), mask)
 
 
 def sum_type(values: Tensor) -> torch.dtype:

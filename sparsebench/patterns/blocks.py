@@ -16,7 +16,7 @@ from sparsebench.patterns.base import Densities, Pattern, sum_type
 class Blocks(Pattern):
     """Make tiles of ``height`` outputs by ``width`` inputs active or zero as a whole.
 
-    A convolution is read as the matrix (out, in * kernel height * kernel width).
+    The weight of a convolution is read as the matrix (out, in * kernel height * kernel width).
     """
 
     height: int = 4

@@ -19,13 +19,13 @@ from sparsebench.patterns.base import Densities, Pattern
 class Grouped(Pattern):
     """Keep the same number of weights in every group of a layer; an empty group (an ablated neuron) stays empty.
 
-    Single weights move, within their group. Nothing moves between layers.
+    Single weights move within their group; no weights move between layers.
     """
 
     shifts: ClassVar[bool] = False
 
     def step(self, shape: tuple[int, ...]) -> int:
-        """Return the number of groups: the smallest change of a budget is one weight in each."""
+        """Return the number of groups, since a budget changes by one weight in each group."""
         return math.prod(shape) // self.size(shape)
 
     def size(self, shape: tuple[int, ...]) -> int:
@@ -51,7 +51,7 @@ class Grouped(Pattern):
         """Keep the ``count`` best active weights of the layer, in any group."""
         active, values = self.units(mask), self.units(score)
         fixed = torch.zeros_like(active)
-        if not allow_regrow:  # without regrowth a group loses at most as many as it has inactive weights
+        if not allow_regrow:  # without regrowth, a group loses at most as many weights as it has inactive ones
             room = (~active).sum(dim=1, keepdim=True)
             fixed = active & (ranks(values, active) < active.sum(dim=1, keepdim=True) - room)
         loose = (active & ~fixed).reshape(-1).nonzero().reshape(-1)
@@ -60,10 +60,11 @@ class Grouped(Pattern):
         return self.spread(kept.reshape(active.shape), mask)
 
     def grow(self, mask: Tensor, score: Tensor, count: int, *, avoid: Tensor | None = None) -> Tensor:
-        """Fill every group to the same number: ``count`` more weights in all.
+        """Fill every group to the same number of weights, adding ``count`` weights in total.
 
         Raises:
-            ValueError: the total is not a multiple of the groups, or a group holds more than its part.
+            ValueError: the total is not a multiple of the number of groups, or a group already holds more than its
+                part.
         """
         kept, values = self.units(mask), self.units(score)
         total, groups = int(kept.sum()) + count, len(kept)
@@ -91,7 +92,8 @@ class NofM(Grouped):
     Args:
         n: weights that stay in each group.
         m: size of a group.
-        dim: where groups lie; 1 groups the input channels, for each kernel position on its own, as hardware does.
+        dim: dimension of the groups; 1 groups the input channels, separately for each kernel position, as hardware
+            does.
     """
 
     n: int = 2
@@ -100,10 +102,10 @@ class NofM(Grouped):
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= self.m:
-            raise ValueError(f"{self.n}:{self.m} is impossible: of every M weights N stay, 1 <= N <= M")
+            raise ValueError(f"{self.n}:{self.m} is impossible: N of every M weights stay, 1 <= N <= M")
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """Return M, or the size of a dimension that M does not divide, as only a dense layer may have."""
+        """Return M, or the dimension's size if M does not divide it, which only dense layers allow."""
         return self.m if shape[self.dim] % self.m == 0 else shape[self.dim]
 
     def units(self, values: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class NofM(Grouped):
         if wrong and len({round(value, 9) for value in sparse.values()}) > 1:
             name, value = next(iter(wrong.items()))
             raise ValueError(
-                f"{self.n}:{self.m} keeps {self.n / self.m:.4g} of every layer, the distribution asks for {value:.4g} "
+                f"{self.n}:{self.m} keeps {self.n / self.m:.4g} of every layer, but the distribution gives {value:.4g} "
                 f"of {name}: choose distribution=uniform sparsity={1 - self.n / self.m:.4g}"
             )
         if wrong:
@@ -148,7 +150,7 @@ class NofM(Grouped):
                 )
 
     def _other_ratio(self, density: float) -> str:
-        asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, {1 - density:.4g} is asked for"
+        asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, but {1 - density:.4g} is requested"
         same = f"choose sparsity={1 - self.n / self.m:.4g}"
         group = round(self.n / density)
         if abs(self.n / group - density) > 1e-9:
@@ -160,7 +162,7 @@ class NofM(Grouped):
         return f"{asked}: {same}, or {ratios}"
 
     def holds(self, mask: Tensor) -> bool:
-        """Return True if exactly N of every M are ones; a mask of ones is a dense layer and passes too."""
+        """Return True if exactly N of every M entries are ones, or if all are, as in a dense layer."""
         return bool(mask.all()) or bool((self.units(mask).sum(dim=1) == self.n).all())
 
 

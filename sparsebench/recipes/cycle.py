@@ -40,9 +40,10 @@ class CycleChecks:
 
     Args:
         recalibrate: recompute batch-norm statistics by one pass over the training images.
-        augment: whether the images of that pass are moved.
-        barrier: inner points of the line between two networks at which the loss is measured; 0 for no barrier.
-        hessian: random probes of the Hessian's trace; 0 for none.
+        augment: whether the images of that pass are augmented.
+        barrier: number of inner points of the line between two networks at which the loss is measured; 0 for no
+            barrier.
+        hessian: number of random probes for the Hessian's trace; 0 for none.
     """
 
     recalibrate: bool = True
@@ -58,18 +59,18 @@ CHECKS = CycleChecks()
 def merge(run: Run, name: str, members: Sequence[State], *, look: CycleChecks, **notes: Any) -> State:
     """Average networks that share their masks and measure the mean; recorded as a cycle of the run.
 
-    Parameters are averaged, buffers are not: with ``look.recalibrate`` statistics are recomputed, without it they
-    come from the first member.
+    Parameters are averaged, buffers are not: with ``look.recalibrate`` batch-norm statistics are recomputed, otherwise
+    they come from the first member.
 
     Args:
         run: the run.
-        name: under which the state is saved.
-        members: one or more.
+        name: name under which the state is saved.
+        members: states of one or more networks.
         look: recalibration and measurements.
-        notes: facts to put on record.
+        notes: further facts to record.
 
     Raises:
-        ValueError: members with different masks.
+        ValueError: the members have different masks.
     """
     previous = run.journal.previous(run.stages.prefix)
     stage = run.stages.full_name(name)
@@ -128,8 +129,8 @@ class Evaluator:
     One network is built, into which all weights are loaded in turn.
 
     Args:
-        setup: network and data; without images, statistics stay as they are and nothing is measured.
-        checks: the measurements, and their options.
+        setup: network and data; without images, statistics are kept and nothing is measured.
+        checks: the measurements and their options.
     """
 
     def __init__(self, setup: Setup, checks: CycleChecks) -> None:

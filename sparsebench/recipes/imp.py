@@ -1,4 +1,8 @@
-"""Iterative magnitude pruning: train, prune, rewind, repeat (Frankle & Carbin 2019; Frankle et al. 2020)."""
+"""Iterative magnitude pruning: train, prune, rewind, repeat (Frankle & Carbin 2019; Frankle et al. 2020).
+
+Weights are ranked by their magnitudes at the end of a cycle. Sources: Frankle et al. 2020 (arXiv 1912.05671),
+algorithm 2; Renda et al. 2020 (arXiv 2003.02389) for the choices of ``retrain``.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +28,16 @@ def imp(
 ) -> State:
     """Train, remove the smallest magnitudes, reset, and train again until the target is reached.
 
-    A level is ranked on its last weights. Sources: Frankle et al. 2020 (arXiv 1912.05671), algorithm 2; Renda et al.
-    2020 (arXiv 2003.02389) for the choices of ``retrain``.
-
     Args:
         run: the training setup; its method gives density and distribution.
-        share: part of the remaining weights that a cycle removes.
-        cycles: prunings; as many as needed by default.
+        share: share of the remaining weights that a cycle removes.
+        cycles: number of prunings; as many as needed by default.
         hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
-        rewind_to: share of a run below 1, steps from 1 on.
-        retrain: the start of a cycle: ``weights`` of the step rewound to, or the final weights, with the
-            ``learning_rate`` rewound, or with its last value throughout (``finetune``).
-        replay: of the schedule, after rewinding weights: ``whole``, or the ``rest`` from the step rewound to.
-        ticket_rate: constant learning rate until the step rewound to; the schedule's by default.
-        finetune_rate: learning rate of fine-tuning; the schedule's last by default.
+        rewind_to: share of a run if below 1, otherwise a number of steps.
+        retrain: start of a cycle, ``weights``, ``learning_rate`` or ``finetune``; see ``Plan.retraining``.
+        replay: part of the schedule after rewinding weights, ``whole`` or ``rest``; see ``Plan.retraining``.
+        ticket_rate: constant learning rate until the rewind step; by default the schedule's.
+        finetune_rate: learning rate of fine-tuning; by default the last of the schedule.
         look: measurements after each cycle.
     """
     plan = Plan.of(run, share=share, cycles=cycles, hit_target=hit_target, rewind_to=rewind_to)

@@ -1,4 +1,4 @@
-"""An ensemble of independent solutions of iterative pruning, to compare a single averaged network with."""
+"""An ensemble of independent solutions of iterative pruning, as a baseline for a single averaged network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sparsebench.recipes.imp import imp
 def imp_ensemble(run: Run, *, solutions: int = 2, **arguments: Any) -> State:
     """Prune several networks iteratively, from different initial weights, and average their predictions.
 
-    Its inference costs as many forward passes as there are solutions.
+    Inference costs one forward pass per solution.
 
     Args:
         run: the training setup.
-        solutions: independent runs of ``imp``, with seeds that follow from the run's.
+        solutions: number of independent runs of ``imp``, with seeds derived from the run's.
         arguments: arguments of ``imp``.
 
     Raises:
-        ValueError: fewer than two solutions.
+        ValueError: ``solutions`` is below two.
     """
     if solutions < 2:
         raise ValueError(f"recipe.solutions={solutions} is not an ensemble: give at least 2, or choose recipe=imp")

@@ -1,4 +1,4 @@
-"""Train, prune once by magnitude, fine-tune: the oldest recipe (Han et al. 2015), and a phase of many others."""
+"""Train, prune once by magnitude, fine-tune: the oldest recipe (Han et al. 2015), and a part of many others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def prune_finetune(
 ) -> State:
     """Train densely, keep the largest magnitudes, and train the rest further.
 
-    Every phase counts, and the network is measured after each: dense, pruned, fine-tuned.
+    The cost of every phase counts, and the network is measured after each: dense, pruned, fine-tuned.
 
     Args:
         run: the training setup; its method gives density and distribution.
-        finetune_from: fine-tuning lasts as long as a run does from this share on.
-        retrain: ``learning_rate``: the schedule is replayed from there; ``finetune``: one rate throughout.
-        finetune_rate: that rate; the schedule's last by default.
+        finetune_from: share of a run at which fine-tuning would begin; it lasts for the rest of that run.
+        retrain: ``learning_rate`` repeats the schedule from there; ``finetune`` uses one rate throughout.
+        finetune_rate: the rate of ``finetune``; by default the last of the schedule.
         look: recalibration and measurements after each phase.
     """
     keys = ("finetune_from", "particles")

@@ -25,7 +25,7 @@ def pruning(run: Run) -> Given:
     if not isinstance(method, Given):
         name = type(method).__name__
         raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")
-    method.budget(run.setup.blank)  # raises if the pattern or distribution cannot express the density
+    method.budget(run.setup.blank)  # raises an error if the pattern or distribution cannot express the density
     return method
 
 
@@ -37,7 +37,8 @@ def dense_masks(run: Run) -> dict[str, Tensor]:
 def prune(run: Run, state: State, density: float) -> State:
     """Keep an exact number of the largest magnitudes among the active weights of a state.
 
-    The ranking is global or within layers, as the method's distribution says; of equal magnitudes the first stay.
+    The method's distribution decides whether the ranking is global or within layers; of equal magnitudes the first
+    stay.
 
     Raises:
         ValueError: a layer would have to grow.
@@ -49,7 +50,7 @@ def prune(run: Run, state: State, density: float) -> State:
         if bool((mask & ~masks[name]).any()):
             raise ValueError(
                 f"{name} would regrow weights at density {density:g}: choose distribution=global or uniform, under "
-                f"which no layer grows when the whole shrinks"
+                f"which no layer grows while the total shrinks"
             )
     return rewind(state, pruned)
 

@@ -21,11 +21,11 @@ class Plan:
     """Densities, steps and seeds of an iterative recipe.
 
     Attributes:
-        densities: of each cycle, the first one dense.
-        steps: of a whole run.
-        rewound: the step that weights, or the learning rate, are rewound to.
-        particles: networks of a cycle.
-        switch: first cycle with more than one.
+        densities: density of each cycle; the first one is dense.
+        steps: number of steps of a whole run.
+        rewound: the step to which weights, or the learning rate, are rewound.
+        particles: number of networks per cycle.
+        switch: first cycle with more than one particle.
     """
 
     densities: tuple[float, ...]
@@ -49,8 +49,18 @@ class Plan:
     ) -> Plan:
         """Compute a plan; ``keys`` are the recipe's names of two of its numbers.
 
+        Args:
+            run: the training setup; its method gives the target density.
+            share: share of the remaining weights that a cycle removes.
+            cycles: number of prunings; None for as many as needed.
+            hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
+            rewind_to: rewind step, as a share of a run if below 1, otherwise a number of steps.
+            particles: number of networks per cycle.
+            switch: first cycle with several particles; a share of the cycles if below 1.
+            keys: names of ``rewind_to`` and ``particles`` in the recipe.
+
         Raises:
-            ValueError: it cannot be carried out; one line says why.
+            ValueError: the plan cannot be carried out; the message says why.
         """
         target = pruning(run).density
         densities = schedule_densities(target, share=share, cycles=cycles, hit_target=hit_target)
@@ -71,19 +81,28 @@ class Plan:
 
     @property
     def whole(self) -> dict[str, Any]:
-        """The arguments of a fit over the whole schedule."""
+        """Arguments of a fit over the whole schedule."""
         return {"span": (0, self.steps)}
 
     @property
     def rest(self) -> dict[str, Any]:
-        """The arguments of a fit over the schedule from the rewind step on."""
+        """Arguments of a fit over the schedule from the rewind step on."""
         return {"span": (self.rewound, self.steps)}
 
     def retraining(self, run: Run, *, retrain: str, replay: str, finetune_rate: float | None) -> dict[str, Any]:
         """Return the arguments of the fits after a pruning.
 
+        Args:
+            run: the training setup.
+            retrain: start of a cycle: ``weights`` takes the weights of the rewind step; ``learning_rate`` takes the
+                final weights and rewinds the learning rate; ``finetune`` takes the final weights and keeps the last
+                learning rate.
+            replay: part of the schedule to repeat after rewinding weights: the ``whole``, or the ``rest`` from the
+                rewind step.
+            finetune_rate: learning rate of fine-tuning; None for the last of the schedule.
+
         Raises:
-            ValueError: an unknown word, or fine-tuning at a learning rate of zero.
+            ValueError: a word is unknown, or fine-tuning would use a learning rate of zero.
         """
         if retrain not in ("weights", "learning_rate", "finetune"):
             raise ValueError(f"recipe.retrain={retrain} is unknown: choose weights, learning_rate or finetune")
@@ -108,7 +127,7 @@ def last_rate(run: Run) -> float:
     """Return the learning rate at the end of the schedule.
 
     Raises:
-        ValueError: it is zero.
+        ValueError: the rate is zero.
     """
     rate = run.setup.rate(1.0)
     if rate <= 0:
@@ -122,18 +141,18 @@ def last_rate(run: Run) -> float:
 def schedule_densities(
     density: float, *, share: float = 0.2, cycles: int | None = None, hit_target: str = "last_step"
 ) -> list[float]:
-    """Return the density of every cycle, starting with 1: one entry more than there are prunings.
+    """Return the density of every cycle, starting with 1: one entry more than the number of prunings.
 
     Args:
         density: the target.
-        share: part of the remaining weights that a cycle removes.
-        cycles: number of prunings; as many as the target needs by default.
-        hit_target: ``last_step``: the last pruning is cut short so that the target is met exactly; ``geometric``:
-            equal shares that meet it exactly, ``1 - density^(1 / cycles)`` instead of ``share``; ``none``: the density
-            is the one that whole shares reach.
+        share: share of the remaining weights that a cycle removes.
+        cycles: number of prunings; by default as many as the target needs.
+        hit_target: ``last_step``: the last pruning removes less, so that the target is met exactly; ``geometric``:
+            equal shares that meet it exactly, ``1 - density^(1 / cycles)`` instead of ``share``; ``none``: the final
+            density results from whole shares.
 
     Raises:
-        ValueError: a number out of its range, or a target that the cycles do not reach.
+        ValueError: a number is out of range, or the cycles do not reach the target.
     """
     if hit_target not in HITS:
         raise ValueError(f"recipe.hit_target={hit_target} is unknown: choose {', '.join(HITS)}")
@@ -142,7 +161,9 @@ def schedule_densities(
             f"recipe.share={share:g} is impossible: a cycle removes a share in (0, 1) of the remaining weights"
         )
     if cycles is not None and (cycles < 1 or cycles != int(cycles)):
-        raise ValueError(f"recipe.cycles={cycles} is impossible: prune at least once, or give null for as needed")
+        raise ValueError(
+            f"recipe.cycles={cycles} is impossible: prune at least once, or give null for as many as needed"
+        )
     needed = 0 if density == 1 else math.ceil(math.log(density) / math.log1p(-share) - 1e-9)
     count = needed if cycles is None else cycles
     if hit_target == "geometric":
@@ -162,12 +183,12 @@ def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
     """Return the step to which weights are rewound.
 
     Args:
-        rewind_to: a share of the steps of a cycle below 1, a number of steps from 1 on.
-        total: steps of a cycle.
-        key: its name in the configuration.
+        rewind_to: a share of the steps of a cycle if below 1, otherwise a number of steps.
+        total: number of steps of a cycle.
+        key: name of ``rewind_to`` in the configuration.
 
     Raises:
-        ValueError: it does not lie within a cycle.
+        ValueError: the step does not lie within a cycle.
     """
     step = round(rewind_to * total) if rewind_to < 1 else round(rewind_to)
     if not rewind_to >= 0 or step >= total:
@@ -179,7 +200,7 @@ def rewind_step(rewind_to: float, total: int, *, key: str = "rewind_to") -> int:
 
 
 def switch_cycle(switch: float, cycles: int) -> int:
-    """Return the first cycle with several particles: below 1 a share of the prunings, from 1 on a cycle."""
+    """Return the first cycle with several particles; ``switch`` is a share of the prunings if below 1."""
     cycle = round(switch * cycles) if switch < 1 else round(switch)
     if not 0 <= cycle <= cycles:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The recipe of a single fit, for every method that needs just one training run."""
+"""The recipe of a single fit, for every method that needs only one training run."""
 
 from __future__ import annotations
 

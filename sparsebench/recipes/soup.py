@@ -19,14 +19,14 @@ def soup(
 ) -> State:
     """Prune the mean of the previous phase, retrain members from it, average them uniformly, and repeat.
 
-    Nothing is rewound but the learning rate: the mean is carried over. Shares are equal and reach the target exactly.
-    Members share their masks and differ in the order of the data. Source: arXiv 2306.16788.
+    Only the learning rate is rewound; the mean is the start of the next phase. Shares are equal and reach the target
+    exactly. Members share their masks and differ in the order of the data. Source: arXiv 2306.16788.
 
     Args:
         run: the training setup; its method gives density and distribution.
-        members: networks of a phase.
-        phases: prunings.
-        retrain_from: retraining replays the schedule from this share of a run on (learning-rate rewinding).
+        members: number of networks per phase.
+        phases: number of prunings.
+        retrain_from: retraining repeats the schedule from this share of a run on (learning-rate rewinding).
         look: recalibration and measurements after each phase.
     """
     equal = {"share": 0.5, "cycles": phases, "hit_target": "geometric"}

@@ -1,4 +1,9 @@
-"""SWAMP: iterative magnitude pruning on the mean of several particles (Choi et al. 2024, arXiv 2305.14852)."""
+"""SWAMP: iterative magnitude pruning on the mean of several particles (Choi et al. 2024, arXiv 2305.14852).
+
+Means are used for masks and evaluation only: every cycle starts from the ticket again. The structure follows the
+abstract and the public reviews of the paper, since its pseudocode was not available; with one particle and one sample
+it is iterative magnitude pruning bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +30,16 @@ def swamp(
 ) -> State:
     """Train particles from one matching ticket, average over time and over particles, prune the mean, rewind.
 
-    Means serve for masks and evaluation only: every cycle starts from the ticket again. Structure after the abstract
-    and the public reviews of the paper, whose pseudocode could not be read; with one particle and one sample it is
-    iterative magnitude pruning bit for bit.
-
     Args:
         run: the training setup; its method gives density and distribution.
-        particles: networks of a cycle; they share ticket and mask and differ in the order of the data.
-        average: how the weights of a particle are averaged over its last part (SWA); None: not at all.
+        particles: number of networks per cycle; they share ticket and mask and differ in the order of the data.
+        average: averaging over the last part of a particle's training (SWA); None for no averaging.
         switch: first cycle with several particles (SWAMP+); a share of the cycles below 1.
-        share: part of the remaining weights that a cycle removes.
-        cycles: prunings; as many as needed by default.
+        share: share of the remaining weights that a cycle removes.
+        cycles: number of prunings; as many as needed by default.
         hit_target: ``last_step``, ``geometric`` or ``none``; see ``schedule_densities``.
-        rewind_to: share of a run below 1, steps from 1 on: the matching ticket.
-        ticket_rate: constant learning rate of the ticket; the schedule's by default.
+        rewind_to: step of the matching ticket: a share of a run if below 1, otherwise a number of steps.
+        ticket_rate: constant learning rate of the ticket; by default the schedule's.
         look: recalibration and measurements after each cycle.
     """
     plan = Plan.of(

@@ -22,10 +22,10 @@ class Finished:
     """A finished run with its configuration and result.
 
     Attributes:
-        folder: where it lies.
-        result: what ``result.json`` says, under the names of today.
-        config: its resolved configuration; empty where the file is missing.
-        variant: what is equal for runs that differ in the seed alone; empty where the configuration is missing.
+        folder: folder of the run.
+        result: contents of ``result.json``, under current names.
+        config: resolved configuration; empty if the file is missing.
+        variant: identifier shared by runs that differ only in the seed; empty if the configuration is missing.
     """
 
     folder: Path
@@ -40,9 +40,9 @@ class Collected:
 
     Attributes:
         runs: finished runs, in order of their folders.
-        unfinished: folders of runs that have begun and not ended, each with what is known about why.
-        waiting: how many runs have not begun yet.
-        skipped: files that are damaged, or not ours, each with what is wrong.
+        unfinished: folders of runs that have begun but not ended, each with the known reason.
+        waiting: number of runs that have not begun yet.
+        skipped: files that are damaged or not ours, each with the problem.
     """
 
     runs: list[Finished] = field(default_factory=list)
@@ -55,8 +55,8 @@ def collect(root: Path, *, variant_of: Callable[[Config], str]) -> Collected:
     """Read all runs below ``root``.
 
     Args:
-        root: a folder; runs may lie at any depth, and ``root`` may be one.
-        variant_of: configuration -> what is equal for runs that differ in the seed alone.
+        root: a folder with runs at any depth, or the folder of one run.
+        variant_of: configuration -> identifier shared by runs that differ only in the seed.
     """
     found = Collected()
     for run in runs_below(root):

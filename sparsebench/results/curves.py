@@ -23,8 +23,8 @@ class Part:
     """One part of a training, such as a stage of a recipe.
 
     Attributes:
-        first: steps taken before it, by all networks together.
-        files: metrics of the networks that are trained in it, independently of each other.
+        first: number of steps before this part, by all networks together.
+        files: metrics of the networks that are trained independently in this part.
     """
 
     first: int
@@ -39,9 +39,9 @@ class Part:
 def curves_of(run: Finished, points: int) -> tuple[Curves, list[str]]:
     """Return the curves of a run, thinned to about ``points`` points, and one line per damaged file.
 
-    The stages of a recipe follow each other; networks that are trained side by side are one curve, their mean. In the
-    place of ``step`` stand the epochs so far under ``at``: those of all networks together, as in the result. What is
-    explored and what training has cost so far counts from the first stage on.
+    The stages of a recipe follow each other; networks that are trained in parallel form one curve, their mean. Instead
+    of ``step``, ``at`` holds the epochs so far of all networks together, as in the result. Exploration and training
+    cost accumulate from the first stage on.
     """
     parts, damaged = [part for part in parts_of(run) if part.present], list[str]()
     joined: Curves = {}
@@ -67,7 +67,7 @@ def parts_of(run: Finished) -> list[Part]:
     first = 0
     for cycle in run.result.get("cycles") or ():
         steps = cycle.get("stages") or {}  # not recorded by earlier versions
-        alone = max(0, len(steps) - cycle.get("particles", 1))  # stages before it, for example the ticket
+        alone = max(0, len(steps) - cycle.get("particles", 1))  # earlier stages, such as the ticket
         for names in [*([name] for name in [*steps][:alone]), [*steps][alone:]]:
             parts.append(Part(first, [_metrics_of_stage(run, name) for name in names]))
             first += sum(steps[name] for name in names)
@@ -81,7 +81,7 @@ def _metrics_of_stage(run: Finished, name: str) -> Path:
 def read_curves(path: Path, points: int) -> Curves:
     """Read the drawn columns of a ``metrics.csv``, thinned but with the first and the last row.
 
-    Drawn are the curves of the schema, under the names of today, and whatever a method of your own has logged.
+    These are the curves of the schema, under current names, and all further numbers that a method has logged.
 
     Raises:
         ValueError: a cell is not a number.
@@ -103,7 +103,7 @@ def read_curves(path: Path, points: int) -> Curves:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return the names to draw: the schema's in its order, then those that a method adds."""
+    """Return the names to draw: the schema's in its order, then further ones logged by a method."""
     names = dict.fromkeys(names)
     known = [key.name for key in shown_in("curve") if key.name in names]
     return [*known, *(name for name in names if not is_known(name))]
@@ -123,7 +123,7 @@ def average(members: Sequence[Curves]) -> Curves:
 
 
 def rounded(value: Any, digits: int = 4) -> float | None:
-    """Return a number with the digits that a picture can show, or None if it is not finite."""
+    """Return a number rounded to the digits that a chart can show, or None if it is not finite."""
     number = float(value)
     return float(f"{number:.{digits}g}") if math.isfinite(number) else None
 

@@ -21,10 +21,10 @@ class Overlap:
 
     Attributes:
         layer: name of the parameter.
-        first: density of the first.
-        second: density of the second.
-        jaccard: active in both, over active in either; 1 where both are empty; None where the shapes differ.
-        chance: what is expected of independent random masks of these densities.
+        first: density in the first run.
+        second: density in the second run.
+        jaccard: active in both, over active in either; 1 if both are empty; None if the shapes differ.
+        chance: expected value for independent random masks of these densities.
     """
 
     layer: str
@@ -43,7 +43,7 @@ def config_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[
 def number_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
     """Return the numbers of both results that are compared, including those that a method adds.
 
-    A number that neither has is left out.
+    Numbers that neither run has are left out.
     """
     own = [name for name in (*first, *second) if not is_known(name)]
     names = dict.fromkeys([*(key.name for key in shown_in("compare")), *own])
@@ -56,7 +56,7 @@ def mask_overlaps(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
 
     Args:
         first: bool, by parameter name; no entry means dense.
-        second: the same of the other run.
+        second: the masks of the other run.
     """
     return [_overlap(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
 

@@ -16,10 +16,10 @@ PLACES = {
     METRICS: "One row per optimizer step that logged something; a recipe of several fits has one file per stage.",
     CYCLES: f"One entry per measured network of a recipe, under `cycles` in `{RESULT}` and in `{files.CYCLES}`.",
     PLAN: "Printed by `sparsebench plan --json` before a run.",
-    REPORT: "Columns of `sparsebench report --format csv|json|parquet`, beside the means `KEY` and their sample "
+    REPORT: "Columns of `sparsebench report --format csv|json|parquet`, besides the means `KEY` and their sample "
     "standard deviations `KEY_std` of the numbers above that a table shows.",
 }  # fmt: skip
-"""Where keys stand, and what that is."""
+"""Places of keys, with a description."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Key:
     """One result key: its name, its meaning, and its display.
 
     Attributes:
-        name: in files; ``PREFIX/*`` stands for one key per parameter.
-        meaning: in one sentence without a full stop.
-        unit: of the number, or what kind of value it is (text, list, mapping).
-        heading: over a column of a table; a line break may stand where a narrow column wants one.
+        name: name in files; ``PREFIX/*`` stands for one key per parameter.
+        meaning: one sentence without a full stop.
+        unit: unit of the number, or kind of value (text, list, mapping).
+        heading: heading of a table column, with an optional line break for narrow columns.
         direction: which of two values is better: ``higher``, ``lower``, or ``none``.
-        place: where the key stands: names of ``PLACES``.
+        place: places of the key, by names from ``PLACES``.
         title: the name in running text, on axes and in comparisons; the heading by default.
-        shown: the views that show it without being asked: ``table``, ``compare``, ``curve``, ``progress``.
+        shown: the views that show it by default: ``table``, ``compare``, ``curve``, ``progress``.
         panel: ``section/title`` of the W&B panel that draws its history; empty for none.
-        digits: after the decimal point, in tables and progress lines.
-        percent: True where people read 100 times the number.
+        digits: digits after the decimal point, in tables and progress lines.
+        percent: True to show the number as a percentage.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Key:
 
     @property
     def name_for_people(self) -> str:
-        """Title, or else heading, in one line."""
+        """Title, or heading if there is no title, in one line."""
         return self.title or self.heading.replace("\n", " ")
 
     def text(self, value: float) -> str:
-        """Return a number as readable text, with the key's digits and a percent sign where it is a percentage."""
+        """Return a number as readable text, with the key's digits and a percent sign for percentages."""
         return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
     @property

@@ -7,6 +7,7 @@ METHODS = {
     "adabreg": "AdaBreg",
     "cht": "CHT",
     "chts": "CHTs",
+    "cram": "CrAM+",
     "deep_r": "DeepR",
     "dense": "Dense",
     "dsr": "DSR",
@@ -25,6 +26,8 @@ METHODS = {
     "mest_soft": "MEST (EM&S)",
     "ml_adabreg": "ML AdaBreg",
     "ml_linbreg": "ML LinBreg",
+    "pilot": "PILoT",
+    "powerpropagation": "Powerprop.",
     "probmask": "ProbMask",
     "prox_sgd": "ProxSGD",
     "random": "Random",
@@ -35,6 +38,7 @@ METHODS = {
     "set_itop": "SET-ITOP",
     "snfs": "SNFS",
     "snip": "SNIP",
+    "spred": "spred",
     "sr_ste": "SR-STE",
     "srigl": "SRigL",
     "static": "Static",
@@ -44,14 +48,19 @@ METHODS = {
     "vr_pge": "VR-PGE",
 }
 RECIPES = {
+    "cap": "CAP (one-shot)",
     "imp": "IMP",
     "imp_ensemble": "IMP ensemble",
     "imp_swa": "IMP + SWA",
+    "obert": "oBERT (one-shot)",
+    "oneshot": "Pruned once",
     "prune_finetune": "Prune and fine-tune",
     "single": "one fit",
     "soup": "Sparse soup",
+    "sparsegpt": "SparseGPT",
     "swamp": "SWAMP",
     "swamp_plus": "SWAMP+",
+    "wanda": "Wanda",
 }
 MODELS = {
     "cnn_fashion": "CNN",
@@ -84,7 +93,7 @@ def display(group: str, name: str) -> str:
 
     Args:
         group: ``method``, ``recipe``, ``model`` or ``dataset``; recipes that prune are methods, too.
-        name: as in configurations and results.
+        name: name in configurations and results.
     """
     return _GROUPS.get(group, {}).get(name, name)
 

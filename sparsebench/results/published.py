@@ -1,7 +1,8 @@
-"""Published numbers, and how to find the one that a row may be compared with."""
+"""Published numbers, and the search for the number to compare with a row."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -11,10 +12,15 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+REPRODUCED = (
+    PUBLISHED.with_name("reproduced.json"),
+    PUBLISHED.parents[2] / "docs" / "results" / "reproduced.json",
+)
+"""Where the verdicts of ``sparsebench reproduce`` lie: in the package, or in its checkout."""
 EQUAL = 5e-4
-"""Two targets of sparsity are equal when they differ by less: papers round to three digits."""
+"""Two sparsity targets count as equal if they differ by less, since papers round to three digits."""
 NEAR = 5e-3
-"""Sparsities that emerge in training are compared when they differ by less."""
+"""Two sparsities that result from training count as equal if they differ by less."""
 
 # Different names that papers and this package use for the same thing.
 _MODELS = {"resnet18": ("resnet18_cifar",), "resnet50": ("resnet50_cifar",)}
@@ -35,7 +41,7 @@ def load_yaml(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Published:
-    """One number read from its source; fields as explained at the head of ``published.yaml``."""
+    """One number read from its source; the head of ``published.yaml`` explains the fields."""
 
     id: str
     paper: str
@@ -65,11 +71,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Match:
-    """A published number beside one of ours, and the differences between the two trainings.
+    """A published number that matches one of ours, and the differences between the two trainings.
 
     Attributes:
         published: the number.
-        differences: what differs in protocol; empty when epochs and distribution are the same.
+        differences: differences in protocol; empty if epochs and distribution are the same.
     """
 
     published: Published
@@ -96,6 +102,22 @@ def citation(paper: str, path: Path = PUBLISHED) -> str:
     return f"{first}{' et al.' if others else ''}, {about['title']}, {source}, {about['year'] or 'no year'}"
 
 
+def verification(entry: Published) -> str:
+    """Return how far a number is verified: ``claimed``, ``second hand`` or ``reproduced here``."""
+    if _verdicts().get(entry.id) == "reproduced":
+        return "reproduced here"
+    return "second hand" if entry.evidence == "second_hand" else "claimed"
+
+
+@lru_cache(maxsize=1)
+def _verdicts() -> Mapping[str, str]:
+    """Return the verdict on each cell that was run, from the file that the package or its checkout brings."""
+    for path in REPRODUCED:
+        if path.is_file():
+            return {row["cell"]: row["verdict"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    return {}
+
+
 @lru_cache(maxsize=1)
 def _document(path: Path) -> Mapping[str, Any]:
     return load_yaml(path.read_text(encoding="utf-8"))
@@ -114,13 +136,13 @@ def find(
     """Return the published numbers for a method on a network and data set at equal sparsity.
 
     Args:
-        method: our name of the method; a recipe other than ``single`` is looked up in its place.
+        method: our name of the method; a recipe other than ``single`` is looked up instead.
         model: our name of the network.
         dataset: our name of the data set.
         sparsity: share of zeros, 0 for dense.
         recipe: our name of the recipe.
-        emerged: True where sparsity was measured, not asked for: near is then equal.
-        entries: where to look; the whole registry by default.
+        emerged: whether sparsity was measured, not requested; close values then count as equal.
+        entries: published numbers to search; by default the whole registry.
     """
     name = method if recipe == "single" else recipe
     methods = (name, *_METHODS.get(name, ()))
@@ -138,13 +160,13 @@ def find(
 def match(*, epochs: int, distribution: str | None, **wanted: Any) -> Match | None:
     """Return the published number with the nearest protocol, or None.
 
-    Nearest is: under the method's own name, the same distribution or else one that is not stated, the number of epochs
-    nearest by ratio, read at the source, with a standard deviation, over more seeds.
+    Preferences, in order: under the method's own name; the same distribution, then one that is not stated; the nearest
+    number of epochs by ratio; read at the source; with a standard deviation; over more seeds.
 
     Args:
-        epochs: of our training.
-        distribution: of our training; None for dense training, or where it is not known.
-        wanted: keywords of ``find``.
+        epochs: epochs of our training.
+        distribution: distribution of our training; None for dense training, or if unknown.
+        wanted: arguments of ``find``.
     """
     found = find(**wanted)
     if not found:

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from sparsebench.cost.flops import LayerCost, dense_flops, inference_flops
 from sparsebench.cost.speed import hardware
+from sparsebench.runs.source import commit
 from sparsebench.sparse import digest
 
 PACKAGES = ("sparsebench", "torch", "torchvision", "lightning", "hydra-core", "timm", "torchmetrics")
@@ -30,7 +31,7 @@ def densities_of(
         weight = weights[name]
         active = masks.get(name, weight != 0)
         if name in masks and bool(weight[~active].count_nonzero()):
-            raise ValueError(f"{name} has weights outside its mask: they must be zero in what a run saves")
+            raise ValueError(f"{name} has weights outside its mask: they must be zero in saved weights")
         shares[name] = int(active.sum()) / weight.numel()
     return shares
 
@@ -64,9 +65,9 @@ def describe_network(
 
 
 def environment() -> dict[str, Any]:
-    """Return the hardware, and the versions of the packages that affect results."""
+    """Return the hardware, the versions of the packages that affect results, and the commit of ours."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"versions": versions, "hardware": hardware()}
+    return {"versions": versions, "commit": commit(), "hardware": hardware()}
 
 
 def without_nan(value: Any) -> Any:

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.results.published import PUBLISHED, Published, load_yaml
+from sparsebench.results.schema import is_known
+from sparsebench.results.significance import t_quantile
 
 ERROR_KINDS = ("std", "se", "ci95")
 MEASURES = ("test_accuracy", "val_accuracy")
+COMPACT = ("live_units", "compact_bytes", "compact_flops")
+"""Published measures of a perceptron without its dead units, which ``analysis.compact`` takes from the weights."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cell:
-    """A published number that can be reproduced by a run."""
+    """A published number that can be reproduced by a run.
+
+    Attributes:
+        published: the entry of the registry.
+        recipe: how it was trained.
+        overrides: what the cell changes in the preset.
+        error: published error in points, or None.
+        error_kind: one of ``ERROR_KINDS``, or None.
+        measures: published numbers other than accuracy, by key of ``result.json`` or name in ``COMPACT``.
+    """
 
     published: Published
     recipe: Recipe
     overrides: tuple[str, ...]
     error: float | None
     error_kind: str | None
+    measures: Mapping[str, Any]
 
     @property
     def id(self) -> str:
@@ -111,6 +125,32 @@ class Verdict:
     interval: tuple[float, float] | None
     word: str
 
+    @property
+    def se(self) -> float | None:
+        """Standard error of our mean; None below two runs."""
+        return None if self.sd is None else self.sd / math.sqrt(self.n)
+
+
+def tier(
+    evidence: str, verdict: Verdict | None = None, commits: Sequence[str] = (), hardware: Sequence[str] = ()
+) -> str:
+    """Return how far a published value is verified.
+
+    ``claimed`` where it was read at its source, ``second hand`` where somebody else quotes it, and ``reproduced here``
+    with n, commit and hardware where our runs agree. Runs that do not agree, or do not decide, are named behind it.
+
+    Args:
+        evidence: of the entry, ``read`` or ``second_hand``.
+        verdict: on runs here under its protocol.
+        commits: of the code that ran them.
+        hardware: that ran them.
+    """
+    known = "second hand" if evidence == "second_hand" else "claimed"
+    if verdict is None or not verdict.n:
+        return known
+    where = f"(n = {verdict.n}, {', '.join([', '.join(commits) or 'commit not recorded', *hardware])})"
+    return f"reproduced here {where}" if verdict.word == "reproduced" else f"{known}; {verdict.word} here {where}"
+
 
 def load_cells(path: Path = PUBLISHED) -> tuple[Cell, ...]:
     """Return the cells of the registry that can be run.
@@ -141,10 +181,17 @@ def _sound(entry: Mapping[str, Any]) -> bool:
 def _cell(entry: Mapping[str, Any]) -> Cell:
     if entry.get("value") is None:
         raise ValueError(f"entry {entry['id']}: a cell that can be run needs a value to be compared with")
+    missing = [field.name for field in fields(Published) if field.name not in entry]
+    if missing:
+        raise ValueError(f"entry {entry['id']}: it lacks {', '.join(missing)}")
     published = Published(**{field.name: entry[field.name] for field in fields(Published)})
     recipe = _recipe(f"entry {entry['id']}", entry["recipe"])
     overrides = tuple(str(override) for override in entry.get("overrides") or ())
-    return Cell(published, recipe, overrides, entry.get("error"), entry.get("error_kind"))
+    measures = dict(entry.get("measures") or {})
+    if unknown := [name for name in measures if not is_known(name) and name not in COMPACT]:
+        known = f"a key of result.json nor one of {', '.join(COMPACT)}"
+        raise ValueError(f"entry {entry['id']}: measure {unknown[0]!r} is neither {known}")
+    return Cell(published, recipe, overrides, entry.get("error"), entry.get("error_kind"), measures)
 
 
 def _recipe(where: str, values: Any) -> Recipe:
@@ -183,11 +230,9 @@ def judge(cell: Cell, accuracies: Sequence[float]) -> Verdict:
 
 def _half_width(sd: float, count: int, error: float, runs: int | None) -> float:
     """Return half the 95 % interval of a difference of means, with the degrees of freedom of Welch-Satterthwaite."""
-    from scipy.stats import t  # imported here because it takes half a second
-
     ours, theirs = sd**2 / count, error**2
     if ours + theirs == 0:
         return 0.0
     inverse = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs and runs > 1 else 0.0)
     freedom = (ours + theirs) ** 2 / inverse if inverse else math.inf
-    return float(t.ppf(0.975, min(freedom, 1e9))) * math.sqrt(ours + theirs)
+    return t_quantile(freedom) * math.sqrt(ours + theirs)

@@ -19,19 +19,19 @@ _ACTIVE = "counted on active weights"
 # fmt: off
 KEYS: tuple[Key, ...] = (
     # the run
-    key("name", "text", "name", "none", _R, "the name given to the command: a separate folder below the outputs"),
-    key("method", "text", "method", "none", _NAMES, "the method, or the recipe that prunes in its place"),
-    key("model", "text", "model", "none", _NAMES, "the network; `timm:NAME` for one of timm"),
+    key("name", "text", "name", "none", _R, "the name given on the command line: a separate folder below the outputs"),
+    key("method", "text", "method", "none", _NAMES, "the method, or the recipe that prunes instead"),
+    key("model", "text", "model", "none", _NAMES, "the network; `timm:NAME` for a model of timm"),
     key("dataset", "text", "dataset", "none", _NAMES, "the data set", "data set"),
     key("recipe", "text", "recipe", "none", _NAMES, "the program over fits; `single` for one training"),
-    key("seed", "number", "seed", "none", _RP, "of initial weights, order of data and random choices"),
+    key("seed", "number", "seed", "none", _RP, "seed of initial weights, order of data and random choices"),
     key("sparsity_target", "share", "sparsity", "none", (*_NAMES, METRICS),
-        "the requested sparsity; null where it emerges", "target sparsity",
+        "the requested sparsity; null if it results from training", "target sparsity",
         panel="Sparsity/Sparsity, target and actual"),
     key("distribution", "text", "distribution", "none", (PLAN,),
         "how the budget is divided over layers; null without a budget"),
     key("config_hash", "text", "hash", "none", _R,
-        "identity of the run: equal where nothing that can change the result differs"),
+        "identity of the run: equal if nothing that can change the result differs"),
     # accuracy
     key("test_accuracy", "share", "test\nacc. %", "higher", _R,
         "share of test images classified correctly, measured once, at the end", "test accuracy", shown="table compare",
@@ -61,18 +61,18 @@ KEYS: tuple[Key, ...] = (
     key("sparsity", "share", "measured", "none", (*_RPC, METRICS), "zeros among the weights that may be sparse",
         "sparsity", shown="table compare curve progress", panel="Sparsity/Sparsity, target and actual"),
     key("target_reached", "yes or no", "on target", "none", _R,
-        "whether training ended with the sparsity asked for; where not, the run is kept apart from others"),
+        "whether training ended with the requested sparsity; otherwise the run is kept apart from others"),
     key("sparsity_all", "share", "over all", "none", _RP, "zeros of masks among all parameters",
         "sparsity over all parameters"),
     key("density", "share", "density", "none", (CYCLES,), "1 - sparsity"),
-    key("active_weights", "weights", "active", "none", _RP, "weights that stay, of those that may be sparse",
+    key("active_weights", "weights", "active", "none", _RP, "active weights among those that may be sparse",
         "active weights"),
     key("prunable_weights", "weights", "prunable", "none", _RP, "weights that may be sparse", "prunable weights"),
     key("excluded_parameters", "weights", "excluded", "none", (PLAN,),
-        "parameters that stay dense: biases, norms, and layers that `prunable` leaves out"),
+        "parameters that stay dense: biases, norms, and layers that `prunable` excludes"),
     key("parameters", "weights", "parameters", "none", _RP, "all parameters of one network"),
     key("networks", "networks", "networks", "lower", _RP,
-        "networks whose predictions are averaged; 1 but for ensembles"),
+        "number of networks whose predictions are averaged; 1 except for ensembles"),
     key("dense_layers", "list", "dense layers", "none", _R, "parameters that may be sparse and are dense at the end"),
     key("density_per_layer", "mapping", "density per layer", "none", _RP, "share of active weights by parameter"),
     key("density/*", "share", "density", "none", _M, "share of active weights of a parameter",
@@ -80,10 +80,10 @@ KEYS: tuple[Key, ...] = (
     key("drop_fraction", "share", "drop", "none", _M, "share of active weights that an update would drop now",
         "drop fraction", panel="Sparsity/Drop fraction"),
     key("explored", "share", "explored", "higher", _RM,
-        "weights that were ever active, of layers with a mask (R_s of in-time over-parameterization)",
-        "explored share of the weights", shown="table compare curve progress", panel="Sparsity/Exploration", digits=3),
+        "share of weights that were ever active, in layers with a mask (R_s of in-time over-parameterization)",
+        "explored weights", shown="table compare curve progress", panel="Sparsity/Exploration", digits=3),
     key("mask_change", "share", "change", "none", _RM,
-        "weights that the last change of masks activated, of the active ones", "share of the mask that changed",
+        "share of the active weights that the last change of masks activated", "share of the mask that changed",
         shown="curve", panel="Sparsity/Mask change"),
     key("dead_units", "units", "dead units", "lower", _RM, "rows and filters without any active weight",
         shown="compare", panel="Sparsity/Dead units and collapsed layers", digits=0),
@@ -97,13 +97,13 @@ KEYS: tuple[Key, ...] = (
     # how long
     key("step", "steps", "step", "none", _M, "optimizer steps before this row"),
     key("epoch", "epochs", "epoch", "none", _M, "number of the epoch, from 0"),
-    key("steps", "steps", "steps", "none", _RPC, "optimizer steps, of all fits together", shown="compare", digits=0),
-    key("epochs", "epochs", "epochs", "none", (*_RPC, REPORT), "passes over the training images, of all fits together",
+    key("steps", "steps", "steps", "none", _RPC, "optimizer steps of all fits together", shown="compare", digits=0),
+    key("epochs", "epochs", "epochs", "none", (*_RPC, REPORT), "passes over the training images, in all fits together",
         shown="compare", digits=0),
-    key("batch_size", "images", "batch size", "none", _RP, "images of an optimizer step"),
+    key("batch_size", "images", "batch size", "none", _RP, "number of images per optimizer step"),
     key("training_images", "images", "training images", "none", (PLAN,),
-        "images that training uses, validation left out"),
-    key("fits", "fits", "fits", "none", _R, "trainings of a recipe; missing where there is one"),
+        "number of training images, without validation images"),
+    key("fits", "fits", "fits", "none", _R, "number of trainings of a recipe; missing if there is only one"),
     # cost
     key("train_flops", "FLOPs", "training FLOPs", "lower", (*_RPC, METRICS),
         f"FLOPs of all passes of training, {_ACTIVE}; 1 MAC = 2 FLOPs", "training FLOPs so far",
@@ -112,7 +112,7 @@ KEYS: tuple[Key, ...] = (
         f"all passes of training, {_ACTIVE}, relative to the dense network", "training FLOPs, of dense",
         shown="table compare curve", panel="Cost/Training FLOPs so far, relative to dense", digits=3),
     key("train_flops_dense", "FLOPs", "dense training FLOPs", "none", _RPC,
-        "FLOPs of training the dense network as long; of a recipe, for one fit"),
+        "FLOPs of training the dense network for as many steps; for a recipe, of one fit"),
     key("inference_flops", "FLOPs", "inference FLOPs per sample", "lower", _RP,
         f"FLOPs of a forward pass of one sample, {_ACTIVE}"),
     key("inference_flops_ratio", "of dense", "inference\nFLOPs", "lower", _RP,
@@ -126,40 +126,42 @@ KEYS: tuple[Key, ...] = (
         "products computed by the back end in training, relative to dense training", "executed FLOPs, of dense",
         shown="table", digits=2),
     key("start_flops", "FLOPs", "FLOPs before training", "lower", _RC,
-        "FLOPs spent before the first step, on scores for example; in no ratio"),
+        "FLOPs spent before the first step, for example on scores; not part of any ratio"),
     key("images_per_second", "images/s", "images/s", "higher", _R, "measured training speed without validation",
         shown="table compare", digits=0),
     key("seconds", "s", "seconds", "lower", _RC, "duration of training with validation, over all resumptions",
         shown="table compare", digits=1),
-    key("peak_memory_mb", "MB", "peak\nmemory, MB", "lower", _R, "largest memory of the device; null on a processor",
+    key("peak_memory_mb", "MB", "peak\nmemory, MB", "lower", _R, "peak memory of the device; null on a CPU",
         shown="compare", digits=0),
     # recipes
     key("cycles", "list", "cycles", "none", _R, "one entry per measured network of a recipe"),
     key("stage", "text", "stage", "none", (CYCLES,), "name of the measured network"),
-    key("cycle", "number", "cycle", "none", (CYCLES,), "number of the cycle, of iterative pruning"),
-    key("phase", "text", "phase", "none", (CYCLES,), "name or number of the phase, of soups and fine-tuning"),
-    key("particles", "networks", "particles", "none", (CYCLES,), "networks that were averaged"),
+    key("cycle", "number", "cycle", "none", (CYCLES,), "number of the cycle in iterative pruning"),
+    key("phase", "text", "phase", "none", (CYCLES,), "name or number of the phase in soups and fine-tuning"),
+    key("particles", "networks", "particles", "none", (CYCLES,), "number of averaged networks"),
     key("val_accuracy_particles", "list", "val. acc. of particles", "higher", (CYCLES,),
-        "validation accuracy of each of them"),
+        "validation accuracy of each averaged network"),
     key("barrier_particles", "nats", "barrier", "lower", (CYCLES,),
         "barrier of the validation loss between the first two particles"),
     key("barrier_previous", "nats", "barrier to previous", "lower", (CYCLES,),
-        "barrier of the validation loss to the network of the cycle before"),
+        "barrier of the validation loss to the network of the previous cycle"),
     key("hessian_trace", "trace", "Hessian trace", "lower", (CYCLES,),
         "trace of the Hessian of the training loss over active weights"),
     key("stages", "mapping", "stages", "none", (CYCLES,), "optimizer steps of each fit of the cycle, in order"),
-    *(key(f"{name}_so_far", unit, f"{name} so far", "none", (CYCLES,), f"`{name}` of this and all cycles before")
+    *(key(f"{name}_so_far", unit, f"{name} so far", "none", (CYCLES,), f"`{name}` of this and all previous cycles")
         for name, unit in (("steps", "steps"), ("epochs", "epochs"), ("train_flops", "FLOPs"), ("seconds", "s"))),
     # provenance
     key("mask_digest", "text", "mask digest", "none", _R, "digest of the masks: equal masks, equal digest"),
     key("weights_digest", "text", "weights digest", "none", _R, "digest of the weights"),
     key("versions", "mapping", "versions", "none", _R, "versions of the packages that decide a result"),
+    key("commit", "text", "commit", "none", _R,
+        "of the checkout that trained, `-dirty` with changes; null for an installed package"),
     key("hardware", "mapping", "hardware", "none", _R, "processor, cores, threads, GPU, Python and platform"),
     # plans
     key("shapes", "mapping", "shapes", "none", (PLAN,), "shape of each parameter that may be sparse"),
     key("layers", "list", "layers", "none", (PLAN,),
         "rows of the layer table: name, shape, weights, prunable, density, active_weights, inference FLOPs"),
-    key("exact", "switch", "exact", "none", (PLAN,), "false where a figure depends on values that training decides"),
+    key("exact", "switch", "exact", "none", (PLAN,), "false if a figure depends on values known only after training"),
     key("notes", "list", "notes", "none", (PLAN,), "why a figure is not exact"),
     # tables
     key("settings", "text", "settings", "none", (REPORT,), "configuration keys in which neighbouring rows differ"),
@@ -169,6 +171,8 @@ KEYS: tuple[Key, ...] = (
     key("published_std", "points", "published std", "none", (REPORT,),
         "its standard deviation, where the paper gives one"),
     key("published_id", "text", "published id", "none", (REPORT,), "its entry in published.yaml"),
+    key("published_tier", "text", "published tier", "none", (REPORT,),
+        "how far it is verified: `claimed`, `second hand` or `reproduced here`"),
     key("published_paper", "text", "paper", "none", (REPORT,), "the paper"),
     key("delta", "points", "Δ", "higher", (REPORT,), "ours minus published"),
     key("protocol", "text", "protocol", "none", (REPORT,), "differences between the published training and ours"),
@@ -184,7 +188,7 @@ FORMER = {
     "test_flops_ratio": "inference_flops_ratio",
     "dense_flops": "train_flops_dense",
 }
-"""Names that keys had in results of version 0.1 -> names of today. Append only."""
+"""Names that keys had in results of version 0.1 -> current names. Append only."""
 
 
 def is_known(name: str) -> bool:
@@ -193,9 +197,9 @@ def is_known(name: str) -> bool:
 
 
 def describe(name: str) -> Key:
-    """Return the key of a name; names that a method adds are shown unchanged."""
+    """Return the key of a name; further names logged by a method are shown unchanged."""
     known = BY_NAME.get(_place_of(name))
-    return known or Key(name, "of a method of your own", "number", name, "none", (RESULT, METRICS))
+    return known or Key(name, "logged by a user's method", "number", name, "none", (RESULT, METRICS))
 
 
 def shown_in(view: str) -> list[Key]:

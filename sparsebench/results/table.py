@@ -1,4 +1,4 @@
-"""Rows of a table: runs that differ only in the seed, their means, and the published number beside them."""
+"""Rows of a table: runs that differ only in the seed, their means, and a published number to compare."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Row:
     Attributes:
         key: values of ``GROUP``.
         runs: the runs, ordered by seed.
-        settings: dotted configuration keys that tell this row from its neighbours in the same group.
-        means: by metric; a metric that no run has is missing.
-        published: the number of a paper beside it, or None.
+        settings: dotted configuration keys that distinguish this row from others in the same group.
+        means: means by metric; a metric that no run has is missing.
+        published: the matching published number, or None.
     """
 
     key: dict[str, Any]
@@ -115,7 +115,7 @@ def _split(key: dict[str, Any], members: list[Finished], notes: list[str]) -> li
         if not is_on_target(row.runs[0]):
             row.settings["target_reached"] = False
             places = ", ".join(str(run.folder) for run in row.runs)
-            notes.append(f"{places}: the sparsity asked for was not reached; kept apart from runs that reached theirs")
+            notes.append(f"{places}: the requested sparsity was not reached; kept apart from runs that reached it")
     if len(rows) > 1:
         name = ", ".join(str(key[part]) for part in ("method", "model", "dataset") if key[part] is not None)
         notes.append(f"{name}: {len(rows)} rows differ in configuration and are kept apart")

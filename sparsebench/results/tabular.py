@@ -13,20 +13,20 @@ from sparsebench.runs.messages import did_you_mean
 
 
 def read_results(folder: str | Path, *, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return one mapping per finished run below a folder: ``folder``, the settings asked for, then its result.
+    """Return one mapping per finished run below a folder: ``folder``, the requested settings, then its result.
 
     Mappings and lists of a result are spread over dotted names (``density_per_layer.fc.weight``) or kept as lists.
 
     Args:
-        folder: holds runs at any depth, or is one.
-        settings: dotted keys of the configuration, such as ``optimizer.lr``; None where a run has no such key.
+        folder: a folder with runs at any depth, or the folder of one run.
+        settings: dotted keys of the configuration, such as ``optimizer.lr``; None for runs without that key.
 
     Raises:
-        ValueError: there is no such folder, no finished run in it, or no run has a setting of that name.
+        ValueError: the folder does not exist or has no finished run, or no run has a setting of that name.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{root} is no folder: give one that holds runs, such as outputs")
+        raise ValueError(f"{root} is not a folder: give a folder with runs, such as outputs")
     runs = collect(root, variant_of=lambda config: "").runs
     if not runs:
         raise ValueError(f"{root} holds no finished run: sparsebench train ... writes runs to outputs")
@@ -49,15 +49,15 @@ def frame(folder: str | Path, *, settings: Sequence[str] = ()) -> Any:
         table.groupby(["method", "sparsity_target"])["test_accuracy"].agg(["mean", "std", "count"])
 
     Args:
-        folder: as of ``read_results``.
-        settings: as of ``read_results``.
+        folder: as for ``read_results``.
+        settings: as for ``read_results``.
 
     Raises:
-        ValueError: the package pandas is missing, or what ``read_results`` refuses.
+        ValueError: the package pandas is missing, or an argument is one that ``read_results`` refuses.
     """
     if importlib.util.find_spec("pandas") is None:
         raise ValueError(
-            "a data frame needs the package pandas: install sparsebench[frame], or take results.read_results"
+            "a data frame needs the package pandas: install sparsebench[frame], or use results.read_results"
         )
     import pandas
 

@@ -1,7 +1,7 @@
 """Which process works on a run: a lock released with its holder, and a heartbeat for other machines.
 
-``RunFolder`` knows where both files lie. Only the standard library is imported, so ``sparsebench status`` answers at
-once.
+``RunFolder`` knows the paths of both files. Only the standard library is imported, so ``sparsebench status`` starts
+quickly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sparsebench.runs import lock as filelock
 from sparsebench.runs.atomic import PARTIAL, write_atomically
 from sparsebench.runs.lock import Held
 
-_TEXTS = ("host", "stage")  # all other facts are numbers; what is damaged is left out
+_TEXTS = ("host", "stage")  # all other facts are numbers; damaged ones are left out
 _STALE = 180.0  # seconds without a heartbeat, after which a run on another machine counts as dead
 
 
@@ -36,21 +36,21 @@ def hold(lock: Path, heartbeat: Path, *, wait: bool = True, join: bool = False, 
     """Hold the lock of a run until the last holding process ends.
 
     Args:
-        lock: the lock file; its folder is made if needed.
+        lock: the lock file; its folder is created if needed.
         heartbeat: the file of the run's heartbeat, which may come from another machine.
-        wait: wait for as long as somebody else holds it.
-        join: the run divides its work among processes: work along with others that join.
+        wait: whether to wait while another process holds it.
+        join: whether to share the lock with other processes that join, as runs do that divide their work.
         poll: seconds between two attempts.
 
     Raises:
-        Busy: somebody else holds it, and ``wait`` is false.
+        Busy: another process holds it, and ``wait`` is false.
     """
     told = False
     while (held := _take(lock, heartbeat, join=join)) is None:
         if not wait:
-            raise Busy(f"{lock.parent} is at work in {holder(lock)}")
+            raise Busy(f"{lock.parent} is in use by {holder(lock)}")
         if not told:
-            print(f"sparsebench: {lock.parent} is at work in {holder(lock)}: waiting for it", flush=True)
+            print(f"sparsebench: {lock.parent} is in use by {holder(lock)}: waiting for it", flush=True)
             told = True
         time.sleep(poll)
     try:
@@ -65,7 +65,7 @@ def is_busy(lock: Path, heartbeat: Path, *, looking: bool = False) -> bool:
     Args:
         lock: the lock file of the run.
         heartbeat: the file of its heartbeat.
-        looking: write nothing; what another machine does is then told by this machine's clock.
+        looking: write nothing; the age of another machine's heartbeat is then measured by this machine's clock.
     """
     return filelock.is_taken(lock) or _alive_on_another_host(heartbeat, looking=looking)
 
@@ -86,17 +86,17 @@ def read_heartbeat(path: Path) -> dict[str, Any]:
 
 
 def write_heartbeat(path: Path, **facts: Any) -> None:
-    """Write which process works on a run, since when, and its progress; times are this host's clock."""
+    """Write which process works on a run, since when, and its progress; times are by this host's clock."""
     now = time.time()
     began = read_heartbeat(path).get("began", now) if facts else now
     sign = {"pid": os.getpid(), "host": socket.gethostname(), "began": began, "updated": now, **facts}
-    write_atomically(path, json.dumps(sign), durable=False)  # the next one follows in seconds
+    write_atomically(path, json.dumps(sign), durable=False)  # the next heartbeat follows within seconds
 
 
 def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
     """Return True if another machine wrote a heartbeat recently, since not every disk shares locks.
 
-    Clocks of machines differ, so the disk's alone is asked: when the heartbeat was written, and what time it is now.
+    Clocks of machines differ, so both the time of the heartbeat and the current time are taken from the disk's clock.
     """
     sign = read_heartbeat(heartbeat)
     if sign.get("host") in (None, socket.gethostname()) or "updated" not in sign:
@@ -109,7 +109,7 @@ def _alive_on_another_host(heartbeat: Path, *, looking: bool = False) -> bool:
 
 
 def _now(folder: Path, *, looking: bool) -> float:
-    """Return the time on the clock of the disk that holds a folder; this machine's where nothing can be written."""
+    """Return the time by the clock of the disk of a folder, or by this machine's if the folder is not writable."""
     probe = folder / f"clock.{socket.gethostname()}.{os.getpid()}{PARTIAL}"
     if not looking:
         with contextlib.suppress(OSError):
@@ -127,5 +127,5 @@ def _take(lock: Path, heartbeat: Path, *, join: bool) -> Held | None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         return filelock.take(lock, join=join)
-    except FileNotFoundError:  # somebody has just removed the folder
+    except FileNotFoundError:  # another process has just removed the folder
         return None

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 PARTIAL = ".partial"
-"""Ending of files that are still being written; a kill may leave one behind, and nothing ever reads it."""
+"""Extension of files that are still being written; a kill may leave one behind, and nothing ever reads it."""
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write text or bytes to a file that always holds either its old or its new content.
 
     Args:
-        path: the file; its folder is made if needed.
-        content: text is encoded as UTF-8.
-        durable: survive a power cut too. False saves the wait for the disk, for files that lose nothing by being empty.
+        path: the file; its folder is created if needed.
+        content: text, which is encoded as UTF-8, or bytes.
+        durable: survive a power cut too. False does not wait for the disk, for files that may be lost.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
 
 
 def create_atomically(path: Path, content: str) -> None:
-    """Write a file, unless another process has made it meanwhile: the first one stays, and is whole."""
+    """Write a file unless another process has created it in the meantime; the first complete file stays."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -37,14 +37,14 @@ def create_atomically(path: Path, content: str) -> None:
                 os.link(partial, path)
             except FileExistsError:
                 raise
-            except OSError:  # a disk without links
+            except OSError:  # a disk without hard links
                 os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def is_whole_archive(path: Path) -> bool:
-    """Return True if a file of ``torch.save`` is whole: its end is there, and every part has the sum noted in it."""
+    """Return True if a file of ``torch.save`` is complete: its end exists and all checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -53,11 +53,11 @@ def is_whole_archive(path: Path) -> bool:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Have ``write(beside)`` write a file next to ``path``, then move it into place; errors keep the old file.
+    """Write a file next to ``path`` with ``write``, then move it into place; errors keep the old file.
 
     Args:
         path: the file; its folder exists.
-        write: writes to the path it is given, ``torch.save`` for example.
+        write: function that writes to a given path, such as ``torch.save``.
         durable: as in ``write_atomically``.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
@@ -73,14 +73,14 @@ def replace_atomically(path: Path, write: Callable[[Path], object], *, durable: 
 def publish(partial: Path, path: Path, *, durable: bool = True) -> None:
     """Move a complete file into place.
 
-    The content reaches the disk before the name does: some file systems would otherwise show, after a power cut, the
-    new name with a length of 0.
+    The content reaches the disk before the name does. Otherwise, some file systems would show the new name with a
+    length of 0 after a power cut.
     """
     if durable:
         _flush(partial)
     os.replace(partial, path)
     if durable:
-        with contextlib.suppress(OSError):  # not every file system flushes folders
+        with contextlib.suppress(OSError):  # not every file system can flush folders
             _flush(path.parent)
 
 

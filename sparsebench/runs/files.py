@@ -20,16 +20,16 @@ SMALL_WEIGHTS, SMALL_PROGRAM, CHANNELS = "small.pt", "small.pt2", "channels.json
 ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""
 ENDINGS = (DONE, RESULT, FAILED, STOPPED)
-"""Files that tell how a run ended."""
+"""Files that record how a run ended."""
 TRACES = (RESULT, METRICS, CYCLES, EVALUATIONS, "*.pt", "*.ckpt")
-"""Patterns of files that only training leaves."""
+"""Patterns of files that only training creates."""
 LEFT = (DONE, FAILED, STOPPED, ATTEMPT, *TRACES, f"{STAGES}/*/{METRICS}", f"*{PARTIAL}")
-"""Patterns of all files that a run leaves beside its configuration; ``DONE`` goes first, lest a kill mislead."""
+"""Patterns of all files of a run except its configuration; ``DONE`` goes first, so that a kill does no harm."""
 OWN = (*LEFT, STOP, HEARTBEAT, "helper*.log", CONFIG)
-"""Patterns of all files of a run but its locks, which go with their holders."""
+"""Patterns of all files of a run except its locks, which their holders remove."""
 CERTAIN = (DONE, RESULT, FAILED, STOPPED, METRICS, CYCLES, FINAL, MASKS, MEMBERS, "single.*", STOP, HEARTBEAT, ATTEMPT,
            CONFIG)  # fmt: skip
-"""Files that are a run's for certain, in a folder that the user has named and may keep other things in."""
+"""Files that certainly belong to a run, in a folder that the user chose and may use for other files too."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,6 +57,11 @@ class RunFiles:
     def result_file(self) -> Path:
         """The numbers of a finished run."""
         return self.path / RESULT
+
+    @property
+    def failure_file(self) -> Path:
+        """Why the run failed: the reason in the first line, the traceback below."""
+        return self.path / FAILED
 
     @property
     def metrics(self) -> Path:
@@ -113,7 +118,7 @@ class Stage:
 
     Attributes:
         run: the folder of the run.
-        name: of the stage, with all prefixes.
+        name: name of the stage, with all prefixes.
     """
 
     run: RunFiles

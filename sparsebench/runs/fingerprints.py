@@ -1,7 +1,7 @@
 """Fingerprints of files that a configuration refers to: data sets and foreign source code.
 
-They enter the frozen configuration, and so the identity of the run: other images, or an edited method, are another
-run. The standard library is enough, and nothing foreign is imported.
+They are part of the frozen configuration, and so of the run's identity: with other images or an edited method, it is
+another run. Only the standard library is used, and no foreign code is imported.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sparsebench.runs.files import RESULT
 from sparsebench.runs.walk import walk
 
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "Digits", "Synthetic")
-"""Data sets of ours that check their files against published checksums, or bring their images along."""
+"""Our data sets that check their files against published checksums, or come with their images."""
 _INSIDE = {"TinyImageNet": "tiny-imagenet-200", "MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw"}
-"""Where the files of a set lie below a root that may hold others."""
+"""Folder of the files of a set, below a root that may hold other sets."""
 _ORIGINALS = {"MNIST": "edd03d5d", "FashionMNIST": "e16056d2"}
-"""Fingerprints of the published files: they need not be named, and a run before the download is one after it."""
-_CONTENTS_UP_TO = 16  # files in a folder; of so few the bytes are read, not the sizes alone
-_SIZES_UP_TO = 100_000  # files; beyond, names and numbers of files must do: a stat of each would take minutes
+"""Fingerprints of the published files. They are not recorded, so that a run before the download equals one after it."""
+_CONTENTS_UP_TO = 16  # files in a folder; for so few, contents are read in addition to sizes
+_SIZES_UP_TO = 100_000  # files; for more, only their names and number are used, since a stat of each would take minutes
 _INSTALLED = tuple(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "purelib", "platlib"))
 
 
@@ -38,7 +38,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         config: a resolved configuration.
 
     Returns:
-        Name -> 8 hexadecimal digits. Data that are not there yet have no fingerprint.
+        Name -> 8 hexadecimal digits. Missing data have no fingerprint.
     """
     found: dict[str, str] = {}
     dataset = config["dataset"]
@@ -55,7 +55,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         if config.get(key):
             found[key] = "zeros" if (key, config[key]) == ("masks_from", "zeros") else file_digest(key, config[key])
     targets = set(_targets(config))
-    if "." in str(config.get("execution")):  # a back end of the user's own
+    if "." in str(config.get("execution")):  # a user's back end
         targets.add(config["execution"])
     for target in sorted(targets):
         if not target.startswith("sparsebench.") and (source := find_source(target)) is not None:
@@ -67,10 +67,12 @@ def file_digest(key: str, place: str) -> str:
     """Return 8 hexadecimal digits over a file of weights or masks, or over the files of a finished run.
 
     Raises:
-        ValueError: there is no such file, or the run is not finished.
+        ValueError: the file does not exist, or the run is not finished.
     """
     path = Path(place)
-    if path.is_dir():  # archives of equal tensors differ in their bytes: the run knows its own digests
+    if (
+        path.is_dir()
+    ):  # archives of equal tensors may differ in their bytes, so the digests recorded by the run are used
         try:
             result = json.loads((path / RESULT).read_text(encoding="utf-8"))
             return str(result["weights_digest" if key == "start_from" else "mask_digest"])
@@ -86,7 +88,7 @@ def file_digest(key: str, place: str) -> str:
 def tree(folder: Path) -> str:
     """Return 8 hexadecimal digits over the names and sizes of all files below a folder, in any location.
 
-    Of a folder of few files, as of sets in one archive each, the contents count as well.
+    For a folder of few files, such as sets in one archive each, the contents are included as well.
     """
     hashed, files = hashlib.blake2b(digest_size=4), 0
     for place, folders, names in walk(folder):
@@ -116,7 +118,7 @@ def _targets(value: Any) -> Iterator[str]:
 def find_source(dotted: str) -> Path | None:
     """Return the source file of a dotted name, located as Python would but without importing it.
 
-    None for installed packages, whose version the result records, and for what has no source file.
+    None for installed packages, whose version the result records, and for names without a source file.
     """
     parts = dotted.split(".")
     for entry in sys.path:
@@ -146,7 +148,7 @@ def _with_imports(source: Path) -> set[Path]:
         found.add(path)
         try:
             names = list(_imported(ast.parse(path.read_bytes()), path))
-        except SyntaxError:  # building the run will say so
+        except SyntaxError:  # building the run will report this
             continue
         waiting += [other for name in names if (other := find_source(name)) is not None]
     return found

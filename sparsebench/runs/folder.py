@@ -1,7 +1,7 @@
 """RunFolder: queries about a run on disk, and every change of its state.
 
-The standard library is enough (YAML is read with PyYAML, imported where it is used), so ``sparsebench status`` answers
-without importing torch.
+Only the standard library is used, and PyYAML where YAML is read, so ``sparsebench status`` works without importing
+torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sparsebench.runs.lock import Held
 from sparsebench.runs.walk import walk
 
 STATES = ("running", "failed", "stopped", "interrupted", "waiting", "done")
-"""What may have become of a run, in the order in which ``sparsebench status`` shows it."""
+"""Possible states of a run, in the order of ``sparsebench status``."""
 _EARLY = "(before training began)"
 
 
@@ -35,10 +35,10 @@ class RunFolder(RunFiles):
     """The folder of one run: its files, its state, and the process that works on it.
 
     Attributes:
-        path: where it lies; it need not exist.
+        path: path of the folder; it need not exist.
     """
 
-    # -- questions ------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------
 
     def is_finished(self) -> bool:
         """Return True once the run has a result and all its files."""
@@ -75,7 +75,7 @@ class RunFolder(RunFiles):
             why = " ".join(str(error).split())
             raise ValueError(f"{self.config_file} cannot be read ({why}): give the folder of a run") from None
         if not isinstance(config, dict):
-            raise ValueError(f"{self.config_file} is no configuration: give the folder of a run")
+            raise ValueError(f"{self.config_file} is not a configuration: give the folder of a run")
         return cast("dict[str, Any]", config)
 
     def result(self) -> dict[str, Any]:
@@ -90,12 +90,12 @@ class RunFolder(RunFiles):
             why = " ".join(str(error).split())
             raise ValueError(f"{self.result_file} cannot be read ({why}): rerun=true trains again") from None
         if not isinstance(result, dict):
-            raise ValueError(f"{self.result_file} is no result: rerun=true trains again")
+            raise ValueError(f"{self.result_file} is not a result: rerun=true trains again")
         return cast("dict[str, Any]", result)
 
     def failure(self) -> str:
         """Return why the run failed, in one line, or an empty text."""
-        return _first_line(self.path / files.FAILED)
+        return _first_line(self.failure_file)
 
     def stopped(self) -> str:
         """Return why the run was stopped before its end, in one line, or an empty text."""
@@ -110,7 +110,7 @@ class RunFolder(RunFiles):
     # -- changes of state -----------------------------------------------------------------------------------------
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the frozen configuration; the folder is made if needed."""
+        """Write the frozen configuration; the folder is created if needed."""
         import yaml
 
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -121,15 +121,15 @@ class RunFolder(RunFiles):
         write_atomically(self.result_file, json.dumps(dict(result), indent=2, allow_nan=False) + "\n")
         write_atomically(self.path / files.DONE, "")
 
-    def fail(self, why: str) -> None:
-        """Mark the run as failed, with the reason and whether it failed before training."""
-        early = "" if self.has_trained() else f"{_EARLY}\n"
-        write_atomically(self.path / files.FAILED, f"{why}\n{early}")
+    def fail(self, why: str, details: str = "", *, keep: bool = False) -> None:
+        """Mark the run as failed: the reason, details such as a traceback, and unless ``keep``, whether it is empty."""
+        early = "" if keep or self.has_trained() else f"{_EARLY}\n"
+        write_atomically(self.failure_file, f"{why}\n{details}{early}")
 
     def failed_before_training(self) -> bool:
         """Return True if the run failed while its parts were built, so that no file is worth keeping."""
         try:
-            return (self.path / files.FAILED).read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
+            return self.failure_file.read_text(encoding="utf-8", errors="replace").rstrip().endswith(_EARLY)
         except OSError:
             return False
 
@@ -151,7 +151,7 @@ class RunFolder(RunFiles):
         """Remove all files of the run, and the folder unless it holds other files; return True if it is gone.
 
         Raises:
-            Busy: somebody works on it.
+            Busy: a process works on it.
         """
         named_by_us = re.search(r"--[0-9a-f]{8}$", self.path.name)
         patterns = files.OWN if named_by_us else files.CERTAIN
@@ -167,7 +167,7 @@ class RunFolder(RunFiles):
     def attempt(self) -> str:
         """Return 6 digits that identify this attempt at the run, by folder and last ``clear``.
 
-        Drawn when first asked for, and kept for as long as the attempt is continued.
+        They are drawn on first use, and kept while the attempt continues.
         """
         path = self.path / files.ATTEMPT
         for _ in range(2):
@@ -178,7 +178,7 @@ class RunFolder(RunFiles):
             create_atomically(path, f"{secrets.token_hex(3)}\n")
         return path.read_text(encoding="utf-8").strip()
 
-    # -- who is at work -------------------------------------------------------------------------------------------
+    # -- the working process -------------------------------------------------------------------------------------------
 
     def hold(self, *, wait: bool = True, join: bool = False) -> AbstractContextManager[Held]:
         """Hold the run for this process (see ``activity.hold``)."""
@@ -188,7 +188,7 @@ class RunFolder(RunFiles):
         """Return True while a living process works on the run, on this machine or another.
 
         Args:
-            looking: write nothing; by default the disk is asked for its time, where another machine is at work.
+            looking: write nothing; by default the disk's clock is read by writing a file, if necessary.
         """
         return activity.is_busy(self.path / files.LOCK, self.path / files.HEARTBEAT, looking=looking)
 
@@ -201,7 +201,7 @@ class RunFolder(RunFiles):
         return activity.read_heartbeat(self.path / files.HEARTBEAT)
 
     def heartbeat_age(self) -> float:
-        """Return the seconds since the last heartbeat, as far as this machine's clock tells; 0 where there is none."""
+        """Return the seconds since the last heartbeat by this machine's clock, or 0 if there is none."""
         with contextlib.suppress(OSError):
             return max(0.0, time.time() - (self.path / files.HEARTBEAT).stat().st_mtime)
         return 0.0
@@ -226,7 +226,7 @@ class RunFolder(RunFiles):
         """Return the reason of a request to stop, or an empty text."""
         path = self.path / files.STOP
         try:
-            return path.read_text(encoding="utf-8", errors="replace").strip() or "somebody asked for it"
+            return path.read_text(encoding="utf-8", errors="replace").strip() or "stop requested"
         except OSError:
             return ""
 
@@ -244,6 +244,7 @@ def runs_below(root: Path) -> Iterator[RunFolder]:
 def _first_line(path: Path) -> str:
     """Return the first line of a file with a reason, or an empty text if the file does not exist."""
     try:
-        return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it does not say why"])[0]
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[0] if lines else "no reason was recorded"
     except OSError:
         return ""

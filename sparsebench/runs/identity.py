@@ -1,7 +1,7 @@
-"""Identity of a run: a hash over everything that can change its result, and a folder name for people.
+"""Identity of a run: a hash over everything that can change its result, and a readable folder name.
 
-The hash holds no path of a Python module of ours, so rooms may be rearranged, and no key that stands at its neutral
-value, so a new key renames no finished run (docs/decisions/0011).
+The hash contains no path of our Python modules, so packages may be rearranged, and no key at its neutral value, so a
+new key does not rename finished runs (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ WITHOUT_EFFECT = (
     "start_from",
     "masks_from",
 )
-"""Keys that cannot change a result: where files lie, who watches, and what was typed.
+"""Keys that cannot change a result, such as paths of files, loggers, and the typed overrides.
 
-What lies in ``start_from`` and ``masks_from`` counts by its digest, among the fingerprints.
+The contents of ``start_from`` and ``masks_from`` enter by their digests, among the fingerprints.
 """
-# Which device computes, how fast, and in which order the same sums are taken.
+# Keys of the device, its speed, and the order of floating-point sums.
 _OUTSIDE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "save_seconds", "save_steps", "compile",
                     "cuda_graphs", "channels_last")  # fmt: skip
 _OUTSIDE_DATASET = ("root", "download", "workers", "resident")
 _OUTSIDE_RECIPE = ("workers",)
-# Keys that act only where a method refers to them, so that dense training is one run whatever the sparsity of a grid.
+# Keys that act only if a method refers to them, so that dense training is one run for all sparsities of a grid.
 _REFERRED = ("sparsity", "distribution", "pattern", "every")
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -52,9 +52,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "dataset.limit": (None,),
     "dataset.split": ("random",),
     "dataset.test_limit": (None,),
+    "dataset.normalise": (True,),
     "model.batch_norm": (False,),
     "model.dropout": (0.0,),
     "model.initial": ("kaiming",),
+    "model.norm_outputs": (False,),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.check_val_every_n_epoch": (1,),
     "trainer.gradient_clip_val": (None,),
@@ -65,23 +67,27 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.num_sanity_val_steps": (0,),
     "recipe.look.hessian": (0,),
+    "method.drop_by_sign": (False,),
+    "method.grown_weights": ("zero",),
+    "method.images": (None,),
+    "method.scored_weights": ("trained",),
     "method.score": ({"_target_": "magnitude", "_partial_": True},),
     "method.schedule": ({"_target_": "cubic", "_partial_": True},),
 }
-"""Dotted key -> values that mean what was done before the key existed: such a key is left out of the hash.
+"""Dotted key -> values equal to the behaviour before the key existed: such a key is left out of the hash.
 
-Append only. A new key enters with the value that changes nothing; a value once listed stays, whatever the default of
-the key becomes.
+Append only. Add a new key with the value that changes nothing; a listed value stays, even if the default of the key
+changes.
 """
 
 RENAMED = {"CycleChecks": "Look"}
-"""Today's name of a class or function of ours -> its first name, under which it is hashed for ever. Append only."""
+"""Current name of our class or function -> its first name, which is hashed forever. Append only."""
 
 CORRECTED: dict[str, int] = {"DSR": 1, "GraNet": 1, "ProbMask": 1, "SNFS": 1, "SRigL": 1, "SynFlow": 1, "VRPGE": 1}
-"""Class of a method -> how often its rule was corrected under unchanged settings.
+"""Class of a method -> number of corrections to its rule under unchanged settings.
 
-Raise a number with such a correction: the settings say the same, the result does not, and a finished run of before must
-not be returned for one of today.
+Raise the number with each such correction. The settings are equal but the result is not, so an old finished run must
+not be returned for a new one.
 """
 
 
@@ -95,9 +101,9 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in (*WITHOUT_EFFECT, *_REFERRED)}
     for group, keys in (("trainer", _OUTSIDE_TRAINER), ("dataset", _OUTSIDE_DATASET), ("recipe", _OUTSIDE_RECIPE)):
         kept[group] = {key: value for key, value in config[group].items() if key not in keys}
-    if "execution" in kept["method"]:  # the method has taken it over
+    if "execution" in kept["method"]:  # the method has adopted it
         kept.pop("execution", None)
-    if config.get("masks_from"):  # the masks are there: nothing is divided over layers
+    if config.get("masks_from"):  # the masks are given: no budget is divided over layers
         asked = ("density", "distribution", "pattern")
         kept["method"] = {key: value for key, value in kept["method"].items() if key not in asked}
     if corrections := CORRECTED.get(_last_name(str(kept["method"].get("_target_", "")))):
@@ -194,7 +200,7 @@ def _plain(word: str) -> str:
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
-    """Return the folder of a run: the existing one with its hash, or else the one to create."""
+    """Return the folder of a run: the existing one with its hash, otherwise the one to create."""
     if config["run_dir"] is not None:
         return Path(config["run_dir"])
     place, name = Path(config["output_root"]) / config["name"], identity(config)
@@ -205,11 +211,11 @@ def run_folder(config: Mapping[str, Any]) -> Path:
 def finished_before(config: Mapping[str, Any]) -> Path | None:
     """Return the finished run of this configuration under the name given by an earlier version, if any.
 
-    Versions up to 0.1 put commas into folder names and knew neither fingerprints of data nor digests of source files.
-    A method whose rule was corrected since has no such run.
+    Versions up to 0.1 put commas into folder names and had neither fingerprints of data nor digests of source files. If
+    the rule of the method was corrected since, there is no such run.
     """
     wanted = essence({**config, "fingerprints": {}})
-    if "corrected" in wanted:  # it was not in those versions
+    if "corrected" in wanted:  # it did not exist in those versions
         return None
     bare = _digest(wanted)
     return _of_earlier_versions(Path(config["output_root"]) / config["name"]).get(bare)
@@ -224,6 +230,6 @@ def _of_earlier_versions(place: Path) -> dict[str, Path]:
             continue
         try:
             found[identity(run.config())] = folder
-        except Exception:  # damaged, or not ours: it cannot be the run that is asked for
+        except Exception:  # damaged, or not ours: it cannot be the requested run
             continue
     return found

@@ -1,8 +1,9 @@
 """Lock files based on the system's ``flock``, released with their last holder, however it dies.
 
-A file left behind, by a ``kill -9`` for example, is no lock. Process id and host stand in it for people. On a file
-system that has no locks the file itself is the lock: it is made by one process alone, and counts for as long as that
-process lives. Here is the standard library alone: every floor may lock, and ``sparsebench status`` answers at once.
+A file left behind, for example by ``kill -9``, is not a lock. It contains process id and host for people to read. On a
+file system without locks the file itself is the lock: only one process can create it, and it is valid while that
+process lives. Only the standard library is used, so that every layer may lock, and ``sparsebench status`` starts
+quickly.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROBES, _PAUSE = 4, 0.02  # a look takes the lock for an instant, which must not pass for a holder
+_PROBES, _PAUSE = 4, 0.02  # a check takes the lock for an instant, and must not be mistaken for a holder
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-_FORGOTTEN = 180.0  # seconds after which a file of another machine counts as left behind; heartbeats tell of the living
+_FORGOTTEN = 180.0  # seconds after which another machine's file counts as left behind; a living process has heartbeats
 _warned = False
 
 
 class NoLocks(OSError):
-    """The file system has no locks."""
+    """Raised when the file system has no locks."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Held:
     Attributes:
         path: the file.
         handle: the open file; a child process that inherits it holds the lock as well.
-        first: nobody else holds it.
+        first: whether this process was the first to take the lock.
     """
 
     path: Path
@@ -46,10 +47,8 @@ class Held:
         """Release the lock; the last holder removes the file."""
         try:
             if _lock_or_else(self.handle, fcntl.LOCK_EX, without=True):
-                with contextlib.suppress(OSError):  # a file left behind is no lock
-                    self.path.unlink(
-                        missing_ok=True
-                    )  # while locked: waiting processes see that the file is another one
+                with contextlib.suppress(OSError):  # a file left behind is not a lock
+                    self.path.unlink(missing_ok=True)  # while locked: waiting processes see that the file was replaced
         finally:
             os.close(self.handle)
 
@@ -58,8 +57,8 @@ def take(path: Path, *, join: bool = False) -> Held | None:
     """Take a lock, or return None if another process holds it.
 
     Args:
-        path: the file; made if needed.
-        join: hold it along with others that join; where there are no locks, nobody joins.
+        path: the file; created if needed.
+        join: whether to share it with others that join; without locks, no process can join.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -70,7 +69,7 @@ def take(path: Path, *, join: bool = False) -> Held | None:
         return _take_without_locks(path)
     try:
         if taken and path.stat().st_ino != os.fstat(handle).st_ino:
-            taken = False  # the holder has just removed this file: its successor is the lock
+            taken = False  # the holder has just removed this file: the new file is the lock
     except FileNotFoundError:
         taken = False
     if not taken:
@@ -90,13 +89,13 @@ def is_taken(path: Path) -> bool:
         handle = _open_to_look(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # not ours to look at: heartbeats tell
+    except OSError:  # not accessible: heartbeats are used instead
         return False
     try:
         return not _lock(handle, fcntl.LOCK_EX)
     except NoLocks:
         return _lives(path)
-    except OSError:  # a network disk locks only what may be written
+    except OSError:  # a network disk locks only writable files
         return False
     finally:
         os.close(handle)
@@ -109,8 +108,19 @@ def holder(path: Path) -> str:
     return "a process"
 
 
+def is_alive(process: int) -> bool:
+    """Return True if a process of this machine is alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def _open_to_look(path: Path) -> int:
-    """Open for writing if possible, since several network disks lock nothing else."""
+    """Open for writing if possible, since several network disks lock only writable files."""
     try:
         return os.open(path, os.O_RDWR)
     except OSError as error:
@@ -120,10 +130,10 @@ def _open_to_look(path: Path) -> int:
 
 
 def _lock(handle: int, kind: int) -> bool:
-    """Lock, or return False where others are in the way.
+    """Lock, or return False if another process holds the lock.
 
     Raises:
-        NoLocks: the file system has none.
+        NoLocks: the file system has no locks.
     """
     for _ in range(_PROBES):
         try:
@@ -149,14 +159,14 @@ def _lock_or_else(handle: int, kind: int, *, without: bool) -> bool:
 
 
 def _take_without_locks(path: Path) -> Held | None:
-    """Take a lock by making its file; a file that a dead process has left is taken over."""
+    """Take a lock by creating its file, or by taking over the file of a dead process."""
     _warn(path)
     if path.exists() and (_lives(path) or not _is_mine_to_take(path)):
         return None
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.write_bytes(_signature())
     os.replace(beside, path)
-    time.sleep(_PAUSE)  # of several that find the file of a dead process, the last to write has it
+    time.sleep(_PAUSE)  # if several find the file of a dead process, the last to write has the lock
     with contextlib.suppress(OSError):
         if path.read_bytes() == _signature():
             return Held(path, os.open(path, os.O_RDWR), first=True)
@@ -164,7 +174,7 @@ def _take_without_locks(path: Path) -> Held | None:
 
 
 def _is_mine_to_take(path: Path) -> bool:
-    """Return False for the file of another machine that may still be at work."""
+    """Return False for the file of another machine that may still be active."""
     found = _read(path)
     if found is None or found[1] == socket.gethostname():
         return True
@@ -174,19 +184,11 @@ def _is_mine_to_take(path: Path) -> bool:
 
 
 def _lives(path: Path) -> bool:
-    """Return True if the process that has made a file, on this machine, is alive."""
+    """Return True if the process on this machine that created a file is alive."""
     found = _read(path)
     if found is None or found[1] != socket.gethostname():
         return False
-    if found[0] == os.getpid():
-        return True
-    try:
-        os.kill(found[0], 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    return is_alive(found[0])
 
 
 def _read(path: Path) -> tuple[int, str] | None:
@@ -203,8 +205,8 @@ def _warn(path: Path) -> None:
     if not _warned:
         _warned = True
         print(
-            f"sparsebench: the disk of {path.parent} has no locks: lock files and heartbeats tell who is at work; "
-            "start no two launches of one run at the same moment",
+            f"sparsebench: the disk of {path.parent} has no locks: lock files and heartbeats are used instead; "
+            "do not start two launches of one run at the same moment",
             file=sys.stderr,
             flush=True,
         )

@@ -24,9 +24,9 @@ class Manifest:
 
     Attributes:
         path: the file.
-        host: where the launch runs.
-        pid: its process.
-        folders: folders of the runs -> what distinguishes each, as the command line has it.
+        host: host of the launch.
+        pid: process id of the launch.
+        folders: folders of the runs -> the overrides that distinguish each.
     """
 
     path: Path
@@ -48,11 +48,11 @@ class Manifest:
 
 
 def write_manifest(place: Path, folders: Mapping[Path, Sequence[str]]) -> Path:
-    """Write the runs that a launch will reach; the same grid writes the same file.
+    """Write the runs of a launch; the same grid writes the same file.
 
     Args:
         place: the folder of the grid.
-        folders: folders of the runs -> what distinguishes each.
+        folders: folders of the runs -> the overrides that distinguish each.
     """
     name = hashlib.blake2b("\n".join(sorted(map(str, folders))).encode(), digest_size=4).hexdigest()
     cells = [{"folder": os.path.relpath(folder, place), "overrides": [*told]} for folder, told in folders.items()]

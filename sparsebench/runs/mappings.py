@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 MISSING = "-"
-"""Stands for the value of a key that one of two mappings lacks."""
+"""Value of a key that is missing in one of two mappings."""
 
 
 def dotted(mapping: Mapping[str, Any], prefix: str = "", *, groups: bool = False) -> dict[str, Any]:
     """Return a nested mapping as a flat one: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``.
 
     Args:
-        mapping: keys are strings.
+        mapping: nested mapping with string keys.
         prefix: put before every key.
-        groups: keep the mappings within as entries too, each before its own keys. An empty one is always an entry.
+        groups: whether to keep inner mappings as entries too, each before its own keys. An empty mapping is always an
+            entry.
     """
     found: dict[str, Any] = {}
     for key, value in mapping.items():

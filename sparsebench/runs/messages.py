@@ -11,10 +11,10 @@ def did_you_mean(word: str, known: Iterable[str], *, at_most: int = 1, cutoff: f
     """Return `` (did you mean 'x'?)`` for the nearest known words, or an empty text.
 
     Args:
-        word: what was given; case does not matter where nothing matches with it.
-        known: what is allowed.
-        at_most: how many words to offer.
-        cutoff: least similarity, from 0 (anything) to 1 (equal).
+        word: the given word; case is ignored if nothing matches with it.
+        known: the allowed words.
+        at_most: largest number of words to suggest.
+        cutoff: minimum similarity, from 0 (anything) to 1 (equal).
     """
     allowed = list(known)
     found = difflib.get_close_matches(word, allowed, n=at_most, cutoff=cutoff)
@@ -28,9 +28,9 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Raise ``ValueError`` unless a value is among the allowed ones.
 
     Args:
-        name: what the user calls it.
-        value: what was given.
-        allowed: what may be given.
+        name: the user's name for the value.
+        value: the given value.
+        allowed: the allowed values.
     """
     choices = list(allowed)
     if value not in choices:

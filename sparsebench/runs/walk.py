@@ -1,4 +1,4 @@
-"""Walk over folders, behind links too, each once."""
+"""Walk over folders, following links, and visit each folder once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield ``(folder, names of its folders, names of its files)`` in order, as ``os.walk`` does.
 
-    Links to folders are followed, and loops of links end: a folder is visited once, under the first path that leads to
-    it. Hidden folders are left out. A caller may remove names of folders that it does not want to see.
+    Links to folders are followed, without endless loops: a folder is visited once, under the first path that leads to
+    it. Hidden folders are skipped. A caller may remove names of folders to skip them.
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(root, followlinks=True):
         try:
             about = os.stat(place)
-        except OSError:  # removed at this moment
+        except OSError:  # being removed at this moment
             folders.clear()
             continue
         if (about.st_dev, about.st_ino) in seen:

@@ -47,7 +47,7 @@ def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parame
     """Return the parameter if a zero in it is a zero of the weight that its layer computes with.
 
     Raises:
-        ValueError: its layer computes the weight from it in another way.
+        ValueError: the layer computes its weight from the parameter by another parametrization.
     """
     prefix, _, rest = name.partition("parametrizations.")
     layer: Any = module.get_submodule((prefix if rest else name.rpartition(".")[0]).rstrip("."))
@@ -57,7 +57,7 @@ def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parame
         foreign = [type(step).__name__ for step in steps if not type(step).__name__.lstrip("_").startswith(SCALED)]
         if foreign:
             raise ValueError(
-                f"{name} is seen through {foreign[0]}: its zeros are not zeros of the weight; remove the"
+                f"{name} is used through {foreign[0]}, so its zeros are not zeros of the weight: remove the "
                 f"parametrization, or leave the layer dense with exclude=[{name}]"
             )
     elif own.endswith("_orig") and hasattr(layer, f"{own.removesuffix('_orig')}_mask"):
@@ -110,7 +110,7 @@ def _weights(layer: nn.Module) -> Iterator[str]:
 
 
 def _norm_name(direction: str) -> str:
-    """Return the name of the norm parameter beside a weight_norm direction; empty for other parameters."""
+    """Return the name of the norm parameter of a weight_norm direction; empty for other parameters."""
     for end, other in (("original1", "original0"), ("_v", "_g")):
         if direction.endswith(end):
             return direction.removesuffix(end) + other

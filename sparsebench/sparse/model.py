@@ -1,7 +1,7 @@
 """SparseModel: parameters, masks, memory and learned scores; the one place where sparse state lives."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sparsebench.functional.select import lift_empty
 from sparsebench.sparse.digest import digest
 from sparsebench.sparse.layers import norms_of, transposed
 from sparsebench.sparse.prunable import Prunable
+from sparsebench.sparse.tensors import clear_, whole_numbers
 
 
 class SparseModel:
@@ -28,7 +29,7 @@ class SparseModel:
         seed: the root of every random draw, a pure function of (seed, path).
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         runtime: how the network runs (``execution.Runtime``); lives as long as the process and is never saved. None
-            means that the module runs as it is.
+            means that the module runs unchanged.
         version: how often the masks have changed.
         transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.
@@ -109,7 +110,7 @@ class SparseModel:
         """Return the 64-bit fingerprint of the masks."""
         return digest(self.masks)
 
-    # -- the one door through which masks change ------------------------------------------------------------------
+    # -- the only method that changes masks ------------------------------------------------------------------
 
     @torch.no_grad()
     def set_masks(
@@ -125,12 +126,12 @@ class SparseModel:
         Args:
             masks: bool tensors by parameter name; parameters that are not named keep their masks.
             optimizer: its moments (every state tensor of the parameter's shape) are cleared with the weights.
-            keep: positions whose value and moments may survive; by default those active before and after, so that
-                a weight dropped and regrown in one update keeps both, and a newly grown one starts at zero.
+            keep: positions whose value and moments may survive; by default those active before and after, so that a
+                weight dropped and regrown in one update keeps both, and a newly grown one starts at zero.
             clear: False leaves weights and moments alone, for methods that compute zeros in the forward pass.
 
         Raises:
-            ValueError: unknown name, wrong shape or dtype; nothing has changed then.
+            ValueError: a name is unknown, or a shape or dtype is wrong; nothing is changed in that case.
         """
         for name, mask in masks.items():
             self._validate(name, mask)
@@ -138,16 +139,11 @@ class SparseModel:
             masks = lift_empty(masks, {name: self.params[name].abs() for name in masks})
         grown, active = 0, 0
         for name, mask in masks.items():
-            parameter = self.params[name]
-            adopted = torch.empty_like(parameter, dtype=torch.bool).copy_(mask)
-            kept = adopted if not clear else (self.mask(name) if keep is None else keep[name]).to(parameter.device)
-            if name in self._norms:
-                adopted, kept = lift_rows(adopted, kept, parameter.abs(), self._norms[name])
-            if clear:
-                _clear(parameter, kept & adopted, optimizer)
+            survivors = (self.mask(name) if keep is None else keep[name]) if clear else None
+            adopted = self._adopt(name, mask, survivors, optimizer)
             if name in self.masks:
-                grown = grown + (adopted & ~self.masks[name]).sum()
-            active = active + adopted.sum()
+                grown = grown + (adopted & ~self.masks[name]).count_nonzero()
+            active = active + adopted.count_nonzero()
             self.masks[name] = adopted
             fired = self.memory.setdefault("fired", {})
             fired[name] = fired[name] | adopted if name in fired else adopted.clone()
@@ -155,9 +151,20 @@ class SparseModel:
         self.change = torch.as_tensor(grown / active) if masks else torch.zeros(())
         self._floats, self._counts, self._remembered = {}, {}, {}
 
+    def _adopt(self, name: str, mask: Tensor, survivors: Tensor | None, optimizer: Optimizer | None) -> Tensor:
+        """Return a mask with the strides of its parameter; clear weights that are not survivors, unless None."""
+        parameter = self.params[name]
+        adopted = torch.empty_like(parameter, dtype=torch.bool).copy_(mask)
+        kept = adopted if survivors is None else survivors.to(parameter.device)
+        if name in self._norms:
+            adopted, kept = lift_rows(adopted, kept, parameter.abs(), self._norms[name])
+        if survivors is not None:
+            clear_(parameter, kept & adopted, optimizer)
+        return adopted
+
     def _validate(self, name: str, mask: Tensor) -> None:
         if name not in self.params:
-            raise ValueError(f"mask for {name!r}, which may not be sparse; allowed are {', '.join(self.params)}")
+            raise ValueError(f"{name!r} may not be sparse and cannot have a mask; allowed are {', '.join(self.params)}")
         shape = tuple(self.params[name].shape)
         if mask.dtype != torch.bool or tuple(mask.shape) != shape:
             raise ValueError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)} given, torch.bool {shape} needed")
@@ -166,7 +173,7 @@ class SparseModel:
 
     @torch.no_grad()
     def mask_gradients_(self) -> None:
-        """Set gradients outside the masks to zero; missing gradients stay missing, dense layers cost nothing."""
+        """Set gradients outside the masks to zero; missing gradients and dense layers are skipped."""
         counts = self.counts
         sparse = {n: p for n, p in self.params.items() if counts[n] < p.numel()}
         pairs = [(p.grad, self._float(n)) for n, p in sparse.items() if p.grad is not None]
@@ -238,22 +245,3 @@ class SparseModel:
                 self.learned[name].data.copy_(tensor)
         self.version, self.change = state["version"], torch.tensor(state["change"])
         self._floats, self._counts, self._remembered = {}, {}, {}
-
-
-def whole_numbers(scalars: Mapping[str, Tensor]) -> dict[str, int]:
-    """Read integer scalars from the device in a single transfer."""
-    if not scalars:
-        return {}
-    values = cast(list[int], torch.stack(list(scalars.values())).tolist())  # pyright: ignore[reportUnknownMemberType]
-    return dict(zip(scalars, values, strict=True))
-
-
-def _clear(parameter: Parameter, keep: Tensor, optimizer: Optimizer | None) -> None:
-    lost = ~keep
-    parameter.masked_fill_(lost, 0.0)
-    if optimizer is None:
-        return
-    state: dict[str, Any] = optimizer.state.get(parameter, {})
-    for value in state.values():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            value.masked_fill_(lost, 0.0)

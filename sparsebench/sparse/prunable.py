@@ -17,12 +17,12 @@ from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unse
 class Prunable:
     """Select the parameters that may be sparse.
 
-    Frozen parameters (``requires_grad=False``) never are: grown weights would not train. A tensor that several layers
-    share is chosen when all of them are of a chosen type, in any order of definition. A parameter left out for
-    such a reason is named in a warning.
+    Frozen parameters (``requires_grad=False``) are never selected, because grown weights would not train. A tensor that
+    several layers share is selected if all of them are of a chosen type, in any order of definition. A warning names
+    parameters left out for these reasons.
 
     Args:
-        types: kinds of layers whose weights are taken: of ``conv``, ``linear`` (attention's projections included),
+        types: kinds of layers whose weights are selected: ``conv``, ``linear`` (including attention's projections),
             ``attention`` (its input projections alone), ``recurrent``, ``embedding``.
         include: further parameters, by full name, shell pattern (``blocks.*.weight``) or ``re:`` + regular expression.
         exclude: parameters left dense and outside every budget, in the same three forms; ``first`` and ``last``
@@ -44,7 +44,7 @@ class Prunable:
         A tensor with several names appears once, under the first of them; any of them may be written in a pattern.
 
         Raises:
-            ValueError: a pattern matches nothing, nothing is left to be sparse, or the zeros of a selected parameter
+            ValueError: a pattern matches nothing, no parameter may be sparse, or the zeros of a selected parameter
                 would not be zeros of the weight that the layer computes from it.
         """
         named = dict(module.named_parameters())
@@ -82,11 +82,19 @@ class Prunable:
         left_out: dict[str, str] = {}
         for name, uses in owners.items():
             if name not in chosen and any(wanted for _, wanted in uses):
-                other = next(alias for alias, wanted in uses if not wanted)
-                left_out[name] = f"shared with {other}, whose type is not among {', '.join(self.types)}"
+                left_out[name] = _why_shared(name, dict(uses), self.types)
         for name, kind in unserved_weights(module, self.types):
             left_out.setdefault(first[name], kind)
         return chosen, left_out
+
+
+def _why_shared(name: str, uses: dict[str, bool], types: Sequence[str]) -> str:
+    """Say why a tensor of several names stays dense: not all of its layers are of the chosen types."""
+    unwanted = [alias for alias, wanted in uses.items() if not wanted]
+    if name in unwanted:
+        shared = ", ".join(alias for alias in uses if alias != name)
+        return f"shared with {shared}; its own type is not among {', '.join(types)}"
+    return f"shared with {unwanted[0]}, whose type is not among {', '.join(types)}"
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
@@ -96,7 +104,7 @@ def _first_names(module: nn.Module) -> dict[str, str]:
 
 
 def _listed(left_out: dict[str, str], most: int = 4) -> str:
-    """Format names with their reasons; of many with the same reason, only the first few."""
+    """Format names with their reasons, listing only the first few names per reason."""
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sparsebench.sparse.model import SparseModel, whole_numbers
+from sparsebench.sparse.model import SparseModel
+from sparsebench.sparse.tensors import whole_numbers
 
 
 def explored(net: SparseModel) -> float:
     """Return the share of weights that were ever active, over all weights of layers with a mask.
 
-    The union starts with the first masks. A layer whose mask is all ones counts, a layer without a mask does not;
-    without any mask the rate is 1. Also known as R_s (Liu et al. 2021, in-time over-parameterization).
+    The union starts with the first masks. A layer whose mask is all ones counts, a layer without a mask does not; if no
+    layer has a mask, the share is 1. Also known as R_s (Liu et al. 2021, in-time over-parameterization).
     """
     fired = net.memory.get("fired", {})
     if not fired:

@@ -1,20 +1,12 @@
 """Call the command line in this process: importing Lightning once instead of once per test."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import TINY
+from support import TINY, Answer
 
 from sparsebench.app.main import main
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

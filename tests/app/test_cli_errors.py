@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support import SHARED_DATA, disk_of, environment_of
+from support import SHARED_DATA, command, disk_of, environment_of
 
 from sparsebench.app.config.compose import compose_config
 
@@ -59,13 +59,30 @@ for arguments in {LIGHT!r}:
         (["trian"], "unknown verb 'trian' (did you mean 'train'?)"),
         (["list", "modles"], "unknown group 'modles' (did you mean 'model'?)"),
         (["train", "dataset.batch_size=many"], "dataset.batch_size=many is not a number: choose a whole number"),
+        (["list", "methods", "--json"], "list: '--json' is not known here: give one group"),
+        (["list", "methods", "models"], "list: 'models' is not known here"),
+        (["train", "epochs=10"], "unknown key 'epochs' (did you mean 'trainer.max_epochs'?); sparsebench train --cfg"),
+        (["train", "-m", "hydra/launcher=pol"], "unknown hydra/launcher 'pol' (did you mean 'pool'?); available are"),
+        (["train", "-m", "hydra/sweeper=gird"], "unknown hydra/sweeper 'gird' (did you mean 'grid'?); available are"),
+        (
+            ["train", "start_from=runs/a,sparsity=0.9/final.pt"],
+            "start_from=runs/a,sparsity=0.9/final.pt does not exist",
+        ),
+        (
+            ["train", "name=(a"],
+            "name=(a cannot be read (Error parsing override 'name=(a'): put quotes around its value",
+        ),
+        (
+            ["train", "distribution=table"],
+            "distribution.path is missing and has no default: give distribution.path=...",
+        ),
         (["train", "lr=0.1"], "unknown key 'lr' (did you mean 'optimizer.lr'?)"),
-        (["train", "+foo=1"], "unknown key 'foo'; nobody would read it"),
+        (["train", "+foo=1"], "unknown key 'foo'; nothing would read it"),
         (["train", "+init=mb.pt"], "unknown key 'init'"),
         (["train", "+trainer.callbacks=[]"], "trainer.callbacks is set by sparsebench"),
         (["train", "+trainer.logger=false"], "trainer.logger is set by sparsebench: choose logger=csv"),
         (["train", "+trainer.max_time=00:00:01:00"], "training would end before its schedule"),
-        (["train", "hydra.run.dir=x"], "hydra.run.dir has no effect here: runs lie in output_root/name/RUN"),
+        (["train", "hydra.run.dir=x"], "hydra.run.dir has no effect here: runs are written to output_root/name/RUN"),
         (["train", "hydra.sweep.dir=x", "-m"], "hydra.sweep.dir has no effect here"),
         (["train", "hydra.job.chdir=true"], "hydra.job.chdir has no effect here"),
         (["train", "~schedule"], "~schedule cannot be left out: choose schedule=constant"),
@@ -101,7 +118,7 @@ for arguments in {LIGHT!r}:
         (["train", "progress=bar"], "progress=bar is unknown: choose auto, rich, lines or none"),
         (["train", "trainer.max_epoch=3"], "unknown key 'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
         (["train", "method=rigl", "method.evry=3"], "unknown key 'method.evry' (did you mean 'method.every'?)"),
-        (["train", "--config-dir", "nowhere"], "--config-dir nowhere is no folder"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere is not a folder"),
     ],
 )
 def test_wrong_words(cli, tmp_path, arguments, message):
@@ -249,6 +266,17 @@ def test_values_of_another_yaml_type_are_read_as_meant(cli, tiny, outputs):
 
 def test_a_word_where_a_list_belongs_is_a_list_of_one():
     assert compose_config(["logger=wandb", "logger.tags=baseline"])["logger"]["tags"] == ["baseline"]
+
+
+def test_the_report_of_a_profiler_is_shown_and_a_warning_is_one_line(tiny, tmp_path):
+    arguments = ["train", *tiny, "trainer.max_epochs=1", "+trainer.profiler=simple", "every=1000"]
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "FIT Profiler Report" in done.stderr
+    said = [line for line in done.stderr.splitlines() if "no mask update falls into" in line]
+    assert len(said) == 1
+    assert said[0].startswith("sparsebench: warning: no mask update falls into 8 steps")
+    assert ".py:" not in done.stderr
 
 
 def test_a_tilde_is_the_home(monkeypatch, tmp_path):

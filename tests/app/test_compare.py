@@ -70,7 +70,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(cli, two, harm, words):
     [
         (lambda b: (b / "result.json").write_text("{"), "result.json: damaged"),
         (lambda b: (b / "DONE").unlink(), "(interrupted)"),
-        (shutil.rmtree, "is no folder"),
+        (shutil.rmtree, "is not a folder"),
         (lambda b: (shutil.rmtree(b), b.mkdir()), "holds no finished run"),
     ],
 )

@@ -71,7 +71,7 @@ def test_which_classes_pay(cli, run, outputs, tiny):
     ("arguments", "words"),
     [
         (["dataset=synthetic"], "the network of"),
-        (["method=set"], "changes nothing about a finished run"),
+        (["method=set"], "does not apply to a finished run"),
         (["dataset=digit"], "unknown dataset 'digit'"),
         (["--split", "tests"], "invalid choice"),
         (["dataset.limits=3"], "limits"),

@@ -57,7 +57,7 @@ def test_what_is_no_finished_run_is_refused(run, harm, words):
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         sparsebench.load(tmp_path / "nothing")
 
 

@@ -68,8 +68,10 @@ def test_inference_ratios_of_erk_are_those_derived_elsewhere(cli, model, sparsit
 
 def test_gradual_pruning_of_a_large_network_is_interpolated_and_says_so(cli, monkeypatch):
     from sparsebench.app.plan import dry_fit
+    from sparsebench.methods import GMP
 
     arguments = ("plan", "method=gmp", "model=mlp", "trainer.max_epochs=40", "every=5", "--json")
+    monkeypatch.setattr(GMP, "sizes_after", lambda *_: None)  # as of a method whose sizes are known from no budget
     (exact,) = planned(cli(*arguments))
     monkeypatch.setattr(dry_fit, "WORK", 0)
     monkeypatch.setattr(dry_fit, "FEW", 0)
@@ -81,9 +83,27 @@ def test_gradual_pruning_of_a_large_network_is_interpolated_and_says_so(cli, mon
     assert sampled["density_per_layer"] == exact["density_per_layer"]
 
 
+@pytest.mark.parametrize("distribution", ["uniform", "erk"])
+def test_gradual_pruning_is_planned_from_its_budget_alone(cli, monkeypatch, distribution):
+    from sparsebench.functional import select
+    from sparsebench.methods import GMP
+
+    layers: list[int] = []
+    keep_top = select.keep_top
+    monkeypatch.setattr(select, "keep_top", lambda scores, k: layers.append(k) or keep_top(scores, k))
+    arguments = ("plan", "method=gmp", f"distribution={distribution}", "model=mlp", "every=5", "--json")
+    (quick,) = planned(cli(*arguments))
+    assert len(layers) == len(quick["density_per_layer"])  # the last pruning, and no other
+    monkeypatch.setattr(GMP, "sizes_after", lambda *_: None)
+    (slow,) = planned(cli(*arguments))
+    assert quick["exact"]
+    assert quick == slow
+    assert len(layers) > 10 * len(quick["density_per_layer"])
+
+
 @pytest.mark.parametrize(
     ("method", "word"),
-    [("snip", "estimate"), ("linbreg", "emerges"), ("dsr", "moves between layers")],
+    [("snip", "estimate"), ("linbreg", "results from training"), ("dsr", "moves between layers")],
 )
 def test_what_cannot_be_known_before_training_is_said(cli, tiny, method, word):
     answer = cli("plan", f"method={method}", *tiny)
@@ -143,7 +163,7 @@ def test_wrong_input_is_one_line(cli, arguments):
 def test_missing_images_are_counted_as_published_or_refused(cli):
     (cell,) = planned(cli("plan", "dataset=tiny_imagenet", "model=resnet18", "method=dense", "--json"))
     assert cell["training_images"] == 90_000
-    assert "not here" in cell["notes"][0]
+    assert "images are missing" in cell["notes"][0]
     refused = cli("plan", "dataset=imagefolder", "dataset.root=nowhere")
     assert refused.code == 2
     assert "nowhere" in refused.err

@@ -40,7 +40,7 @@ def test_every_format_goes_to_a_file(cli, runs, form):
     written = cli("report", str(runs), "--format", form, "--output", "tables/table.txt")
     assert (printed.code, written.code) == (0, 0)
     assert Path("tables/table.txt").read_text(encoding="utf-8") == printed.out
-    assert "tables/table.txt is written" in written.out
+    assert "wrote tables/table.txt" in written.out
     assert [path.name for path in Path("tables").iterdir()] == ["table.txt"]
 
 
@@ -109,7 +109,7 @@ def test_remarks_do_not_disturb_a_table_for_programs(cli, runs):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         (["."], "holds no finished run"),
         ([".", "--format", "excel"], "invalid choice"),
         ([".", "--colour"], "unrecognized"),

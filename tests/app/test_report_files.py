@@ -27,7 +27,7 @@ def data_of(path):
 
 
 def test_the_page_lies_in_the_folder_or_where_it_is_asked_for(cli, runs):
-    assert "outputs/report.html is written" in cli("report", "--format", "html").out
+    assert "wrote outputs/report.html" in cli("report", "--format", "html").out
     assert cli("report", "outputs", "--format", "html", "--output", "pages/a.html").code == 0
     inside, outside = data_of(runs / "report.html"), data_of(Path("pages/a.html"))
     assert inside["title"] == "outputs"

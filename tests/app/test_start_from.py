@@ -105,7 +105,7 @@ def test_the_identity_holds_the_contents_and_not_the_place(tmp_path, tiny):
     [
         (lambda state: state.pop("fc1.bias", None) or state.popitem(), "lacks"),
         (lambda state: state.update(head=torch.ones(2)), "has unknown head"),
-        (lambda state: state.update({next(iter(state)): torch.ones(2, 2)}), "has shape (2, 2) there"),
+        (lambda state: state.update({next(iter(state)): torch.ones(2, 2)}), "has shape (2, 2) in the file"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(cli, network, tmp_path, tiny, change, words):
@@ -124,8 +124,8 @@ def test_what_does_not_fit_is_named_in_one_line(cli, network, tmp_path, tiny, ch
         (["start_from=nowhere.pt"], "start_from=nowhere.pt does not exist"),
         (["start_from=."], "holds no finished run"),
         (["masks_from=zeros"], "choose method=given recipe=single"),
-        (["method=given", "masks_from=zeros"], "the weights hold no zeros"),
-        (["method=given"], "give masks_from=zeros or a file"),
+        (["method=given", "masks_from=zeros"], "the weights contain no zeros"),
+        (["method=given"], "set masks_from=zeros or a file"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli, tiny, arguments, words):

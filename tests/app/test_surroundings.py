@@ -51,7 +51,7 @@ def test_a_signal_is_no_success_and_the_same_command_continues(tmp_path, tiny, c
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     said = [line for line in err.splitlines() if line.startswith("sparsebench")]
-    assert said == [f"sparsebench: interrupted by {number.name}; the same command continues"]
+    assert said == [f"sparsebench: interrupted by {number.name}; repeat the command to continue"]
     assert "Traceback" not in out + err
     (folder,) = (path.parent for path in outputs.rglob("config.yaml"))
     assert RunFolder(folder).state() == "interrupted"
@@ -94,7 +94,7 @@ def test_a_task_of_srun_for_each_device_or_one_line(monkeypatch):
     one, two = ({"strategy": "auto", "devices": number, "num_nodes": 1} for number in (1, 2))
     assert not ranks.started_by_slurm(one)
     assert ranks.started_by_slurm(two)
-    with pytest.raises(ValueError, match=r"srun has started 2 tasks, trainer.devices=4 on 1 node\(s\) needs 4"):
+    with pytest.raises(ValueError, match=r"srun has started 2 tasks, but trainer.devices=4 on 1 node\(s\) needs 4"):
         ranks.started_by_slurm({**two, "devices": 4})
 
 
@@ -104,7 +104,7 @@ def test_a_rank_without_a_first_one_does_not_wait_for_ever(cli, tiny, monkeypatc
     monkeypatch.setattr("sparsebench.app.process.execute._PATIENCE", 0.3)
     answer = cli("train", *tiny, "trainer.devices=2")
     assert answer.code == 2
-    assert "no sign of the first of the tasks that srun has started" in answer.err
+    assert "no sign of srun's first task" in answer.err
 
 
 def test_gpus_that_are_not_there(monkeypatch, tmp_path):
@@ -223,7 +223,7 @@ def test_a_disk_that_refuses_a_write(cli, tiny, monkeypatch, number):
 
 def test_what_a_system_error_says():
     assert explain(OSError(errno.ENOSPC, "No space left on device", "a/b")) == (
-        "a/b: no space left on device; the disk is full: make room, and the same command continues"
+        "a/b: no space left on device; the disk is full: make room and repeat the command to continue"
     )
     assert explain(FileNotFoundError("give a file")) == "give a file"
     assert explain(ValueError("x")) == "x"

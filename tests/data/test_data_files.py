@@ -167,7 +167,7 @@ def test_pixels_of_16_bits_are_scaled_not_clipped(tmp_path, kind, ending):
 def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match=r"bomb\.png cannot be read as an image .*fetch it again or delete it"):
+    with pytest.raises(ValueError, match=r"bomb\.png cannot be read as an image .*download it again or delete it"):
         decode(str(tmp_path / "bomb.png"))
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "real.tiff")
     monkeypatch.undo()

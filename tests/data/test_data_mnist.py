@@ -94,3 +94,27 @@ def test_test_images_may_be_limited(tmp_path):
     assert sum(labels.bincount(minlength=10) for _, labels in data.test_dataloader()).tolist() == [2] * 10
     with pytest.raises(ValueError, match="test_limit=0"):
         FashionMNIST(root=tmp_path, test_limit=0)
+
+
+def test_pixels_may_stay_between_zero_and_one(tmp_path):
+    _, pixels = write_small(tmp_path)
+    ((images, _), *_) = FashionMNIST(root=tmp_path, normalise=False, val_share=0.0, batch_size=20).test_dataloader()
+    torch.testing.assert_close(images[:, 0], torch.from_numpy(pixels).float() / 255)
+
+
+def test_a_shuffle_of_numpy_chooses_training_and_test_images(tmp_path, monkeypatch):
+    """As in the code of SET: seed 0, the training images first, the test images from the same stream."""
+    write_small(tmp_path)
+    monkeypatch.setattr(FashionMNIST, "train_images", 20)
+    np.random.seed(0)
+    train, test = np.arange(20), np.arange(20)
+    np.random.shuffle(train)
+    np.random.shuffle(test)
+    data = FashionMNIST(root=tmp_path, split="shuffled", val_share=0.0, limit=15, test_limit=7, augment=False)
+    source, held_out = data.training_sets()
+    assert held_out is None
+    assert torch.equal(source.labels, torch.from_numpy(train[:15] % 10))
+    data.test_dataloader()
+    assert torch.equal(data._test.labels, torch.from_numpy(test[:7] % 10))
+    data = FashionMNIST(root=tmp_path, split="shuffled", val_share=0.25, augment=False)
+    assert torch.equal(data.training_sets()[1].labels, torch.from_numpy(train[15:] % 10))

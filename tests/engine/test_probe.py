@@ -146,7 +146,7 @@ def test_a_balanced_sample_has_as_many_images_of_each_class(per_class):
 
 def test_a_scarce_class_gives_what_it_has_and_is_named():
     images, labels = torch.zeros(7, 1), torch.tensor([0, 1, 0, 1, 0, 2, 0])
-    with pytest.warns(UserWarning, match="of class 1 the training data hold 2 images, 3 of each class"):
+    with pytest.warns(UserWarning, match="class 1 has 2 training images, but scoring uses 3 of each class"):
         _, taken = _first_of_each(iter([(images, labels)]), 3, {})
     assert taken.tolist() == [0, 1, 0, 1, 0, 2]
     taken = _first_of_each(iter([(images, labels), "never looked at"]), 1, {0: 4, 1: 2, 2: 1})[1]

@@ -116,7 +116,7 @@ def test_a_fit_with_nothing_left_to_do_says_so():
     sparsity, module = Sparsity(RigL(density=0.1, every=2)), Foreign()
     trainer = silent_trainer(callbacks=[sparsity])
     trainer.fit(module, batches(8))
-    with pytest.raises(ValueError, match=r"a training of 0 steps leaves nothing to do: set max_epochs"):
+    with pytest.raises(ValueError, match=r"a training of 0 steps is impossible: set max_epochs"):
         trainer.fit(module, batches(8))
 
 
@@ -162,7 +162,7 @@ def test_a_learning_rate_finder_among_the_callbacks(order, tmp_path):
 
 
 class Endless(IterableDataset):
-    """Data that do not tell their length."""
+    """Data without a length."""
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(0)
@@ -172,7 +172,7 @@ class Endless(IterableDataset):
 
 def test_an_unknown_length_is_refused_and_a_given_budget_is_taken():
     loader = DataLoader(Endless(), batch_size=16)
-    with pytest.raises(ValueError, match=r"do not tell their length.*Sparsity\(total_steps=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"have no length.*Sparsity\(total_steps=\.\.\.\)"):
         silent_trainer(callbacks=[Sparsity(GMP(density=0.1))], max_epochs=3).fit(Foreign(), loader)
     module = Foreign()
     sparsity = Sparsity(GMP(density=0.1, every=2), total_steps=12)
@@ -183,7 +183,7 @@ def test_an_unknown_length_is_refused_and_a_given_budget_is_taken():
 def test_training_without_an_end_names_the_budget():
     with pytest.raises(ValueError, match=r"no end.*Sparsity\(total_steps=\.\.\.\)"):
         silent_trainer(callbacks=[Sparsity(Static())], max_epochs=-1).fit(Foreign(), batches(2))
-    with pytest.raises(ValueError, match=r"Sparsity\(total_steps=0\) is no budget"):
+    with pytest.raises(ValueError, match=r"Sparsity\(total_steps=0\) is impossible"):
         Sparsity(Static(), total_steps=0)
 
 
@@ -207,7 +207,7 @@ def test_early_stopping_is_told_with_both_numbers():
 
     sparsity = Sparsity(GMP(density=0.1, every=2))
     trainer = silent_trainer(callbacks=[sparsity, EarlyStopping("val_loss", patience=1)], max_epochs=9)
-    line = r"sparsity 0\.\d+ was reached, 0\.9000 was asked for: training ended at step 16 of 72"
+    line = r"sparsity 0\.\d+ was reached, 0\.9000 was requested: training ended at step 16 of 72"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         trainer.fit(Flat(), batches(8), batches(1))
@@ -404,7 +404,7 @@ def test_two_optimizers_that_share_the_sparse_parameters_train_as_one_does(metho
 
 
 def test_optimizers_that_share_the_sparse_parameters_must_take_turns():
-    with pytest.raises(ValueError, match="SGD and SGD hold sparse parameters and must step in turn"):
+    with pytest.raises(ValueError, match="SGD and SGD hold sparse parameters and must take turns"):
         silent_trainer(callbacks=[Sparsity(Static())]).fit(Two(twice=True), batches(2))
 
 

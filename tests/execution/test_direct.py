@@ -191,7 +191,7 @@ REFUSALS = [
     (lambda: direct.linear(torch.randn(2, 5), torch.randn(4, 5), torch.ones(4, 5).bool(), torch.ones(5)), "bias"),
     (
         lambda: direct.linear(torch.randn(2, 5, device="meta"), torch.randn(4, 5), torch.ones(4, 5).bool()),
-        "processors only",
+        "CPUs only",
     ),
     (lambda: conv(x=torch.randn(2, 6, 5, 5)), "groups are not supported"),
     (lambda: conv(x=torch.randn(3, 5, 5)), "rows, columns"),
@@ -199,7 +199,7 @@ REFUSALS = [
     (lambda: conv(stride=0), "stride=0 is impossible"),
     (lambda: conv(padding=-1), "padding=-1 is impossible"),
     (lambda: conv(padding="same"), "padding='same' is impossible"),
-    (lambda: conv(stride=(1, 1, 1)), "two of them"),
+    (lambda: conv(stride=(1, 1, 1)), "two such numbers"),
 ]
 
 

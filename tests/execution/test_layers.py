@@ -286,7 +286,7 @@ def test_layers_that_store_active_weights_only():
 
 def test_a_stored_layer_refuses_weights_outside_its_mask():
     net = direct.store_active(nn.Sequential(nn.Linear(3, 3)), {"0.weight": torch.eye(3, dtype=torch.bool)})
-    with pytest.raises(RuntimeError, match="6 weights outside of this layer's mask"):
+    with pytest.raises(RuntimeError, match="6 weights outside this layer's mask"):
         net.load_state_dict(nn.Sequential(nn.Linear(3, 3)).state_dict())
     with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"0.weight\""):
         net.load_state_dict({"0.bias": torch.zeros(3)})
@@ -309,7 +309,8 @@ def test_a_stored_layer_takes_another_mask():
 
 
 @pytest.mark.parametrize(
-    ("masks", "words"), [({"1.weight": (4, 4)}, "belongs to no layer"), ({"0.weight": (4, 1, 3, 3)}, "has 4 groups")]
+    ("masks", "words"),
+    [({"1.weight": (4, 4)}, "does not belong to a layer"), ({"0.weight": (4, 1, 3, 3)}, "has 4 groups")],
 )
 def test_layers_that_cannot_be_stored_sparsely(masks, words):
     net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))

@@ -105,7 +105,7 @@ def test_what_training_left_dead_is_exported_or_the_refusal_says_why(tmp_path, e
     words += [f"execution={execution}", "progress=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
     run_config(compose_config([*words, f"run_dir={run}"]))
     if execution == "null":
-        with pytest.raises(ValueError, match=r"filters of zeros among 160, but the norms behind them .* constants"):
+        with pytest.raises(ValueError, match=r"filters of zeros among 160, but the norms after them .* constants"):
             export(run, run / "small")
         return
     report = export(run, run / "small")

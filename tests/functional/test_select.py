@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsebench.functional import select
+from sparsebench.functional import ranking, select
 from sparsebench.functional.random import generator
 from sparsebench.functional.score import acquisition
 
@@ -64,7 +64,7 @@ def test_other_route_to_the_threshold(values, data):
         def device(self):
             return torch.device("meta")
 
-    assert float(select._kth_largest(flat.as_subclass(Elsewhere), k)) == float(select._kth_largest(flat, k))
+    assert float(ranking.kth_largest(flat.as_subclass(Elsewhere), k)) == float(ranking.kth_largest(flat, k))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])

@@ -15,6 +15,7 @@ from sparsebench.functional.counts import global_budget
 from sparsebench.functional.distribution import erk, uniform
 from sparsebench.functional.select import keep_top_global
 from sparsebench.methods import SNIP, GraSP, MagnitudeInit, Probe, Random, Static, SynFlow
+from sparsebench.methods.probe import cut
 from sparsebench.patterns import NofM
 from sparsebench.sparse import SparseModel
 
@@ -49,7 +50,7 @@ def test_the_count_is_exact(method, density, distribution):
 def test_the_count_is_exact_when_all_scores_are_equal(method):
     params = {"a": nn.Parameter(torch.ones(7, 5)), "b": nn.Parameter(torch.ones(4, 7))}
 
-    def objectives(number, *, temperature=1.0, mode="eval", per_class=None):
+    def objectives(number, *, temperature=1.0, mode="eval", per_class=None, images=None):
         return [lambda weights: 0.0 * sum((w**2).sum() for w in weights.values())] * (number or 2)
 
     probe = Probe(objectives, lambda weights: 0.0 * sum(w.sum() for w in weights.values()))
@@ -351,3 +352,64 @@ def test_synflow_scores_in_float64():
 def test_training_goes_on_after_scoring():
     toy = run(Toy(), SNIP(density=0.3), 5)
     assert toy.net.density == round(0.3 * 144) / 144
+
+
+# -- what SNIP scores -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", ["glorot", "he", "he_uniform", "normal", "truncated"])
+def test_snip_scores_a_second_draw_and_trains_the_first(law):
+    before = Toy().weights()
+    drawn, again = start(SNIP(density=0.2, scored_weights=law)), start(SNIP(density=0.2, scored_weights=law))
+    plain = start(SNIP(density=0.2))
+    assert not torch.equal(flat(drawn.masks), flat(plain.masks))
+    for name, weight in drawn.params.items():
+        assert torch.equal(drawn.masks[name], again.masks[name])
+        assert torch.equal(weight.detach(), before[name] * drawn.masks[name]), "the first draw is what is trained"
+
+
+def test_the_second_draw_has_the_law_that_is_asked_for():
+    seen = {}
+
+    def objective(weights):
+        seen.update({name: weight.detach() for name, weight in weights.items()})
+        return sum(weight.sum() for weight in weights.values())
+
+    def objectives(number, **asked):
+        return [objective]
+
+    for law, deviation in {"normal": 0.1, "he": math.sqrt(2 / 200), "glorot": math.sqrt(2 / 500)}.items():
+        net = SparseModel({"a": nn.Parameter(torch.zeros(300, 200))})
+        SNIP(density=0.3, scored_weights=law).start(net, Probe(objectives, objective))
+        assert seen["a"].std().item() == pytest.approx(deviation, rel=0.02)
+        assert not net.params["a"].any()
+
+
+def test_an_unknown_law_is_refused():
+    with pytest.raises(ValueError, match=r"scored_weights.*orthogonal.*trained, glorot, he"):
+        SNIP(scored_weights="orthogonal")
+
+
+def test_images_are_a_part_of_the_first_batch_or_whole_batches():
+    batches = [(torch.arange(4.0) + 4 * n, torch.arange(4)) for n in range(3)]
+    assert cut(batches, 3)[0][0].tolist() == [0, 1, 2]
+    assert [len(batch[1]) for batch in cut(batches, 8)] == [4, 4]
+    with pytest.raises(ValueError, match="images=6 ends within a batch of 4: choose at most 4, or a multiple of it"):
+        cut(batches, 6)
+    with pytest.raises(ValueError, match="16 images are needed for scoring, the training data hold 12"):
+        cut(batches, 16)
+    with pytest.raises(ValueError, match="per_class=1 and images=2 both say what is scored"):
+        SNIP(per_class=1, images=2)
+
+
+def test_snip_scores_the_images_that_it_is_asked_for():
+    asked = []
+
+    def objectives(number, **options):
+        asked.append(options)
+        return [lambda weights: sum((w**2).sum() for w in weights.values())]
+
+    probe = Probe(objectives, lambda weights: torch.zeros(()))
+    SNIP(density=0.5, images=10).start(SparseModel({"a": nn.Parameter(torch.rand(4, 5))}), probe)
+    SNIP(density=0.5).start(SparseModel({"a": nn.Parameter(torch.rand(4, 5))}), probe)
+    assert asked == [{"images": 10}, {}]

@@ -147,5 +147,5 @@ def test_hooks_called_by_hand_without_a_probe_name_the_loop(kind):
 
 @pytest.mark.parametrize("kind", [methods.STR, methods.ProbMask, methods.VRPGE])
 def test_hooks_called_by_hand_without_what_is_learned_name_the_loop(kind):
-    with pytest.raises(ValueError, match=r"learns beside the weights.*methods\.Loop"):
+    with pytest.raises(ValueError, match=r"learns more than the weights.*methods\.Loop"):
         kind(density=0.5).start(SparseModel.of(small()), None)

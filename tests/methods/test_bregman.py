@@ -438,7 +438,7 @@ def test_an_optimizer_that_does_not_belong(method, optimizer, words):
 
 
 def test_proximal_has_no_duals_to_rank():
-    with pytest.raises(ValueError, match="which prox_sgd has not"):
+    with pytest.raises(ValueError, match="prox_sgd has no duals"):
         Proximal(control="quantile", density=0.1)
 
 

@@ -498,3 +498,46 @@ def test_updates_that_leave_few_steps_to_the_optimizer_are_named(every, taken):
     with pytest.warns(UserWarning, match=rf"take the place of {taken} of 100 optimizer steps with every={every}"):
         steps = sum(1 for _ in drive(RigL(density=0.5, every=every), random_layers(), 100))
     assert steps == 100
+
+
+# -- what the published code of SET does ------------------------------------------------------------------------------
+
+
+def test_each_sign_loses_the_same_share():
+    values = [0.1, 0.2, 0.3, 0.4, -1.0, -2.0, -3.0, -4.0, 0.0, 0.0]
+    net, _ = layer(values, set(range(8)))
+    method = SET(density=0.8, drop_fraction=0.5, drop_schedule=constant, drop_by_sign=True, distribution=uniform)
+    assert ones_of_mask(method.drop(net, Clock(0, 10), {})["w"]) == [2, 3, 6, 7]
+    plain = SET(density=0.8, drop_fraction=0.5, drop_schedule=constant, distribution=uniform)
+    assert ones_of_mask(plain.drop(net, Clock(0, 10), {})["w"]) == [4, 5, 6, 7]
+
+
+def ones_of_mask(mask):
+    return mask.nonzero().reshape(-1).tolist()
+
+
+def test_grown_weights_may_be_drawn():
+    parameter = nn.Parameter(torch.ones(200, 300))
+    net = SparseModel({"w": parameter})
+    method = SET(
+        density=0.5, drop_fraction=0.4, drop_schedule=constant, distribution=uniform, grown_weights="he_uniform",
+        regrown_keeps_value=False,
+    )  # fmt: skip
+    method.start(net, NO_PROBE)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    trained = float(parameter.detach()[net.masks["w"]][0])
+    method.rewire(net, Clock(1, 10), optimizer)
+    drawn = parameter.detach()[net.masks["w"] & (parameter != trained)]
+    assert len(drawn) == round(0.4 * 30_000)
+    bound = math.sqrt(6 / 300)
+    assert drawn.abs().max() <= bound
+    assert drawn.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
+    assert not parameter.detach()[~net.masks["w"]].any()
+    assert not optimizer.state[parameter]["momentum_buffer"][parameter != trained].any()
+
+
+def test_an_unknown_law_of_grown_weights_is_refused():
+    with pytest.raises(ValueError, match=r"grown_weights.*ones.*zero, glorot"):
+        SET(density=0.5, grown_weights="ones")

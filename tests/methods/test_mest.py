@@ -92,7 +92,7 @@ def test_densities_follow_the_target():
     ("make", "says"),
     [
         (lambda: MEST(lam=-1.0), "must be >= 0"),
-        (lambda: MEST(lower=(0.8, 0.9)), "one pair more than stages"),
+        (lambda: MEST(lower=(0.8, 0.9)), "one more pair than stages"),
         (lambda: MEST(lower=(0.8, 0.9, 0.9)), "so that training ends on target"),
         (lambda: MEST(upper=(1.5, 1.2, 1.0)), "mest_soft"),
         (lambda: SoftMEST(upper=(0.9, 1.2, 1.0)), "lower <= upper"),

@@ -53,7 +53,7 @@ def test_thresholds_need_every_gradient_until_masks_are_fixed():
         (lambda: GSE(density=0.5, pattern=NofM(2, 4)), "choose pattern=unstructured, or method=rigl"),
         (lambda: GSE(density=0.5, scope="layer"), "global, local"),
         (lambda: GSE(density=0.5, subset=0), "choose a number above 0"),
-        (lambda: GSE(density=0.5, exclude_dropped=False), "leave both as they are"),
+        (lambda: GSE(density=0.5, exclude_dropped=False), "do not change either"),
         (lambda: CHTs(density=0.5, removal="weights"), "magnitude, relative"),
         (lambda: CHTs(density=0.5, pattern=NofM(2, 4)), "choose chain_removal=false"),
         (lambda: TrainableThresholds(density=0.5, penalty=-1), "penalty >= 0"),

@@ -81,14 +81,14 @@ def test_every_method_takes_any_pattern(method, pattern):
 
 @pytest.mark.parametrize("method", [SNFS, DSR])
 def test_weights_cannot_leave_a_layer_of_groups(method):
-    with pytest.raises(ValueError, match=r"moves weights between layers, NofM fixes.*method\.redistribute=false"):
+    with pytest.raises(ValueError, match=r"moves weights between layers, but NofM fixes.*method\.redistribute=false"):
         method(**budget_of(NofM(2, 4))).start(random_layers(), NO_PROBE)
 
 
 @pytest.mark.parametrize("method", [SET, GMP, OneShot, GraNet, MEST])
 def test_contradictions_are_refused_before_training(method):
     net = random_layers()
-    with pytest.raises(ValueError, match=r"2:4 has sparsity 0\.5, 0\.9 is asked for"):
+    with pytest.raises(ValueError, match=r"2:4 has sparsity 0\.5, but 0\.9 is requested"):
         method(pattern=NofM(2, 4), density=0.1, distribution=uniform).start(net, NO_PROBE)
     assert not net.masks
     with pytest.raises(ValueError, match="distribution=uniform"):

@@ -145,7 +145,9 @@ def test_snfs_velocity_of_what_grows():
         assert grown.any()
         torch.testing.assert_close(velocity[grown], total[grown] if keep else torch.zeros_like(total[grown]))
         assert not velocity[~net.masks["w"]].any()
-    with pytest.raises(ValueError, match="keep_velocity needs the velocity of SGD with momentum, AdamW has none"):
+    with pytest.raises(
+        ValueError, match="keep_velocity needs the velocity of SGD with momentum, and AdamW has no velocity"
+    ):
         drive_once(SNFS(density=0.25, every=1, keep_velocity=True), torch.optim.AdamW)
 
 

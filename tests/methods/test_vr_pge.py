@@ -420,7 +420,7 @@ def test_methods_that_no_back_end_can_run_are_refused():
     rigl = RigL(density=0.5, pattern=Channels(), distribution=uniform, every=3)
     executor = Executor(rigl, model, "compact")
     rigl.start(model, None)
-    with pytest.raises(ValueError, match="RigL looks at gradients of dead channels"):
+    with pytest.raises(ValueError, match="RigL needs the gradients of dead channels"):
         executor.cost(Clock(0, 30))
     Executor(SET(density=0.5, pattern=Channels()), SparseModel.of(tiny(), Prunable(types=["conv"])), "auto")
 

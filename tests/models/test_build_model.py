@@ -243,7 +243,7 @@ def test_options_reach_the_network():
         ("zzz", {}, r"model 'zzz' is unknown: allowed are"),
         ("resnet20", {"widht": 2}, r"no option 'widht' \(did you mean 'width'\?\): allowed are width, shortcut"),
         ("resnet20", {"depth": 32}, "no option 'depth'"),
-        ("lenet300", {"width": 2}, "allowed are initial, batch_norm"),
+        ("lenet300", {"width": 2}, "allowed are initial, batch_norm, norm_outputs"),
         ("vgg19", {"depth": 16}, "allowed are width"),
         ("vgg19", {"width": 0.001}, "at least 1/64"),
         ("resnet20", {"width": 0}, "at least 1/16"),
@@ -294,3 +294,10 @@ def test_importing_models_does_not_import_timm_or_lightning():
     code = f"import sys, sparsebench.models; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_class_scores_may_be_normalised():
+    network = build("lenet300", classes=10, shape=(1, 28, 28), batch_norm=True, norm_outputs=True)
+    scores = network(torch.randn(64, 1, 28, 28))
+    assert scores.mean(0).abs().max() < 1e-5
+    assert (scores.std(0) - 1).abs().max() < 0.05

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from rules_drawn import probmask, vr_pge
 from rules_moving import cht, deep_r, dsr, dst_ee, mest, rigl, rigl_itop, set_, snfs, srigl
-from rules_newer import chts, dst_thresholds, gse
+from rules_newer import chts, cram, dst_thresholds, gse
+from rules_products import pilot, powerpropagation, spred
 from rules_still import ac_dc, gmp, granet, grasp, linbreg, snip, sr_ste, str_, synflow, top_kast
 from world import World
 
@@ -48,6 +49,10 @@ RULES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "synflow": (synflow, "SynFlow", {"density": 0.25, "rounds": 10}),
     "gmp": (gmp, "GMP", {"density": 0.25, **PERIOD}),
     "str": (str_, "STR", {"density": 0.25, **PERIOD, "initial": -2.0}),
+    "cram": (cram, "CrAM", {"density": 0.25, "rho": 0.5, "sparsities": [0.5, 0.75]}),
+    "powerpropagation": (powerpropagation, "Powerpropagation", {"density": 0.25, "alpha": 3.0}),
+    "spred": (spred, "Spred", {"density": 0.25, "strength": 0.01}),
+    "pilot": (pilot, "PILoT", {"density": 0.25, **PERIOD, "strength": 0.01, "rise": 2.0, "least_norm": 17.0}),
     "ac_dc": (
         ac_dc,
         "ACDC",

@@ -48,6 +48,20 @@ def dst_thresholds(world: World) -> Iterator[int]:
         yield step
 
 
+def cram(world: World) -> Iterator[int]:
+    """CrAM+: step with g at w plus g at the largest of w + 0.5 g, masked; at the end the largest quarter stays."""
+    for step in range(1, STEPS + 1):
+        sparsity = (0.5, 0.75)[int(torch.randint(2, (), generator=generator(SEED, "sparsity", step - 1)))]
+        clean = world.gradient(world.w, step - 1)
+        uphill = {name: w + 0.5 * clean[name] for name, w in world.w.items()}
+        masks = largest_of_all({name: w.abs() for name, w in uphill.items()}, round((1 - sparsity) * 96))
+        pruned = world.gradient({name: w * masks[name] for name, w in uphill.items()}, step - 1)
+        world.sgd({name: clean[name] + masks[name] * pruned[name] for name in SHAPES})
+        if step == STEPS:
+            world.adopt(largest_of_all({name: w.abs() for name, w in world.w.items()}, 24))
+        yield step
+
+
 def derivative(margin: Tensor) -> Tensor:
     """2 - 4 |x| near the step, 0.4 up to 1, 0 beyond."""
     one = [2 - 4 * abs(x) if abs(x) <= 0.4 else 0.4 if abs(x) <= 1 else 0.0 for x in margin.reshape(-1).tolist()]

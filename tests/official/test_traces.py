@@ -26,9 +26,12 @@ TRACES = sorted(path.stem for path in HERE.glob("*.json") if path.stem != "input
 EVERY = {
     "set", "rigl", "rigl_itop", "snfs", "dsr", "deep_r", "mest", "granet", "srigl", "cht", "snip", "grasp", "synflow",
     "gmp", "str", "ac_dc", "sr_ste", "top_kast", "linbreg", "probmask", "vr_pge", "dst_ee",
-    "dst_thresholds", "gse", "chts",
+    "dst_thresholds", "gse", "chts", "powerpropagation", "spred", "pilot", "cram",
 }  # fmt: skip
-GLOBAL = {"SNIP", "GraSP", "SynFlow", "GraNet", "STR", "ACDC", "TrainableThresholds"}
+GLOBAL = {
+    "SNIP", "GraSP", "SynFlow", "GraNet", "STR", "ACDC", "TrainableThresholds", "Powerpropagation", "Spred", "PILoT",
+    "CrAM",
+}  # fmt: skip
 
 
 def load(name: str) -> dict[str, Any]:

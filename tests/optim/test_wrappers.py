@@ -38,6 +38,20 @@ def hyperbolic(w, g, rate, alpha, beta):
     return w * math.exp(min(5.0, max(-5.0, rate * (-alpha * math.copysign(1.0, w) * g - beta))))
 
 
+def test_ham_limits_the_norm_of_every_tensor_and_spares_second_factors():
+    weight, bias, factor = (nn.Parameter(torch.full(shape, 3.0)) for shape in ((2, 2), (4,), (2, 2)))
+    groups = [{"params": [weight, bias]}, {"params": [factor], "hyperbolic": True}]
+    optimizer = ham(groups, torch.optim.SGD, lr=0.1, alpha=1.0, beta=0.0, max_norm=5.0)
+    for parameter in (weight, bias, factor):
+        parameter.grad = torch.zeros_like(parameter)
+    factor.grad.fill_(1.0)
+    optimizer.step()
+    assert weight.norm().item() == pytest.approx(5.0)
+    assert bias.norm().item() == pytest.approx(5.0)
+    # 3 - 0.1 and no hyperbolic step, shortened
+    torch.testing.assert_close(factor.detach(), torch.full((2, 2), 2.9) * (5.0 / 5.8))
+
+
 @pytest.mark.parametrize("build", [SGD, partial(torch.optim.AdamW, betas=(0.9, 0.99))])
 @pytest.mark.parametrize("fused", [False, True])
 def test_ham_is_a_step_and_a_hyperbolic_step(build, fused):

@@ -266,10 +266,10 @@ def test_on_the_way_n_of_m_takes_the_nearest_n():
 @pytest.mark.parametrize(
     ("pattern", "density", "says"),
     [
-        (NofM(2, 4), 0.1, [r"2:4 has sparsity 0.5, 0.9 is asked for", "sparsity=0.5", "2:20", "n=1 pattern.m=10"]),
+        (NofM(2, 4), 0.1, [r"2:4 has sparsity 0.5, but 0.9 is requested", "sparsity=0.5", "2:20", "n=1 pattern.m=10"]),
         (NofM(1, 4), 0.1, ["sparsity=0.75", "pattern.n=1 pattern.m=10 (1:10)"]),
         (NofM(2, 4), 0.37, ["sparsity=0.5"]),
-        (NofM(2, 4), {"conv": 0.5, "fc": 0.3}, ["asks for 0.3 of fc", "distribution=uniform sparsity=0.5"]),
+        (NofM(2, 4), {"conv": 0.5, "fc": 0.3}, ["gives 0.3 of fc", "distribution=uniform sparsity=0.5"]),
         (NofM(2, 6), 1 / 3, ["does not fit conv", "has size 8", "nearest M that divides it is 4", "exclude=[conv]"]),
         (
             NofM(2, 4, dim=3),

@@ -125,5 +125,5 @@ def test_an_ensemble_averages_the_predictions_of_independent_solutions(tmp_path)
 
 
 def test_masks_from_nowhere_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="method=given trains within masks that are handed over"):
+    with pytest.raises(ValueError, match="method=given trains with masks from outside"):
         tiny_run(tmp_path).fit("single")

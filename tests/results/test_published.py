@@ -1,5 +1,6 @@
 """The registry of published numbers: schema, speed, and which number stands beside one of ours."""
 
+import json
 import re
 import time
 
@@ -146,3 +147,21 @@ def test_nothing_is_found_where_nothing_was_published():
 def test_citations_name_author_title_and_year():
     assert citation("rigl").startswith("Utku Evci et al., Rigging the Lottery")
     assert citation("rigl").endswith("arXiv 1911.11134, 2020")
+
+
+def test_a_number_says_how_far_it_is_verified(tmp_path, monkeypatch):
+    from sparsebench.results import published
+
+    path = tmp_path / "reproduced.json"
+    rows = [{"cell": "rigl-f2-resnet50-imagenet-rigl-0.8", "verdict": "reproduced"},
+            {"cell": "rigl-f2-resnet50-imagenet-set-0.8", "verdict": "differs"}]  # fmt: skip
+    path.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    monkeypatch.setattr(published, "REPRODUCED", (tmp_path / "nowhere.json", path))
+    published._verdicts.cache_clear()
+    entries = {entry.id: entry for entry in published.load_published()}
+    try:
+        assert published.verification(entries["rigl-f2-resnet50-imagenet-rigl-0.8"]) == "reproduced here"
+        assert published.verification(entries["rigl-f2-resnet50-imagenet-set-0.8"]) == "claimed"
+        assert published.verification(entries["dsr-in_rigl-resnet50-imagenet-dsr-0.8"]) == "second hand"
+    finally:
+        published._verdicts.cache_clear()

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sparsebench.app.config.build import build
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.config.tree import options
-from sparsebench.results.reproduction import judge, load_cells
+from sparsebench.results.reproduction import judge, load_cells, tier
 
 CELLS = load_cells()
 PRESETS = {cell.recipe.preset: cell for cell in CELLS}
 
 
 def test_there_are_enough_of_them():
-    assert len(CELLS) >= 25
+    assert len(CELLS) >= 70
     assert len({cell.id for cell in CELLS}) == len(CELLS)
 
 
@@ -27,6 +28,9 @@ def test_a_cell_composes_to_its_sparsity(cell):
         assert config["sparsity"] == pytest.approx(cell.published.sparsity, abs=6e-4)
     assert config["choices"]["method"] == cell.published.method
     assert config["choices"]["dataset"] == cell.published.dataset
+    build(config["method"])  # a key that the method lacks is refused only here
+    build(config["dataset"])
+    build(config["optimizer"])
 
 
 @pytest.mark.parametrize("cell", PRESETS.values(), ids=list(PRESETS))
@@ -81,12 +85,18 @@ def load(entry, recipe):
         ({}, {"speed": 1}, "recipe r: its recipe has no field speed"),
         ({}, {"margin": 0}, "recipe r: measure must be one of test_accuracy, val_accuracy, and margin above 0"),
         ({"value": None}, {}, "entry x: a cell that can be run needs a value"),
+        ({"protocol": ...}, {}, "entry x: it lacks protocol"),
+        (
+            {"measures": {"neurons": 3}},
+            {},
+            "entry x: measure 'neurons' is neither a key of result.json nor one of live_u",
+        ),
     ],
 )
 def test_a_wrong_entry_is_refused_by_its_name(entry, recipe, message):
     wrong = {key: value for key, value in {**RECIPE, **recipe}.items() if value is not ...}
     with pytest.raises(ValueError, match=message):
-        load({**ENTRY, **entry}, wrong)
+        load({key: value for key, value in {**ENTRY, **entry}.items() if value is not ...}, wrong)
 
 
 def test_welchs_interval_by_hand():
@@ -113,3 +123,19 @@ def test_welchs_interval_by_hand():
 )
 def test_verdicts(accuracies, word):
     assert judge(cell_of(98.0, error=0.02, kind="se", runs=None), accuracies).word == word
+
+
+@pytest.mark.parametrize(
+    ("evidence", "accuracies", "expected"),
+    [
+        ("read", [], "claimed"),
+        ("second_hand", [], "second hand"),
+        ("read", [98.01, 98.0, 97.99], "reproduced here (n = 3, 1234, Xeon)"),
+        ("second_hand", [98.5, 98.51, 98.49], "second hand; differs here (n = 3, 1234, Xeon)"),
+        ("read", [98.0], "claimed; undecided here (n = 1, 1234, Xeon)"),
+    ],
+)
+def test_tiers_of_verification(evidence, accuracies, expected):
+    verdict = judge(cell_of(98.0, error=0.02, kind="se", runs=None), accuracies)
+    assert tier(evidence, verdict, ["1234"], ["Xeon"]) == expected
+    assert verdict.se is None if verdict.n < 2 else verdict.se == pytest.approx(verdict.sd / math.sqrt(verdict.n))

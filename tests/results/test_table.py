@@ -201,4 +201,4 @@ def test_runs_off_their_target_are_not_averaged_with_others(tmp_path):
     off = next(row for row in rows if len(row.runs) == 1)
     assert off.settings["target_reached"] is False
     assert [row.means["test_accuracy"].value for row in rows if row is not off] == [pytest.approx(0.7)]
-    assert any("off: the sparsity asked for was not reached" in note for note in notes)
+    assert any("off: the requested sparsity was not reached" in note for note in notes)

@@ -27,7 +27,7 @@ def test_unknown_settings_and_empty_folders_are_refused(outputs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no finished run"):
         sparsebench.results.read_results(tmp_path / "empty")
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         sparsebench.results.read_results(tmp_path / "nothing")
 
 

@@ -83,7 +83,7 @@ def test_states_of_a_run(tmp_path):
         run.write_heartbeat()
         assert not run.has_trained()
         run.write_heartbeat(step=3, steps=10)
-        with pytest.raises(Busy, match="is at work in process"), run.hold(wait=False):
+        with pytest.raises(Busy, match="is in use by process"), run.hold(wait=False):
             pass
     assert run.state() == "interrupted"
     run.fail("ValueError: too hot\nin many lines")
@@ -108,7 +108,7 @@ def test_a_run_that_fails_while_it_is_built_says_so(tmp_path):
     assert run.failure() == "ValueError: no such width"
     assert run.failed_before_training()
     (tmp_path / "failed.txt").write_text("")
-    assert run.failure() == "it does not say why"
+    assert run.failure() == "no reason was recorded"
 
 
 def test_clearing_keeps_the_configuration_and_removing_keeps_foreign_files(tmp_path):
@@ -139,9 +139,9 @@ def test_damaged_files_are_named_or_passed_over(tmp_path, text):
     assert set(run.heartbeat()) <= {"host"}
     assert run.curve() == []
     if not text.startswith("{"):
-        with pytest.raises(ValueError, match=r"config\.yaml (cannot be read|is no configuration)"):
+        with pytest.raises(ValueError, match=r"config\.yaml (cannot be read|is not a configuration)"):
             run.config()
-        with pytest.raises(ValueError, match=r"result\.json (cannot be read|is no result)"):
+        with pytest.raises(ValueError, match=r"result\.json (cannot be read|is not a result)"):
             run.result()
 
 

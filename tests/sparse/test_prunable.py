@@ -104,9 +104,8 @@ def test_a_shared_weight_needs_every_owner_whatever_the_order(head_first):
         net.add_module(name, parts[name])
     net.head.weight = net.emb.weight
     first = "head.weight" if head_first else "emb.weight"
-    with pytest.warns(
-        UserWarning, match=rf"left dense.*{first} \(shared with emb.weight, whose type is not among conv"
-    ):
+    why = "shared with emb.weight, whose type" if head_first else "shared with head.weight; its own type"
+    with pytest.warns(UserWarning, match=rf"left dense.*{first} \({why} is not among conv"):
         assert list(Prunable().select(net)) == ["mid.weight"]
     assert set(Prunable(types=["linear", "embedding"]).select(net)) == {"mid.weight", first}
     for alias in ("head.weight", "emb.weight"):

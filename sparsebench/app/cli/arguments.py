@@ -14,11 +14,11 @@ from sparsebench.app.errors import stop
 class Parser(argparse.ArgumentParser):
     """Parse the arguments of a verb, with errors of one line.
 
-    An argument of ``type=Path`` is completed with folders, one with ``choices`` with these.
+    Tab completion offers folders for an argument of ``type=Path``, and the choices for one with ``choices``.
 
     Args:
-        verb: behind ``sparsebench``.
-        description: what it does.
+        verb: the word after ``sparsebench``.
+        description: one sentence for the help text.
     """
 
     def __init__(self, verb: str, description: str) -> None:
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             before: the words between the verb and the last.
-            last: the beginning of a word.
+            last: the beginning of the last word.
         """
         options = {name: action for action in self._actions for name in action.option_strings}
         places = [action for action in self._actions if not action.option_strings]

@@ -18,11 +18,11 @@ REMOVED = ("failed", "stopped", "waiting")
 
 
 def main(arguments: list[str]) -> None:
-    """List the runs to remove, ask for confirmation, and remove them."""
+    """List the runs to remove, request confirmation, and remove them."""
     given = parser().parse_args(arguments)
     root: Path = given.folder
     if not root.is_dir():
-        stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+        stop(f"{root} is not a folder: give the folder of the runs, by default outputs")
     manifests = list(manifests_below(root))
     runs = removable(root, manifests)
     dead = [manifest for manifest in manifests if manifest.is_alive() is False]
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         reason = run.failure() or run.stopped()
         print("  ".join(part for part in (state, os.path.relpath(run, root), reason) if part))
     if not given.yes and not _agreed(len(runs)):
-        print("sparsebench: nothing is removed; --yes removes these runs")
+        print("sparsebench: nothing was removed; add --yes to remove these runs")
         return
     _remove([run for run, _ in runs])
     _forget(dead)
@@ -45,13 +45,13 @@ def parser() -> Parser:
     parser = Parser(
         "clean", "Remove the runs below a folder that failed, were stopped, or never began, after listing them."
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="folder of the runs (outputs)")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     return parser
 
 
 def removable(root: Path, manifests: Sequence[Manifest]) -> list[tuple[RunFolder, str]]:
-    """Return the runs to remove with their states, except runs that a living launch will still reach."""
+    """Return the runs to remove with their states, except runs that an active launch will still reach."""
     expected = {folder for manifest in manifests if manifest.is_alive() is not False for folder in manifest.folders}
     found = [(run, run.state()) for run in runs_below(root)]
     return [(run, state) for run, state in found if state in REMOVED and Path(os.path.normpath(run)) not in expected]
@@ -73,11 +73,11 @@ def _remove(runs: Sequence[RunFolder]) -> None:
             if run.remove():
                 gone += 1
             else:
-                print(f"sparsebench: {run} holds other files too: only those of the run are removed")
+                print(f"sparsebench: {run} holds other files too: only the files of the run are removed")
         except Busy as busy:
-            print(f"sparsebench: {busy}: left to it")
+            print(f"sparsebench: {busy}: skipped")
         except OSError as error:
-            print(f"sparsebench: {run} cannot be removed ({error}): left", file=sys.stderr)
+            print(f"sparsebench: {run} cannot be removed ({error}): skipped", file=sys.stderr)
     print(f"sparsebench: {gone} run{'' if gone == 1 else 's'} removed")
 
 

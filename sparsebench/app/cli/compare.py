@@ -1,4 +1,4 @@
-"""``sparsebench compare``: two runs side by side: configuration, numbers, and the overlap of their masks."""
+"""``sparsebench compare``: compare two runs by configuration, numbers, and the overlap of their masks."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def parser() -> Parser:
     """Return the parser of the arguments."""
     parser = Parser(
         "compare",
-        "Show in what two finished runs differ: configuration, numbers, and the overlap of their masks layer by layer "
+        "Show how two finished runs differ: configuration, numbers, and the overlap of their masks layer by layer "
         "(Jaccard index: active in both, over active in either).",
     )
     parser.add_argument("first", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("second", type=Path, metavar="RUN", help="folder of another")
+    parser.add_argument("second", type=Path, metavar="RUN", help="folder of another run")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -63,10 +63,10 @@ def compare(first: Finished, second: Finished) -> dict[str, Any]:
 def _read(folder: Path) -> Finished:
     """Return the one run in a folder or below it."""
     if not folder.is_dir():
-        stop(f"{folder} is no folder: give the folder of a run, such as outputs/runs/...")
+        stop(f"{folder} is not a folder: give the folder of a run, such as outputs/runs/...")
     found = collect(folder, variant_of=variant)
     if len(found.runs) > 1:
-        stop(f"{folder} holds {len(found.runs)} runs: give the folder of one")
+        stop(f"{folder} holds {len(found.runs)} runs: give the folder of one run")
     if not found.runs:
         rest = "; ".join(left_out(folder, found)) or "no result in it"
         stop(f"{folder} holds no finished run: {rest}")
@@ -82,7 +82,7 @@ def _masks(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch says of a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         notes.append(f"{path} is damaged ({type(error).__name__}): masks are not compared")
         return None
 

@@ -1,9 +1,9 @@
 """``sparsebench completion``: tab completion for bash, zsh and fish.
 
-The printed scripts know nothing: at each tab they ask ``sparsebench completion query "WORDS"``, which answers from the
-YAML tree as it is at that moment and from the parsers of the verbs, without Hydra and torch. A new method is completed
-as soon as its file exists, a new option as soon as its verb takes it.
-Hydra's own completion (``-sc install=bash``) is left alone.
+The printed scripts contain no words themselves: at each tab they call ``sparsebench completion query "WORDS"``, which
+answers from the current YAML tree and from the parsers of the verbs, without Hydra and torch. A new method is completed
+as soon as its file exists, a new option as soon as its verb accepts it. Hydra's own completion (``-sc install=bash``)
+is not changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Print a script for tab completion of verbs, groups, keys and folders. To install
   fish   sparsebench completion fish > ~/.config/fish/completions/sparsebench.fish
 """
 
-# Bash breaks words at = and :, so the pieces are joined again and what stands before the last break is cut off.
+# Bash breaks words at = and :, so the pieces are joined again and the text before the last break is cut off.
 BASH = r"""_sparsebench() {
     local IFS=$'\n' cur="${COMP_WORDS[COMP_CWORD]}" line="" joined="" glue="" i word
     for ((i = 0; i <= COMP_CWORD; i++)); do
@@ -69,7 +69,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def main(arguments: list[str]) -> None:
-    """Print a completion script, or answer a request of one."""
+    """Print a completion script, or answer a request from one."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
     elif arguments[0] == "query":

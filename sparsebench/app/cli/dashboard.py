@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(wanted, indent=1))
         return
     if importlib.util.find_spec("wandb_workspaces") is None:
-        stop("dashboard needs the package wandb-workspaces: install sparsebench[dashboard], or look with --dry-run")
-    print(f"sparsebench: {_publish(wanted)} is written")
+        stop("dashboard needs the package wandb-workspaces: install sparsebench[dashboard], or preview with --dry-run")
+    print(f"sparsebench: wrote {_publish(wanted)}")
 
 
 def parser() -> Parser:
@@ -32,9 +32,11 @@ def parser() -> Parser:
         "drop fraction, exploration, mask change, FLOPs.",
     )
     parser.add_argument("--project", default="sparsebench", help="W&B project of the runs (sparsebench)")
-    parser.add_argument("--entity", help="user or team (that of the account)")
+    parser.add_argument("--entity", help="user or team (by default the account's)")
     parser.add_argument("--name", default="sparsebench", help="name of the workspace (sparsebench)")
-    parser.add_argument("--dry-run", action="store_true", help="print the specification as JSON, without a network")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the specification as JSON, without network access"
+    )
     return parser
 
 
@@ -68,5 +70,7 @@ def _publish(wanted: Mapping[str, Any]) -> str:
         made = workspace(wanted, entity)
         made.save()
         return str(made.url)
-    except Exception as error:  # no key, no network, no such project: whatever W&B says, in one line
-        stop(f"W&B refused ({type(error).__name__}: {error}): log in with wandb login, or look with --dry-run", code=1)
+    except Exception as error:  # no key, no network, or no such project: report W&B's message in one line
+        stop(
+            f"W&B refused ({type(error).__name__}: {error}): log in with wandb login, or preview with --dry-run", code=1
+        )

@@ -1,4 +1,4 @@
-"""``sparsebench evaluate RUN``: measure a finished run on other data, and say which classes pay for sparsity."""
+"""``sparsebench evaluate RUN``: measure a finished run on other data, and show which classes lose accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORST = 5
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, note the numbers in the run's folder, and show them."""
+    """Measure a run, save the numbers in its folder, and print them."""
     given = parser().parse_intermixed_args(arguments)
     overrides = [*given.override]
     try:
@@ -36,22 +36,24 @@ def parser() -> Parser:
     parser = Parser(
         "evaluate",
         "Measure the final network of a run: accuracy, negative log-likelihood, calibration error and Brier score, and "
-        f"accuracy per class. The numbers are kept in RUN/{EVALUATIONS}; the result stays as it is.",
+        f"accuracy per class. The numbers are kept in RUN/{EVALUATIONS}; the result is not changed.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(
-        "override", nargs="*", help="other data: dataset=NAME, dataset.KEY=VALUE, data_root=FOLDER; the run's if none"
+        "override",
+        nargs="*",
+        help="other data: dataset=NAME, dataset.KEY=VALUE, data_root=FOLDER; by default the run's",
     )
-    parser.add_argument("--split", choices=_SPLITS, default="test", help="which images (test)")
+    parser.add_argument("--split", choices=_SPLITS, default="test", help="images to use (test)")
     parser.add_argument(
-        "--against", type=Path, metavar="RUN", help="another run, such as the dense one, class by class"
+        "--against", type=Path, metavar="RUN", help="another run, such as the dense one, to compare class by class"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
 
 def measure(folder: Path, overrides: list[str], *, split: str) -> dict[str, Any]:
-    """Measure one run and note it in its folder."""
+    """Measure one run and save the numbers in its folder."""
     from sparsebench.app.config.check import check_overrides
     from sparsebench.app.process.evaluation import evaluate, note
     from sparsebench.app.process.finished import load

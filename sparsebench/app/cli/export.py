@@ -15,7 +15,7 @@ from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
-    """Write the small network beside the run."""
+    """Write the small network into the run's folder."""
     options = parser().parse_args(arguments)
     try:
         report = export(options.run, options.output or RunFolder(options.run).export)
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
         f"{after['macs']:,} of {before['macs']:,} MACs, outputs differ by at most {report['difference']:.1e}"
     )
     if report["zero_filters_kept"]:
-        print(f"{report['zero_filters_kept']} filters of zeros stay: the norms behind them turn them into constants")
+        print(f"{report['zero_filters_kept']} filters of zeros stay: the norms after them turn them into constants")
 
 
 def parser() -> Parser:
@@ -43,31 +43,22 @@ def parser() -> Parser:
 
 
 def export(run: Path, folder: Path) -> dict[str, Any]:
-    """Cut the dead channels out of a run's final network and write it.
+    """Remove the dead channels from a run's final network and write it.
 
     Raises:
         ValueError: the run is not finished, its network cannot be sliced, or no channel is dead.
     """
     import torch
 
-    from sparsebench.app.config.build import build, build_data
     from sparsebench.execution import ChannelNetwork, nonzero_filters, removable, shrink
-    from sparsebench.fits.state import load_tensors
 
-    files = RunFolder(run)
-    if not files.final.exists():
-        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
-    config = files.config()
-    data = build_data(config)
-    net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
-    net.load_state_dict(load_tensors(files.final))
+    net, images = _final_network(run)
     names = [f"{name}.weight" for name in _layers(net)]
     network = ChannelNetwork.of(net, names)
     masks, filters = removable(network), nonzero_filters(network)
     if all(bool(mask.all()) for mask in masks.values()):
         raise ValueError(_nothing_to_cut(run, filters))
     small = shrink(network, masks).eval()
-    images = torch.randn(2, *data.shape)
     with torch.no_grad():
         wanted, got = net(images), small(images)
     difference = float((wanted - got).abs().max() / wanted.abs().max().clamp(min=1e-12))
@@ -89,18 +80,35 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     return report
 
 
+def _final_network(run: Path) -> tuple[Any, Any]:
+    """Return the final network of a run, in evaluation mode, and two random images of its shape."""
+    import torch
+
+    from sparsebench.app.config.build import build, build_data
+    from sparsebench.fits.state import load_tensors
+
+    files = RunFolder(run)
+    if not files.final.exists():
+        raise ValueError(f"{run} holds no {files.final.name}: give the folder of a finished run")
+    config = files.config()
+    data = build_data(config)
+    net = build(config["model"])(classes=data.classes, shape=data.shape).eval()
+    net.load_state_dict(load_tensors(files.final))
+    return net, torch.randn(2, *data.shape)
+
+
 def _nothing_to_cut(run: Path, filters: Mapping[str, Any]) -> str:
-    """Say why no channel can be cut out, by the filters that are zero."""
+    """Explain why no channel can be removed, based on the filters that are zero."""
     zero = sum(int((~live).sum()) for live in filters.values())
     total = sum(len(live) for live in filters.values())
     if not zero:
         return (
-            f"{run} has no filter of zeros among {total}, so nothing can be cut: train with method=vr_pge, or with "
+            f"{run} has no filter of zeros among {total}, so nothing can be removed: train with method=vr_pge, or with "
             f"pattern=channels execution=compact"
         )
     return (
-        f"{run} has {zero} filters of zeros among {total}, but the norms behind them turn them into constants that "
-        f"other layers read, so none can be cut: train with execution=compact or masked, where they stay zero"
+        f"{run} has {zero} filters of zeros among {total}, but the norms after them turn them into constants that "
+        f"other layers read, so none can be removed: train with execution=compact or masked, where they stay zero"
     )
 
 

@@ -16,6 +16,9 @@ def main(arguments: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: sparsebench list GROUP\n\ngroups: {', '.join(known)}")
         return
+    odd = [word for word in arguments if word.startswith("-") and word.partition("=")[0] not in ("--config-dir", "-cd")]
+    if odd or len(words) > 1:
+        stop(f"list: {(odd or words[1:])[0]!r} is not known here: give one group, such as sparsebench list method")
     group = words[0] if words[0] in known else words[0].removesuffix("s")
     if group not in known:
         stop(f"unknown group {words[0]!r}{did_you_mean(words[0], known)}; groups are {', '.join(known)}")

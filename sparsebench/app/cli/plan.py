@@ -1,9 +1,9 @@
 """``sparsebench plan``: show masks and cost of a run without training it.
 
 Shapes and FLOPs come from one traced sample, densities and the cost of training from a rehearsal of the run (see
-``app/rehearsal.py``, which says why it is done that way). Data are not read: their number of images is known, listed or
-published. Every number says what it counts: 1 FLOP is one multiplication or addition, 2 per MAC; inference is the
-forward pass of one sample; training is all steps of the budget, three passes of every sample.
+``app/plan/rehearsal.py`` for the reasons). Data are not read: the number of images is known, listed or published. Every
+number is labelled: 1 FLOP is one multiplication or addition, 2 per MAC; inference is the forward pass of one sample;
+training is all steps of the budget, three passes of every sample.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--json]
 
 Show layers, densities and FLOPs of a run, or one line per run of a grid (-m), without training.
-Overrides are those of train: sparsebench train --help lists them.
+Overrides are the same as for train: sparsebench train --help lists them.
 
-  --json   print one JSON document on standard output and nothing else
+  --json   print only one JSON document on standard output
 """
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     cells: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
-        if as_json:  # remarks of other modules must not stand between the brackets
+        if as_json:  # remarks of other modules must not end up inside the JSON
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         try:
             arguments = normalise(arguments)

@@ -1,4 +1,4 @@
-"""``sparsebench report``: the runs of a folder as a table, with the published value beside each row."""
+"""``sparsebench report``: tabulate the runs of a folder, with the published value for each row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
 
 FILES = ("html", "parquet")
-"""Formats that are no text for a terminal."""
+"""Formats that cannot be printed on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Report:
 
     Attributes:
         root: the folder.
-        found: runs, and what is not one.
-        rows: of the table.
+        found: all runs and unreadable files.
+        rows: rows of the table.
         notes: remarks on runs, one line each.
     """
 
@@ -53,11 +53,13 @@ def main(arguments: list[str]) -> None:
         stop(f"--pivot is for LaTeX: add --format latex (given: {given.format})")
     if given.columns and given.format == "html":
         stop("--columns has no effect on the page, which shows all: choose another --format")
+    if given.median and (given.pivot or given.format in FILES):
+        stop("--median is for the table, CSV and JSON: leave it out, or choose another --format")
     if given.every <= 0:
         stop(f"--every {given.every:g} is impossible: give seconds above 0")
     root: Path = given.folder
     if not root.is_dir():
-        stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+        stop(f"{root} is not a folder: give the folder of the runs, by default outputs")
     if given.watch:
         watch(root, lambda: _produce(given, root), every=given.every)
         return
@@ -70,7 +72,7 @@ def read(root: Path, by: Sequence[str] = ()) -> Report:
     """Read the runs below a folder.
 
     Raises:
-        ValueError: nothing is finished, or ``by`` names a key that no run has.
+        ValueError: no run is finished, or ``by`` names a key that no run has.
     """
     found = collect(root, variant_of=variant)
     if not found.runs:
@@ -80,7 +82,7 @@ def read(root: Path, by: Sequence[str] = ()) -> Report:
 
 
 def _produce(given: argparse.Namespace, root: Path) -> str:
-    """Write the requested output; return the reason why nothing could be written, or an empty text."""
+    """Write the requested output; return why nothing could be written, or an empty text."""
     by = _list(given.by)
     try:
         report = read(root, by)
@@ -98,7 +100,7 @@ def _produce(given: argparse.Namespace, root: Path) -> str:
         sys.stdout.write(text)
     else:
         _write(given.output, text)
-    if given.format == "csv":  # a table for programs has no room for remarks
+    if given.format == "csv":  # a table for programs cannot contain remarks
         _remark(report.notes)
     return ""
 
@@ -117,24 +119,32 @@ def parser() -> Parser:
     parser = Parser(
         "report",
         "Tabulate the finished runs below a folder: mean and standard deviation over seeds, FLOPs, measured speed, and "
-        "the published value beside each row.",
+        "the published value for each row.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="folder of the runs (outputs)")
     parser.add_argument(
         "--format",
         choices=(*FORMATS, *FILES),
         default="terminal",
-        help="how the table is written (terminal); html, a page with charts, and parquet go to a file",
+        help="format of the table (terminal); html, a page with charts, and parquet are written to a file",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="write to a file (html and parquet: report.html, report.parquet in the folder)",
+        help="write to a file (html and parquet: by default report.html, report.parquet in the folder)",
     )
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the charts there, as SVG, PDF and PNG")
-    parser.add_argument("--watch", action="store_true", help="do it again whenever a run changes, until Ctrl-C")
-    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="write the charts to this folder, as SVG, PDF and PNG"
+    )
+    parser.add_argument("--watch", action="store_true", help="repeat whenever a run changes, until Ctrl-C")
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="seconds between two updates (2)")
+    _add_layout(parser)
+    return parser
+
+
+def _add_layout(parser: Parser) -> None:
+    """Add the arguments that choose rows and columns of the table."""
     parser.add_argument(
         "--by",
         default="",
@@ -146,13 +156,15 @@ def parser() -> Parser:
         "--columns",
         default="",
         metavar="KEY[,KEY]",
-        help="the numbers to show: keys of a result, such as test_accuracy,train_flops_ratio, and published, delta, "
+        help="numbers to show: keys of a result, such as test_accuracy,train_flops_ratio, and published, delta, "
         "protocol (docs/reference/result.md lists them)",
+    )
+    parser.add_argument(
+        "--median", action="store_true", help="median and quartiles of repeated runs in the place of mean and deviation"
     )
     parser.add_argument(
         "--pivot", action="store_true", help="with --format latex: methods by sparsities, the best in bold, with ties"
     )
-    return parser
 
 
 def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str:
@@ -160,17 +172,17 @@ def _render(given: argparse.Namespace, report: Report, by: Sequence[str]) -> str
     columns = _list(given.columns)
     chosen(rows, columns)
     if given.format == "csv":
-        return csv_text(records(rows, columns))
+        return csv_text(records(rows, columns, median=given.median))
     if given.format == "json":
         return json_text(
-            records(rows, columns),
+            records(rows, columns, median=given.median),
             notes=notes,
             unfinished=[short(folder, root) for folder, _ in found.unfinished],
             skipped=[short(path, root) for path, _ in found.skipped],
         )
     if given.pivot:
         return pivot(rows, columns, notes)
-    table = grid(rows, by, columns, printed=given.format == "latex")
+    table = grid(rows, by, columns, printed=given.format == "latex", median=given.median)
     if given.format == "markdown":
         return markdown(table, notes)
     if given.format == "latex":
@@ -203,7 +215,7 @@ def _draw(report: Report, folder: Path) -> None:
 
     shown, damaged = picture(report.rows, base=folder)
     for path in draw(shown, folder):
-        print(f"sparsebench: {path} is written")
+        print(f"sparsebench: wrote {path}")
     _remark([*report.notes, *damaged])
 
 
@@ -222,4 +234,4 @@ def _write(path: Path, content: str | bytes) -> None:
     if path.is_dir():
         stop(f"--output {path} is a folder: name a file")
     write_atomically(path, content)
-    print(f"sparsebench: {path} is written")
+    print(f"sparsebench: wrote {path}")

@@ -1,4 +1,4 @@
-"""``sparsebench status``: the cells of the grids below a folder, and how far each is; nothing heavy is imported."""
+"""``sparsebench status``: show the cells of the grids below a folder and their progress, without heavy imports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     given = parser().parse_args(arguments)
     root: Path = given.folder
     if not root.is_dir():
-        stop(f"{root} is no folder: give the one that holds the runs, outputs by default")
+        stop(f"{root} is not a folder: give the folder of the runs, by default outputs")
     if given.every <= 0:
         stop(f"--every {given.every:g} is impossible: give seconds above 0")
     if given.json:
@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> None:
 def parser() -> Parser:
     """Return the parser of the arguments."""
     parser = Parser("status", "Show the runs below a folder: done, running, failed, interrupted, and still to come.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="that holds runs (outputs)")
-    parser.add_argument("--watch", action="store_true", help="show it live until nothing runs any more, or Ctrl-C")
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="folder of the runs (outputs)")
+    parser.add_argument("--watch", action="store_true", help="update continuously until no run is active, or Ctrl-C")
+    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="seconds between two updates (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 

@@ -17,9 +17,10 @@ def watch(root: Path, show: Callable[[], str], *, every: float, rounds: int | No
 
     Args:
         root: folder that holds the runs.
-        show: writes; returns why it could not, or an empty text. Runs may still come, so that is no error here.
-        every: seconds between two looks.
-        rounds: looks to take; no end by default.
+        show: writes the output, and returns why it could not, or an empty text. Runs may appear later, so this is not
+            an error.
+        every: seconds between two checks.
+        rounds: number of checks; by default endless.
     """
     seen: object = None
     try:
@@ -49,7 +50,7 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
             path = os.path.join(folder, name)
             try:
                 about = os.stat(path)
-            except FileNotFoundError:  # replaced at this moment
+            except FileNotFoundError:  # being replaced at this moment
                 continue
             found[path] = (about.st_mtime_ns, about.st_size)
     return found

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sparsebench.engine import Classifier
 from sparsebench.engine.callbacks.progress import progress_callbacks
 from sparsebench.engine.classifier import Groups
+from sparsebench.engine.lightly import Unprofiled
 from sparsebench.engine.loggers import build_loggers
 from sparsebench.execution.backends import Execution
 from sparsebench.fits import Run, Setup, State
@@ -51,11 +52,11 @@ def check_words(target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raise an error for strings where the signature expects a bool or a number: any string would be true.
 
     Raises:
-        ValueError: the first such option.
+        ValueError: an option is wrong; the message names the first.
     """
     try:
         hints = get_type_hints(target.__init__ if isinstance(target, type) and not is_dataclass(target) else target)
-    except (NameError, TypeError):  # names that only type checkers know; no annotations at all
+    except (NameError, TypeError):  # annotations with names that exist only for type checkers, or no annotations
         return
     for key, value in options.items():
         hint = hints.get(key)
@@ -71,7 +72,7 @@ def check_keywords(name: str, target: Callable[..., Any], options: Mapping[str, 
     """Raise an error for unknown options of a callable, which a partial would reject only when called.
 
     Raises:
-        ValueError: the first such option, and those that are taken.
+        ValueError: an option is unknown; the message names the first, and the known ones.
     """
     taken = _keywords(target)
     if taken is None:
@@ -107,7 +108,17 @@ def _last_line(error: BaseException) -> str:
 
 
 def build_recipe(config: Mapping[str, Any]) -> Callable[[Run], State]:
-    """Build the recipe: run -> final state."""
+    """Build the recipe: run -> final state.
+
+    Raises:
+        ValueError: it prunes a trained network, and there is none.
+    """
+    trained = config.get("start_from") or config["model"].get("pretrained")
+    if config["recipe"].get("train") is False and not trained:
+        raise ValueError(
+            f"recipe={config['choices']['recipe']} prunes a trained network, and start_from names none: give "
+            f"start_from=RUN or a file, model.pretrained=true for one of timm, or recipe.train=true to train it first"
+        )
     return build(config["recipe"])
 
 
@@ -172,7 +183,7 @@ def _cuda_graphs(wanted: Any, accelerator: str, *, compiles: bool) -> Any:
 
 
 def started_network(config: Mapping[str, Any], data: Any) -> nn.Module:
-    """Build the network, with the weights of ``start_from`` where they are asked for."""
+    """Build the network, with the weights of ``start_from`` if set."""
     net = build_network(config, data)
     if config.get("start_from"):
         net.load_state_dict(start_state(Path(config["start_from"]), net)[0])
@@ -195,7 +206,7 @@ def _network(builder: Callable[..., nn.Module], settings: Mapping[str, Any], dat
     """Build the network for the classes and the shape of the data.
 
     Raises:
-        ValueError: it cannot be built for them.
+        ValueError: the model does not support them.
     """
     try:
         return builder(classes=data.classes, shape=data.shape)
@@ -227,7 +238,7 @@ def _execution(config: Mapping[str, Any]) -> Execution | None:
 
 
 def _trainer(**arguments: Any) -> L.Trainer:
-    """Build a Trainer that leaves data order, checkpoints and progress to us."""
+    """Build a Trainer without its own data order, checkpoints and progress."""
     shows = any("ProgressBar" in type(callback).__name__ for callback in arguments["callbacks"])
     fixed = {
         "enable_progress_bar": shows,
@@ -235,12 +246,13 @@ def _trainer(**arguments: Any) -> L.Trainer:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "log_every_n_steps": 1_000_000_000,
+        "profiler": Unprofiled(),
     }
     if arguments["sync_batchnorm"] == "auto":
         arguments["sync_batchnorm"] = torch.cuda.is_available() and arguments["accelerator"] != "cpu"
     on_cpu = arguments["accelerator"] == "cpu" or not torch.cuda.is_available()
-    if str(arguments["precision"]) in ("16", "16-mixed") and on_cpu:  # Lightning would take bf16 and say so in passing
-        raise ValueError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on processors")
+    if str(arguments["precision"]) in ("16", "16-mixed") and on_cpu:  # Lightning would use bf16 with only a remark
+        raise ValueError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU")
     try:
         return L.Trainer(**{**fixed, **arguments})
     except (TypeError, MisconfigurationException, ModuleNotFoundError, RuntimeError) as error:

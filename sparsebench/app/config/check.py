@@ -13,7 +13,7 @@ from sparsebench.runs.messages import did_you_mean
 CHOICES = {"on_collapse": ("warn", "error", "floor"), "progress": ("auto", "rich", "lines", "none")}
 """Keys with few possible values."""
 TAKEN = {
-    "callbacks": "own callbacks belong into a method or a Python script with engine.Sparsity",
+    "callbacks": "put your own callbacks into a method or a Python script with engine.Sparsity",
     "logger": "choose logger=csv, tensorboard, wandb or none",
     "default_root_dir": "choose output_root, name or run_dir",
     "enable_checkpointing": "choose trainer.save_seconds or trainer.save_steps",
@@ -23,9 +23,9 @@ TAKEN = {
     "use_distributed_sampler": "the data loaders divide the data among ranks themselves",
     "max_time": "training would end before its schedule: choose trainer.max_epochs or trainer.max_steps",
 }
-"""Arguments of Lightning's trainer that sparsebench sets itself -> what to write instead."""
+"""Arguments of Lightning's trainer that sparsebench sets itself -> the remedy."""
 HYDRA = ("hydra.launcher", "hydra.sweeper")
-"""Keys of Hydra's own that have an effect here."""
+"""Hydra's own keys that have an effect here."""
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
                "--experimental-rerun")  # fmt: skip
 
@@ -33,8 +33,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 def normalise(arguments: list[str]) -> list[str]:
     """Return a command line in Hydra's order: overrides first, options such as ``-m`` after them.
 
-    ``density=0.1`` becomes ``sparsity=0.9``, loudly, ``+experiment=x`` becomes ``experiment=x``, and
-    ``optimizer.base=adam``, the optimizer that a wrapper steps, ``optimizer@optimizer.base=adam``.
+    ``density=0.1`` becomes ``sparsity=0.9`` with a message, ``+experiment=x`` becomes ``experiment=x``, and
+    ``optimizer.base=adam``, the optimizer inside a wrapper, becomes ``optimizer@optimizer.base=adam``.
     """
     translated: list[str] = []
     known = set(groups())
@@ -48,17 +48,16 @@ def normalise(arguments: list[str]) -> list[str]:
             argument = argument.lstrip("+")
         elif found and re.fullmatch(r"optimizer(\.base)+", key):  # an option of a group, which Hydra writes with an @
             argument = f"optimizer@{key}={value}"
-        if not argument.isascii():
-            argument = _quoted(argument)
-        translated.append(argument)
+        translated.append(_quoted(argument))
     return translated
 
 
 def _quoted(argument: str) -> str:
-    """Put quotes around a plain value with letters that Hydra's grammar does not know, such as ``name=größe``."""
+    """Put quotes around a plain value that Hydra's grammar cannot read, such as ``name=größe`` or a path with ``=``."""
     key, found, value = argument.partition("=")
-    plain = found and re.fullmatch(r"[^\s'\"\\,()\[\]{}$=:]+", value)
-    return f"{key}='{value}'" if plain and not argument.startswith("-") else argument
+    odd = "=" in value or not (value.isascii() or "," in value)  # with commas, several values
+    plain = found and re.fullmatch(r"[^\s'\"\\()\[\]{}$:]+", value)
+    return f"{key}='{value}'" if odd and plain and not argument.startswith("-") else argument
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:
@@ -79,12 +78,12 @@ def check_overrides(arguments: list[str]) -> None:
     """Check that every key and every chosen option exists, and that sparsity is a number.
 
     Raises:
-        ValueError: a key or an option does not exist, or has no effect here; says what to write.
+        ValueError: a key or an option does not exist, or has no effect here; the message says what to write.
     """
     folders = search_path(arguments)
     for folder in folders:
         if not Path(folder).is_dir():
-            raise ValueError(f"--config-dir {folder} is no folder: give one that holds method/NAME.yaml and the like")
+            raise ValueError(f"--config-dir {folder} is not a folder: give one with files such as method/NAME.yaml")
     known = set(groups(folders))
     for argument in arguments:
         _check_key(argument, known)
@@ -116,11 +115,11 @@ def _check_key(argument: str, known_groups: set[str]) -> None:
         raise ValueError(f"~{key} cannot be left out: " + (f"choose {hint}" if hint else "every run has one"))
     if root == "hydra" and rest and not key.startswith(HYDRA):
         raise ValueError(
-            f"{key} has no effect here: runs lie in output_root/name/RUN; choose output_root, name or run_dir for where"
+            f"{key} has no effect here: runs are written to output_root/name/RUN; set output_root, name or run_dir"
         )
     if argument.startswith("+") and "/" not in key and root not in known_groups | _root_keys():
         words = sorted(known_groups | _root_keys())
-        raise ValueError(f"unknown key {root!r}{did_you_mean(root, words)}; nobody would read it")
+        raise ValueError(f"unknown key {root!r}{did_you_mean(root, words)}; nothing would read it")
     if root == "trainer" and rest in TAKEN:
         raise ValueError(f"trainer.{rest} is set by sparsebench: {TAKEN[rest]}")
 
@@ -135,7 +134,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Check the numbers of a resolved configuration.
 
     Raises:
-        ValueError: the first impossible value: what was given, what is allowed.
+        ValueError: a value is impossible; the message names the given and the allowed values.
     """
     sparsity = _number("sparsity", config["sparsity"])
     if not 0 <= sparsity < 1:
@@ -151,10 +150,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     pattern, method = config["choices"].get("pattern"), config["method"]
     if pattern not in (None, "unstructured") and "density" in method and "pattern" not in method:
         name = config["choices"]["method"]
-        raise ValueError(f"method {name} takes no pattern, pattern={pattern} was given: leave it out for this method")
+        raise ValueError(f"method {name} takes no pattern, but pattern={pattern} was given: leave it out")
     if config.get("masks_from") and (config["choices"]["method"], config["choices"]["recipe"]) != ("given", "single"):
         raise ValueError(
-            "masks_from keeps masks as they are, other methods and recipes choose them: "
+            "masks_from keeps the given masks, but other methods and recipes choose their own: "
             "choose method=given recipe=single, or leave masks_from out"
         )
     for key, allowed in CHOICES.items():

@@ -18,14 +18,14 @@ from sparsebench.runs.mappings import dotted
 CHOICES = ("method", "model", "dataset", "recipe", "optimizer", "schedule", "distribution", "pattern", "experiment")
 
 ADDED = ("choices", "typed", "fingerprints", "workers")
-"""Keys that freezing adds, and that nobody can type."""
+"""Keys that freezing adds, and that users cannot set."""
 
 
 def register_resolvers() -> None:
     """Register ``${density:SPARSITY}``, the only conversion from the users' sparsity to the code's density.
 
-    ``${or:VALUE,DEFAULT}`` is DEFAULT where VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null where CHOICE is
-    NAME, else VALUE.
+    ``${or:VALUE,DEFAULT}`` is DEFAULT if VALUE is null; ``${unless:NAME,CHOICE,VALUE}`` is null if CHOICE is NAME,
+    otherwise VALUE.
     """
     OmegaConf.register_new_resolver("density", lambda s: round(1 - float(s), 12), replace=True)
     OmegaConf.register_new_resolver("or", lambda value, default: default if value is None else value, replace=True)
@@ -37,11 +37,11 @@ def register_resolvers() -> None:
 def freeze(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a composed configuration to plain values; record choices, typed overrides and fingerprints.
 
-    ``recipe.workers`` becomes ``workers``: what is left of the recipe are arguments of its program.
+    ``recipe.workers`` becomes ``workers``, so that the recipe holds only arguments of its program.
     """
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    config.pop("cell", None)  # a configuration does not name itself
+    config.pop("cell", None)  # a configuration does not contain its own name
     tidy(config)
     config["choices"] = {group: hydra.runtime.choices.get(group) for group in CHOICES}
     config["typed"] = sorted(hydra.overrides.task)
@@ -50,7 +50,7 @@ def freeze(cfg: DictConfig) -> dict[str, Any]:
 
 
 def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration with ``recipe.workers`` as ``workers``, as earlier versions did not have it."""
+    """Return the configuration with ``recipe.workers`` as ``workers``, which earlier versions did not have."""
     recipe = dict(config["recipe"])
     return {**config, "recipe": recipe, "workers": recipe.pop("workers", config.get("workers", 1))}
 
@@ -58,7 +58,7 @@ def lift_workers(config: Mapping[str, Any]) -> dict[str, Any]:
 def compose_config(overrides: list[str]) -> dict[str, Any]:
     """Compose and freeze outside of ``hydra.main``, for tests and scripts, leaving Hydra unchanged.
 
-    Lightning adds Hydra's arguments to the command lines of its ranks where it finds Hydra at work.
+    If Hydra is active, Lightning adds its arguments to the command lines of the ranks.
     """
     register_resolvers()
     GlobalHydra.instance().clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def conf_dir() -> Path:
-    """Return the folder of the Hydra tree: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the Hydra tree: inside an installed package, or next to it in a checkout."""
     inside = Path(__file__).resolve().parents[2] / "conf"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "conf"
 
@@ -42,9 +42,9 @@ def search_path(arguments: list[str]) -> list[Path]:
 
 
 def make_importable(folders: list[Path]) -> None:
-    """Make modules in these folders importable, in this process and in all that it starts.
+    """Make modules in these folders importable, in this process and all processes that it starts.
 
-    They come first, as the folder of a script does; ``PYTHONPATH`` carries them to ranks, pools and clusters.
+    They come first, like the folder of a script; ``PYTHONPATH`` passes them to ranks, pools and clusters.
     """
     for folder in [str(folder.resolve()) for folder in reversed(folders) if folder.is_dir()]:
         inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]

@@ -1,7 +1,7 @@
-"""Convert configuration values to the intended types, or refuse them in one line.
+"""Convert configuration values to the intended types, or raise a one-line error.
 
-YAML reads ``name=2024`` as a number, ``1e2`` as a float and ``logger.tags=baseline`` as a word: users mean a text, a
-whole number and a list.
+YAML reads ``name=2024`` as a number, ``1e2`` as a float and ``logger.tags=baseline`` as a string, but users mean a
+string, a whole number and a list.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ WHOLE = {
     "recipe.particles": 1,
     "recipe.workers": 1,
 }
-"""Whole numbers, each with the least that makes sense; null keeps its meaning for the key."""
-_MOST = 2**32 - 1  # what seeds may be, and more than anything that is counted
+"""Keys with whole numbers, each with its smallest sensible value; null keeps its meaning."""
+_MOST = 2**32 - 1  # the range of seeds, and larger than any count
 NUMBERS = {"trainer.save_seconds": 0.0, "trainer.gradient_clip_val": 0.0, "trainer.label_smoothing": 0.0}
-"""Numbers, each with the least that makes sense."""
+"""Keys with numbers, each with its smallest sensible value."""
 PARTS = ("trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
-"""A whole number of batches, or a share of them."""
+"""Keys with a whole number of batches, or a share of them."""
 NEVER_NULL = ("seed", "dataset.batch_size", "trainer.save_seconds", "trainer.label_smoothing", *PARTS)
 
 
@@ -44,7 +44,7 @@ def tidy(config: dict[str, Any]) -> None:
     """Convert values in place.
 
     Raises:
-        ValueError: a value that cannot be what is meant: what was given, what is allowed.
+        ValueError: a value has the wrong type or range; the message names the given and the allowed values.
     """
     for key in TEXTS:
         _replace(config, key, lambda _, value: str(value))
@@ -78,14 +78,16 @@ def _replace(config: dict[str, Any], key: str, convert: Any) -> None:
 
 
 def _check_everywhere(value: Any, name: str = "") -> None:
-    """Refuse a ``_target_`` that names nothing, and numbers that are none, wherever they stand."""
+    """Raise an error for an empty ``_target_`` or a number that is not finite, at any depth."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}={value} is no finite number: choose one")
+        raise ValueError(f"{name}={value} is not a finite number: choose one")
     if isinstance(value, dict):
         for key, part in value.items():
             full = f"{name}.{key}" if name else str(key)
             if key == "_target_" and not (isinstance(part, str) and part.strip(".")):
-                raise ValueError(f"{full}={_shown(part)} names no class or function: give one, as torch.optim.SGD")
+                raise ValueError(
+                    f"{full}={_shown(part)} does not name a class or function: give one, such as torch.optim.SGD"
+                )
             _check_everywhere(part, full)
     elif isinstance(value, list):
         for part in value:
@@ -110,7 +112,7 @@ def _whole(key: str, value: Any) -> int:
 
 def _number(key: str, value: Any) -> float:
     if not _is_number(value):
-        raise ValueError(f"{key}={_shown(value)} is not a number: choose one of at least {NUMBERS[key]:g}")
+        raise ValueError(f"{key}={_shown(value)} is not a number: choose a number of at least {NUMBERS[key]:g}")
     if value < NUMBERS[key]:
         raise ValueError(f"{key}={value:g} is impossible: choose a number of at least {NUMBERS[key]:g}")
     return value

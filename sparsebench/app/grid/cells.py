@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sparsebench.app.config.check import check_config
@@ -20,10 +21,10 @@ class Cell:
     """One cell of a grid: overrides, configuration and folder.
 
     Attributes:
-        overrides: what distinguishes it, as Hydra's command line has it.
-        config: its frozen configuration.
-        folder: of its run.
-        error: why it cannot even begin; empty where it can.
+        overrides: overrides that distinguish the cell, as on Hydra's command line.
+        config: the frozen configuration of the cell; empty if it cannot be composed.
+        folder: folder of the cell's run.
+        error: why the cell cannot begin; empty if it can.
     """
 
     overrides: tuple[str, ...]
@@ -36,30 +37,48 @@ def compose_cells(context: Any, master: Any, jobs: Iterable[Sequence[str]]) -> l
     """Compose, freeze and check every job of a grid.
 
     Args:
-        context: Hydra's context, which has the loader of configurations.
+        context: Hydra's context, which contains the loader of configurations.
         master: the configuration of the grid.
         jobs: overrides of each.
+
+    Raises:
+        ValueError, HydraException, OmegaConfBaseException: no job can be composed, and all for the same reason.
     """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     before = HydraConfig.instance().cfg
     cells: list[Cell] = []
+    refused: list[Exception] = []
     try:
-        for overrides in jobs:
-            composed = context.config_loader.load_sweep_config(master, list(overrides))
-            cells.append(_frozen(composed, tuple(overrides)))
+        for overrides in map(tuple, jobs):
+            try:
+                cells.append(_frozen(context.config_loader.load_sweep_config(master, list(overrides)), overrides))
+            except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+                refused.append(error)
+                cells.append(Cell(overrides, {}, RunFolder(Path(" ".join(overrides))), one_line(error)))
     finally:
         HydraConfig.instance().cfg = before
+    if refused and len({cell.error for cell in cells}) == 1:
+        raise refused[0]
     return _checked(_alone(cells))
 
 
 def _alone(cells: list[Cell]) -> list[Cell]:
     """Drop the method that only works within recipes from a grid of methods such as ``method=glob(*)``."""
-    able = [cell for cell in cells if (cell.config["choices"]["method"], cell.config["choices"]["recipe"]) != WITHIN]
+    able = [cell for cell in cells if not cell.config or _choices(cell) != WITHIN]
     if not able or len(able) == len(cells):
         return cells
-    print(f"sparsebench: method={WITHIN[0]} is left out: its masks come from a recipe (imp, swamp, ...)", flush=True)
+    print(
+        f"sparsebench: method={WITHIN[0]} is left out, because its masks come from a recipe (imp, swamp, ...)",
+        flush=True,
+    )
     return able
+
+
+def _choices(cell: Cell) -> tuple[str, str]:
+    return cell.config["choices"]["method"], cell.config["choices"]["recipe"]
 
 
 def varying(jobs: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
@@ -89,7 +108,9 @@ def _frozen(composed: Any, overrides: tuple[str, ...]) -> Cell:
     OmegaConf.set_struct(own, False)
     own.pop("hydra")
     if own.cell is not None:
-        raise ValueError(f"cell={own.cell} is one run, -m was given: leave -m out, or repeat the grid's own command")
+        raise ValueError(
+            f"cell={own.cell} is one run, but -m was given: leave -m out, or repeat the command of the grid"
+        )
     config = freeze(own)
     folder, error = RunFolder(run_folder(config)), ""
     try:
@@ -106,12 +127,15 @@ def _checked(cells: list[Cell]) -> list[Cell]:
     checked: list[Cell] = []
     for cell in cells:
         error = cell.error
+        if not cell.config:
+            checked.append(cell)
+            continue
         if cell.config["run_dir"] is None:
             cell = replace(cell, folder=first.setdefault(identity(cell.config), cell.folder))
-        if not error and cell.config["run_dir"] is not None:  # else the hash is part of the name
+        if not error and cell.config["run_dir"] is not None:  # otherwise the hash is part of the name
             mine = identity(cell.config)
             if owner.setdefault(cell.folder, mine) != mine:
-                error = f"ValueError: run_dir={cell.folder} is that of another cell: leave it out in grids"
+                error = f"ValueError: run_dir={cell.folder} belongs to another cell: leave it out in grids"
             else:
                 error = _collision(cell)
         checked.append(replace(cell, error=error))

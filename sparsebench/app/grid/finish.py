@@ -1,7 +1,7 @@
 """Finish grids: every cell is known before the first starts, and interrupted cells are continued.
 
-The launcher may be anything, on any machine. What has become of a cell stands in its folder, and is read there after
-the launcher has returned: nothing else comes back from a process that was killed.
+Any launcher on any machine will do. The state of a cell is read from its folder after the launcher has returned,
+because a process that was killed returns nothing else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from sparsebench.app.grid.job import GridFailed, one_line, sentence
 from sparsebench.app.process.execute import finished_under_old_name, result_of
 from sparsebench.runs.activity import Busy
 from sparsebench.runs.folder import RunFolder
+from sparsebench.runs.leftovers import tidy_finished
 from sparsebench.runs.manifest import write_manifest
 
-_TRIES = 2  # a cell that leaves no result gets one more
+_TRIES = 2  # a cell without a result gets one more attempt
 _POLL = 0.5
-_SILENT = "it left no result: its process died, or files of the configuration have changed meanwhile"
+_SILENT = "it left no result: its process died, or files of the configuration have changed since"
 
 Launch = Callable[[Sequence[Cell]], Sequence[Any]]
 """Freezes cells, launches them, and returns what Hydra's launcher returns for each."""
@@ -33,9 +34,9 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
     """Finish all cells of a grid.
 
     Args:
-        cells: as ``compose_cells`` returns them.
-        launch: freezes and launches cells, and returns when they have ended, one way or another.
-        place: folder of the manifest, which tells ``sparsebench status`` what is still to come.
+        cells: cells from ``compose_cells``.
+        launch: freezes and launches cells, and returns when they have ended or failed.
+        place: folder of the manifest, from which ``sparsebench status`` knows the waiting cells.
 
     Raises:
         GridFailed: some cells failed; all others are finished.
@@ -65,7 +66,7 @@ def finish_grid(cells: Sequence[Cell], launch: Launch, *, place: Path) -> None:
 def bring_to_end(cells: Sequence[Cell], launch: Launch) -> dict[RunFolder, str]:
     """Launch cells until each is finished or has failed; return the cells without result, and why.
 
-    Cells that another launch is at work on are left to it, and taken over should it die.
+    Cells that another launch works on are left to it, and taken over if it dies.
     """
     for cell in cells:
         if not cell.folder.is_busy():
@@ -104,7 +105,7 @@ def remove_empty(cells: Sequence[Cell]) -> None:
 
 
 def _finished(cell: Cell) -> RunFolder | None:
-    """Return the folder of the finished run of a cell, in any place, or None if it is not finished."""
+    """Return the folder of the finished run of a cell, wherever it is, or None if it is not finished."""
     if cell.folder.is_finished():
         return cell.folder
     return None if cell.config["rerun"] else finished_under_old_name(cell.config)
@@ -129,8 +130,9 @@ def _await(cells: Sequence[Cell]) -> None:
 
 
 def _say_finished(folder: RunFolder) -> str:
-    """Say how a finished run ended; return why that cannot be told, or an empty text."""
+    """Print how a finished run ended; return why its result cannot be read, or an empty text."""
     print(f"sparsebench: {folder} is finished (rerun=true trains again)", flush=True)
+    tidy_finished(folder)
     try:
         print(sentence(result_of(folder)), flush=True)
     except ValueError as error:
@@ -147,7 +149,7 @@ def _failed(cells: Sequence[Cell], lost: Mapping[RunFolder, str]) -> list[tuple[
         if cell.error:
             found[name] = cell.error
         elif not cell.folder.is_finished() and (error := lost.get(cell.folder) or cell.folder.failure()):
-            # nothing is kept of a cell that failed before training: what it differs in says which it is
+            # a cell that failed before training has no folder: its overrides identify it
             found[name if cell.folder.failed_before_training() else str(cell.folder)] = error
     return [*found.items()]
 

@@ -6,14 +6,13 @@ import os
 import re
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebench.app.config.check import check_config
-from sparsebench.app.config.tree import conf_dir
-from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
+from sparsebench.app.config.tree import conf_dir, options
+from sparsebench.app.errors import STOPPED, USER, USER_ERRORS, explain, stop, where_traceback
 from sparsebench.app.process.execute import Withdrawn, WorkerFailed
 from sparsebench.runs.activity import Busy, Stopped
 from sparsebench.runs.folder import RunFolder
@@ -35,18 +34,17 @@ def compose_and_call(arguments: list[str], call: Callable[[dict[str, Any]], Any]
 class Task:
     """The function that Hydra calls for each job, in this process or pickled in another one, on any machine.
 
-    A job is a configuration that Hydra has composed, or ``cell=FOLDER``: one that a grid has frozen before. A grid
-    reads what became of its cells from their folders, since nothing else comes back from everywhere, so a job that
-    fails only says so. In a single run the error waits until Hydra, which would print its own words about it, has
-    returned.
+    A job is a configuration composed by Hydra, or ``cell=FOLDER``, a configuration frozen by a grid. A grid reads the
+    states of its cells from their folders, since not every launcher returns values, so a failing job only prints its
+    error. In a single run the error is raised after Hydra has returned, since Hydra would print its own message.
 
     Args:
-        call: frozen configuration -> value to be optimised, if any.
+        call: frozen configuration -> value to optimise, if any.
         call_cell: folder of a frozen run -> the same.
 
     Attributes:
         fatal: the error of a single run.
-        failures: what failed in this process, one line each.
+        failures: errors in this process, one line each.
     """
 
     def __init__(self, call: Callable[[dict[str, Any]], Any], call_cell: Callable[[RunFolder], Any]) -> None:
@@ -64,7 +62,7 @@ class Task:
         many = hydra.mode == RunMode.MULTIRUN
         frozen = cfg.get("cell") is not None
         try:
-            if many and Path(hydra.runtime.cwd).is_dir():  # launchers may have led us elsewhere
+            if many and Path(hydra.runtime.cwd).is_dir():  # launchers may have changed the working directory
                 os.chdir(hydra.runtime.cwd)
             if frozen:
                 _refuse_more(cfg.cell, hydra.overrides.task)
@@ -78,19 +76,19 @@ class Task:
         except Exception as error:
             if not many:
                 self.fatal.append(error)
-            else:  # a foreign sweeper learns of what happens in other processes in no other way
+            else:  # a foreign sweeper gets no other report from other processes
                 self._note(error, send=not frozen and self.home != _this_process())
         return None
 
     def _note(self, error: Exception, *, send: bool) -> None:
         said = one_line(error)
+        if not isinstance(error, (*USER_ERRORS, Stopped, WorkerFailed)):
+            said = f"{said}; {where_traceback(error)}"
         if isinstance(error, Stopped):
             print(f"sparsebench: a run was stopped: {error}", flush=True)
             return
         self.failures.append(said)
         print(f"sparsebench: a run failed: {said}", file=sys.stderr, flush=True)
-        if not isinstance(error, (*USER_ERRORS, WorkerFailed)):
-            traceback.print_exc()
         if send:
             raise CellFailed(said) from None
 
@@ -107,7 +105,7 @@ def _freeze(cfg: DictConfig) -> dict[str, Any]:
 def _refuse_more(cell: str, overrides: Any) -> None:
     more = [override for override in overrides if not override.lstrip("+").startswith("cell=")]
     if more:
-        raise ValueError(f"cell={cell} is a frozen run, {' '.join(more)} would change it: leave out one of the two")
+        raise ValueError(f"cell={cell} is a frozen run, but {' '.join(more)} would change it: leave out one of the two")
 
 
 def _this_process() -> tuple[str, int]:
@@ -115,7 +113,7 @@ def _this_process() -> tuple[str, int]:
 
 
 _EXTRAS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
-"""Launcher -> the extra of this package that brings it."""
+"""Launcher -> the extra of this package that installs it."""
 
 
 class CellFailed(RuntimeError):
@@ -126,7 +124,7 @@ class GridFailed(RuntimeError):
     """Raised when cells of a grid failed; all others are finished.
 
     Attributes:
-        failures: why, one line each.
+        failures: reasons, one line each.
     """
 
     def __init__(self, failures: list[str]) -> None:
@@ -136,8 +134,14 @@ class GridFailed(RuntimeError):
 
 def one_line(error: BaseException) -> str:
     """Describe an error in one line."""
-    said = explain(error) if isinstance(error, OSError) else f"{error}"
-    return f"{type(error).__name__}: {said}".splitlines()[0]
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _short(error)
+    if isinstance(error, WorkerFailed):
+        return str(error)
+    return f"{type(error).__name__}: {explain(error)}".splitlines()[0]
 
 
 def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
@@ -161,11 +165,14 @@ def call_through_hydra(arguments: list[str], task: Task) -> list[str]:
     except CellFailed as error:
         return [*task.failures, str(error)]
     except WorkerFailed as error:
-        sys.exit(error.code)  # the process has said why
+        said = str(error) if error.code != USER else str(error).partition(": ")[2]
+        stop(said, code=error.code if error.code > 0 else 1)
     except Stopped as error:
-        stop(f"the run was stopped ({error}): the same command continues it", code=STOPPED)
+        stop(f"the run was stopped ({error}): repeat the command to continue", code=STOPPED)
     except (Busy, Withdrawn, *USER_ERRORS) as error:
         stop(explain(error))
+    except Exception as error:
+        stop(f"{one_line(error)}; {where_traceback(error)}", code=1)
     return task.failures
 
 
@@ -182,17 +189,21 @@ def sentence(result: dict[str, Any]) -> str:
 def _short(error: Exception) -> str:
     """Shorten Hydra's error message to one line, with the nearest key if a key is unknown."""
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
-    if plugin is not None and plugin[2] in _EXTRAS:
-        return (
-            f"hydra/{plugin[1]}={plugin[2]} needs packages that are missing: install sparsebench[{_EXTRAS[plugin[2]]}]"
-        )
+    plugin = re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", str(error))
+    if plugin is not None:
+        return _missing_plugin(plugin[1], plugin[2])
+    if isinstance(override := getattr(error, "override", None), str):
+        key = override.partition("=")[0]
+        return f"{override} cannot be read ({first}): put quotes around its value, as in {key}=\"'...'\""
     several = re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires --multirun", first)
     if several is not None:
         given = several[1] or several[2]
         key, _, values = given.partition("=")
         as_list = f", or write {key}=[{values}] for a list" if several[1] else ""
         return f"{given} gives several values: add -m to train a run for each{as_list}"
+    missing = getattr(error, "full_key", None) if first.startswith("Missing mandatory value") else None
+    if missing:
+        return f"{missing} is missing and has no default: give {missing}=..."
     unknown = re.search(r"Could not override '([^']+)'", first)
     if unknown is None:
         return f"{first}; see sparsebench train --help"
@@ -202,5 +213,13 @@ def _short(error: Exception) -> str:
     named = [known for known in known_keys() if known.rpartition(".")[2] == key]
     if named:
         return f"unknown key {key!r} (did you mean {named[0]!r}?); sparsebench train --cfg job lists all"
-    help_text = f"+{key}=... adds a new one, sparsebench train --cfg job lists all"
-    return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {help_text}"
+    more = f"+{key}=... adds a new one, " if "." in key else ""  # at the top, nothing would read it
+    return f"unknown key {key!r}{did_you_mean(key, known_keys())}; {more}sparsebench train --cfg job lists all"
+
+
+def _missing_plugin(kind: str, name: str) -> str:
+    """Return an error that lists the launchers or sweepers, or the extra that installs the requested one."""
+    if name in _EXTRAS:
+        return f"hydra/{kind}={name} needs packages that are missing: install sparsebench[{_EXTRAS[name]}]"
+    known = sorted({"basic", *options(f"hydra/{kind}"), *(_EXTRAS if kind == "launcher" else ())})
+    return f"unknown hydra/{kind} {name!r}{did_you_mean(name, known)}; available are {', '.join(known)}"

@@ -17,11 +17,11 @@ class CellLauncher:
 
     Args:
         context: Hydra's context.
-        task: what runs a job.
-        config: the configuration of the launch, which names the launcher.
-        batch: launch at most so many at once.
-        cells: all cells of the grid, which are counted as they are launched one after another; none for a search,
-            which counts its trials.
+        task: runs a job.
+        config: the configuration of the launch, including the launcher.
+        batch: largest number of cells to launch at once.
+        cells: all cells of the grid, to count them when they run one after another; none for a search, which counts its
+            trials.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class CellLauncher:
 
         overrides = [override_for(folder.path) for folder in folders]
         number, self.started = self.started, self.started + len(folders)
-        if isinstance(self.launcher, PoolLauncher):  # it puts a name before each line
+        if isinstance(self.launcher, PoolLauncher):  # it prefixes each line with a name
             self.launcher.labels = dict(zip(overrides, (names[folder] for folder in folders), strict=True))
         return list(self.launcher.launch([[override] for override in overrides], initial_job_idx=number))
 
     def _announcement(self, folder: RunFolder) -> str:
-        """Return which cell comes next, and when all will have ended at the present pace."""
+        """Return the next cell, and when all will have ended at the current pace."""
         number, total = self._numbers[folder], len(self._numbers)
         left = ""
         if self.started:

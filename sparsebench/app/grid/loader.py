@@ -30,8 +30,8 @@ def override_for(folder: Path) -> str:
 class FrozenLoader(ConfigLoaderImpl):
     """Give a job the configuration of its launch with the folder of a frozen run.
 
-    Launchers ask it for a configuration by overrides, some of them on another machine. Composing the YAML tree anew
-    would only find out what the folder holds already.
+    Launchers request a configuration by overrides, some of them on another machine. Composing the YAML tree again would
+    only reproduce the contents of the folder.
     """
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

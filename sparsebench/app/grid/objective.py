@@ -13,18 +13,18 @@ def check_objective(config: Mapping[str, Any]) -> None:
     """Check that a run of this configuration will have a validation accuracy.
 
     Raises:
-        ValueError: it will not; says what to write.
+        ValueError: it will not; the message says what to write.
     """
     trainer = config["trainer"]
     every, epochs = trainer.get("check_val_every_n_epoch") or 1, trainer["max_epochs"]
     if epochs is not None and 0 < epochs < every:
         raise ValueError(
-            f"a search maximises the validation accuracy, trainer.check_val_every_n_epoch={every} with "
+            f"a search maximises the validation accuracy, but trainer.check_val_every_n_epoch={every} with "
             f"trainer.max_epochs={epochs} never measures it: choose at most {epochs}"
         )
     if config["dataset"].get("val_share") == 0 and not _has_own_validation(config):
         raise ValueError(
-            "a search maximises the validation accuracy, dataset.val_share=0 leaves no images for it: "
+            "a search maximises the validation accuracy, but dataset.val_share=0 leaves no images for it: "
             "choose a share in (0, 1)"
         )
 
@@ -33,7 +33,7 @@ def objective(folders: Sequence[RunFolder]) -> float:
     """Return the mean validation accuracy of finished runs.
 
     Raises:
-        ValueError: one has none.
+        ValueError: a run has no validation accuracy.
     """
     values = [folder.result().get("val_accuracy") for folder in folders]
     known = [value for value in values if isinstance(value, int | float)]

@@ -1,8 +1,8 @@
 """Search for hyper-parameters with Optuna: the study persists, and hopeless trials are stopped.
 
-A trial is one run, or one per seed; it is launched like the cells of a grid, by any launcher, and found again in its
-folder. This process alone talks to the study: it reads ``metrics.csv`` of the runs under way, and asks a hopeless one
-to stop through a file beside it.
+A trial is one run, or one per seed; it is launched like the cells of a grid, by any launcher, and its state is read
+from its folder. Only this process accesses the study: it reads ``metrics.csv`` of the active runs, and requests a
+hopeless one to stop through a file next to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "hyperband", "none")
-_LOOK = 0.25  # seconds between two looks at the runs under way
+_LOOK = 0.25  # seconds between two checks of the active runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,15 @@ class Options:
 
     Args:
         study: name of the study.
-        storage: where it lives, as Optuna has it; a file in the folder of the runs by default.
-        trials: how many, over all launches.
-        parallel: asked for and launched at a time.
-        seeds: seeds over which a trial is averaged; none takes the one of the configuration.
+        storage: storage of the study, in Optuna's format; by default a file in the folder of the runs.
+        trials: number of trials, over all launches.
+        parallel: number of trials to launch at a time.
+        seeds: seeds over which a trial is averaged; none uses the seed of the configuration.
         sampler: one of ``SAMPLERS``.
-        sampler_seed: of the sampler.
+        sampler_seed: seed of the sampler.
         pruner: one of ``PRUNERS``.
-        startup: trials that are never pruned.
-        warmup: epochs in which none is.
+        startup: number of first trials that are never pruned.
+        warmup: number of first epochs in which no trial is pruned.
     """
 
     study: str
@@ -74,10 +74,10 @@ class Attempt:
     """A trial in progress.
 
     Attributes:
-        trial: what Optuna knows.
-        cells: its runs, one per seed.
-        reported: epochs that the study has heard of.
-        pruned: it is hopeless, and has been asked to stop.
+        trial: Optuna's trial.
+        cells: runs of the trial, one per seed.
+        reported: number of epochs reported to the study.
+        pruned: whether the trial is hopeless and has been asked to stop.
     """
 
     trial: Trial
@@ -88,7 +88,7 @@ class Attempt:
     def report(self) -> None:
         """Report epochs that all runs of the trial have reached, and stop the runs if the trial is hopeless."""
         curves = [cell.folder.curve() for cell in self.cells]
-        known = self.trial.study.trials[self.trial.number].intermediate_values  # of an attempt that was interrupted
+        known = self.trial.study.trials[self.trial.number].intermediate_values  # metrics of an interrupted attempt
         for epoch in range(self.reported, min(map(len, curves))):
             if epoch not in known:
                 self.trial.report(fmean(each[epoch] for each in curves), epoch)
@@ -104,7 +104,7 @@ class Search:
     """A search for hyper-parameters with one study.
 
     Args:
-        options: what is asked for.
+        options: settings of the search.
         space: override, such as ``optimizer.lr``, -> values to choose from.
         compose: overrides of jobs -> cells.
         launch: freezes and launches cells.
@@ -125,7 +125,7 @@ class Search:
             fixed: overrides that all trials share.
 
         Raises:
-            GridFailed: trials failed; the study goes on without them.
+            GridFailed: trials failed; the study continues without them.
         """
         from optuna.trial import TrialState
 
@@ -179,7 +179,8 @@ class Search:
         seeds = [[f"seed={seed}"] for seed in self.options.seeds] if self.options.seeds else [[]]
         cells = self.compose([[*chosen, *seed] for seed in seeds])
         for cell in cells:
-            check_objective(cell.config)
+            if cell.config:
+                check_objective(cell.config)
         return cells
 
     def _try(self, study: Study, attempts: list[Attempt]) -> None:
@@ -224,7 +225,7 @@ class Search:
         if complete:
             best = study.best_trial
             settings = " ".join(f"{name}={value}" for name, value in best.params.items())
-            print(f"sparsebench: {len(study.trials)} trials, {len(complete)} to their end; best is {best.number}:")
+            print(f"sparsebench: {len(study.trials)} trials, {len(complete)} complete; best is {best.number}:")
             print(f"  {settings}  validation accuracy {100 * (best.value or 0):.2f} %", flush=True)
         if self.failures:
             raise GridFailed(self.failures)

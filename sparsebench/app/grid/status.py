@@ -16,7 +16,7 @@ from sparsebench.runs.identity import WITHOUT_EFFECT
 from sparsebench.runs.manifest import manifests_below
 from sparsebench.runs.mappings import differences, dotted
 
-_SETTINGS = 3  # at most so many tell runs of one name apart
+_SETTINGS = 3  # largest number of settings that distinguish runs of one name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,15 @@ class Standing:
     """The state of a cell and its progress.
 
     Attributes:
-        name: its folder, below the one asked about.
+        name: folder of the cell, relative to the requested one.
         state: one of ``STATES``.
-        stage: which fit is under way, where a run has several.
-        progress: share of the steps of this fit; None where it is not known.
-        seconds: that the run has taken so far, or took.
-        left: seconds until the end of this fit, None where it is not known.
-        accuracy: on test data at the end, on validation data before.
-        words: why it failed, or where it runs.
-        settings: in which it differs from other runs of the same name; empty where the name tells.
+        stage: the current fit of a run with several fits.
+        progress: share of the steps of this fit; None if unknown.
+        seconds: duration of the run, so far or in total.
+        left: seconds until the end of this fit; None if unknown.
+        accuracy: on test data for finished runs, otherwise on validation data.
+        words: why the run failed, or where it runs.
+        settings: settings that distinguish the run from others of the same name; empty if the name is unique.
     """
 
     name: str
@@ -90,9 +90,10 @@ def counts(found: Iterable[Standing]) -> dict[str, int]:
 
 
 def time_left(found: Iterable[Standing]) -> float | None:
-    """Return the seconds until the grid ends at its present pace, or None if unknown.
+    """Return the seconds until the grid ends at its current pace, or None if unknown.
 
-    A cell that waits is taken to last as long as the mean of the others; as many run at a time as now.
+    The estimate assumes that waiting cells last as long as the mean of the others, and that as many run at a time as
+    now.
     """
     found = list(found)
     at_work = [s for s in found if s.state == "running"]
@@ -107,7 +108,7 @@ def time_left(found: Iterable[Standing]) -> float | None:
 
 
 def is_launched(root: Path) -> bool:
-    """Return True if a launch on this machine is about to reach cells below a folder."""
+    """Return True if a launch on this machine still has to start cells below a folder."""
     return any(manifest.is_alive() for manifest in manifests_below(root))
 
 
@@ -117,12 +118,12 @@ def _standing(run: RunFolder, name: str, settings: str) -> Standing:
     if state == "done":
         result = _result(run)
         missed = result.get("target_reached") is False
-        words = f"ended at sparsity {result.get('sparsity', 0):.4f}, not as asked for" if missed else ""
+        words = f"ended at sparsity {result.get('sparsity', 0):.4f}, not the requested one" if missed else ""
         seconds, accuracy = result.get("seconds"), result.get("test_accuracy")
         return Standing(**about, progress=1.0, seconds=seconds, accuracy=accuracy, words=words)
     if state == "running":
         return Standing(**about, **_under_way(sign, run.heartbeat_age()))
-    words = {"failed": run.failure(), "stopped": run.stopped(), "interrupted": "the same command continues"}
+    words = {"failed": run.failure(), "stopped": run.stopped(), "interrupted": "repeat the command to continue"}
     at = {"progress": _share(sign), "accuracy": sign.get("val_accuracy"), "stage": sign.get("stage", "")}
     return Standing(**about, words=words.get(state, ""), **(at if state == "interrupted" else {}))
 
@@ -139,8 +140,8 @@ def _under_way(sign: dict[str, Any], age: float) -> dict[str, Any]:
     """Return the progress and the remaining time of a run that a process works on.
 
     Args:
-        sign: its last heartbeat, by the clock of the machine that has written it.
-        age: seconds since then.
+        sign: last heartbeat of the run, by the clock of the machine that wrote it.
+        age: seconds since that heartbeat.
     """
     now = sign.get("updated", 0.0) + age
     share, left = _share(sign), None

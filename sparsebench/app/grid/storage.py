@@ -1,4 +1,4 @@
-"""Where the study of a search lies on disk."""
+"""Storage of the study of a search on disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def study_file(place: Path, study: str) -> Path:
 def open_storage(path: Path) -> RDBStorage:
     """Open the file of a study, created if needed, at any path.
 
-    The path reaches SQLite as it is: in a URL, percent signs, question marks and braces would mean something else.
+    The path is passed to SQLite unchanged: in a URL, percent signs, question marks and braces would have a special
+    meaning.
     """
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL
     from sqlalchemy.pool import QueuePool
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    url = URL.create("sqlite", database="study.db").render_as_string()  # tells the kind of the data base alone
+    url = URL.create("sqlite", database="study.db").render_as_string()  # names only the kind of the data base
     options = {"creator": lambda: sqlite3.connect(path, check_same_thread=False, timeout=60), "poolclass": QueuePool}
     return RDBStorage(url, engine_kwargs=options)

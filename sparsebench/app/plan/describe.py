@@ -11,18 +11,17 @@ from sparsebench.runs.identity import method_name, model_name
 if TYPE_CHECKING:
     from sparsebench.cost.layers import PlanRow
 
-_ASSUMED = "the images are not here: the length of training is that of the published set, {count:,} training images"
+_ASSUMED = "the images are missing: the length of training assumes the published set, {count:,} training images"
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return all facts about a run known before it starts: layers, densities, FLOPs, steps.
 
-    Keys that also stand in ``result.json`` have the same meaning there.
+    Keys shared with ``result.json`` have the same meaning there.
     """
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
     from sparsebench.app.process.console import quieten
-    from sparsebench.cost.flops import dense_flops, inference_flops
     from sparsebench.cost.layers import plan_rows
 
     quieten()
@@ -47,12 +46,20 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "shapes": {name: list(p.shape) for name, p in params.items()},
         "layers": _layers(plan_rows(costs, densities), params),
         "networks": networks,
-        "inference_flops_dense": int(dense_flops(costs)),
-        "inference_flops": networks * int(inference_flops(costs, densities)),
-        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
+        **_inference(costs, densities, networks),
         **{key: facts[key] for key in ("train_flops_dense", "train_flops", "train_flops_ratio")},
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
+    }
+
+
+def _inference(costs: Any, densities: Mapping[str, float], networks: int) -> dict[str, Any]:
+    from sparsebench.cost.flops import dense_flops, inference_flops
+
+    return {
+        "inference_flops_dense": int(dense_flops(costs)),
+        "inference_flops": networks * int(inference_flops(costs, densities)),
+        "inference_flops_ratio": networks * inference_flops(costs, densities) / dense_flops(costs),
     }
 
 
@@ -60,7 +67,7 @@ def training_images(data: Any) -> tuple[int, list[str]]:
     """Return the number of training images, without reading them, and remarks about that number.
 
     Raises:
-        FileNotFoundError: the images are not there, and no published number stands for them.
+        FileNotFoundError: the images are missing, and the published number is unknown.
     """
     notes: list[str] = []
     own_validation = False
@@ -107,7 +114,7 @@ def _length(config: Mapping[str, Any], images: int) -> Any:
 
 
 def _densities(params: Mapping[str, Any], state: Any, *, dense: bool) -> dict[str, float]:
-    """Return the share of active weights of each layer: in its mask, or its non-zero weights without masks."""
+    """Return the share of active weights of each layer: ones of its mask, or non-zero weights without a mask."""
     found: dict[str, float] = {}
     for name, parameter in params.items():
         weight = state.weights[name]

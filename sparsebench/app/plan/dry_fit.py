@@ -1,9 +1,9 @@
 """Rehearse one fit: run the method's hooks over the whole clock on untrained weights.
 
-Two things make it fast. A step at which the method does not act is recognised by handing the method a stand-in
-(``Untouched``) that may not be read: most steps are only a question to the clock. And where masks change too often for
-a network of this size, only some of the changes are carried out, evenly spread, and densities in between are
-interpolated; the plan then says that it is approximate.
+Two things make it fast. First, steps at which the method does nothing are recognised by passing a stand-in
+(``Untouched``) that may not be read: at most steps a method only queries the clock. Second, if masks change too often
+for a network of this size, only some changes are carried out, evenly spaced, and densities in between are interpolated;
+the plan is then marked as approximate.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sparsebench.methods.executor import Executor
 from sparsebench.sparse import SparseModel
 
 FEW = 40
-"""Changes of the masks that are all carried out, whatever the size of the network."""
+"""Number of mask changes up to which all are carried out, regardless of the size of the network."""
 WORK = 200_000_000
-"""Weights that a rehearsal of one fit may sort where there are more changes: some seconds on one core."""
+"""Number of weights that a rehearsal of one fit may sort if there are more changes: some seconds on one core."""
 LEAST = 9
-"""Changes that are carried out even then."""
+"""Number of changes that are carried out in any case."""
 MOMENTS = 2000
-"""Moments at which densities between them are evaluated, at most."""
+"""Largest number of moments at which interpolated densities are evaluated."""
 
-ESTIMATED = "layers compete for one budget by values that data or training decide: an estimate"
-EMERGES = "the density emerges in training and cannot be planned: figures hold for the density at the start"
-MOVES = "the budget moves between layers in training: figures hold for the layer densities at the start"
+ESTIMATED = "layers compete for one budget by values that depend on data or training: an estimate"
+EMERGES = "the density results from training and cannot be planned: figures hold for the initial density"
+MOVES = "the budget moves between layers in training: figures hold for the initial layer densities"
 SAMPLED = "masks change too often to rehearse every change in a network of this size: densities are interpolated"
 
 
@@ -60,11 +60,11 @@ class Sketch:
     """A fit under rehearsal: its method, clock, ledger and masks.
 
     Args:
-        module: the network, whose weights the method prunes but nobody trains.
-        setup: says what may be sparse and which optimizer there is.
+        module: the network, whose weights the method prunes but which is not trained.
+        setup: provides the prunable parameters and the optimizer.
         method: what differs from dense training.
         steps: the budget.
-        start: masks to begin with.
+        start: initial masks.
     """
 
     def __init__(self, module: nn.Module, setup: Setup, method: Method, steps: int, start: State | None) -> None:
@@ -100,7 +100,7 @@ class Sketch:
         """Charge every step of the budget, and leave the masks in their final state.
 
         Args:
-            samples: step -> images of this step.
+            samples: step -> number of images of this step.
         """
         self.executor.check(Clock(0, self.total))
         events = [] if self.method.budget_holds == "always" else self._events()
@@ -120,8 +120,7 @@ class Sketch:
             spans[-1].samples += samples(step)
             spans[-1].last = step
             if step in chosen:
-                self._act(step)
-                known.append((step + 1, self.net.densities))
+                known.append((step + 1, self._act(step, last=step == max(chosen))))
         for span in spans:
             moment = span.first if stride == 1 else (span.first + span.last) / 2
             densities = _between(known, moment) if sampled else _at(known, span.first)
@@ -129,7 +128,7 @@ class Sketch:
         self.executor.finish()
 
     def _estimated(self) -> None:
-        """Note that layers compete for one budget, by values known only after training."""
+        """Note that layers compete for one budget by values that are known only after training."""
         if not isinstance(self.method.budget(self.net), Mapping) and not self.notes:
             self.notes.append(ESTIMATED)
 
@@ -147,19 +146,28 @@ class Sketch:
         return True
 
     def _choose(self, events: list[int]) -> list[int]:
+        """Return the changes that are carried out: all of them where that is cheap, few where they are estimates."""
+        if events and self.method.sizes_after(self.net, Clock(events[0], self.total).after) is not None:
+            return events
         weights = sum(p.numel() for p in self.net.params.values())
-        most = max(LEAST, WORK // weights)
+        shared = not isinstance(self.method.budget(self.net), Mapping)
+        most = LEAST if shared else max(LEAST, WORK // weights)
         if len(events) <= max(most, FEW):
             return events
         spread = (len(events) - 1) / (most - 1)
         return [events[round(index * spread)] for index in range(most)]
 
     @torch.no_grad()
-    def _act(self, step: int) -> None:
+    def _act(self, step: int, *, last: bool) -> dict[str, float]:
+        """Return the densities after a change, which is carried out unless its budget tells them; the last one always."""
         clock = Clock(step, self.total)
+        self._stated = None
+        sizes = None if last or self.net.floor else self.method.sizes_after(self.net, clock.after)
+        if sizes is not None:
+            return {name: size / self.net.params[name].numel() for name, size in sizes.items()}
         self.method.before_step(self.net, clock, self.optimizer)
         self.method.after_step(self.net, clock.after, self.optimizer)
-        self._stated = None
+        return self.net.densities
 
     def _passes(self, step: int) -> Passes:
         """Query the cost of a step, once per change if it depends on the network."""
@@ -182,7 +190,7 @@ class _Span:
 
 
 Known = list[tuple[int, dict[str, float]]]
-"""Moments, and the densities from each of them on."""
+"""Moments, and the densities from each moment on."""
 
 
 def _at(known: Known, moment: float) -> dict[str, float]:
@@ -193,7 +201,7 @@ def _at(known: Known, moment: float) -> dict[str, float]:
 def _between(known: Known, moment: float) -> dict[str, float]:
     """Return the densities at a moment among sampled changes: cubic through four of them, within their range.
 
-    A cubic is what gradual pruning follows, so that its interpolation is exact up to rounding to whole weights.
+    Gradual pruning follows a cubic curve, so its interpolation is exact up to rounding to whole weights.
     """
     place = bisect_right(known, moment, key=lambda pair: pair[0])
     if place == len(known) or place < 2 or known[place - 1][0] == moment:

@@ -1,13 +1,13 @@
 """Rehearse a run: the same recipe, method, clock and ledger, without a forward or backward pass.
 
-How the cost of training is known before training: a recipe is a program over ``Run.fit``, and a method is a program
-over the hooks of a step. So both are executed, on the real network, with the real optimizer (which never steps); what
-is left out is data, passes and gradients, which do not decide how many weights stay. The method states what each step
-costs, as it does in training, and the same ``Ledger`` adds it up: the figures of a rehearsal and of a run are equal to
-the last digit wherever counts do not depend on the values of weights.
+A recipe is a program over ``Run.fit``, and a method is a program over the hooks of a step. A rehearsal executes both,
+on the real network and with the real optimizer (which never steps), but without data, passes and gradients, which do
+not affect how many weights stay. The method states the cost of each step, as in training, and the same ``Ledger`` adds
+it up. If counts do not depend on the values of weights, the rehearsal and the run have the same figures to the last
+digit.
 
-The other way, a hook by which each method tells its densities in advance, was not taken: every method, also one that
-somebody else has written, would have to say the same thing twice, and the two could disagree.
+The alternative, a hook by which each method reports its densities in advance, was rejected: every method, including
+foreign ones, would have to implement its rule twice, and the two versions could disagree.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Length:
     """Length of training: epochs, steps and batches.
 
     Attributes:
-        images: training images.
-        batch: images of one forward over all devices.
-        accumulate: forwards of one optimizer step.
-        limit: batches of an epoch that are used: a number, or a share as a float.
+        images: number of training images.
+        batch: number of images of one forward pass over all devices.
+        accumulate: number of forward passes of one optimizer step.
+        limit: used batches of an epoch: a number, or a share as a float.
     """
 
     images: int
@@ -70,8 +70,8 @@ class RehearsalSetup(Setup):
     """A setup without images and trainers: the length of training is given, and measurements are skipped.
 
     Args:
-        length: how long an epoch is.
-        settings: the trainer's ``max_epochs`` and ``max_steps``, unless a fit brings its own.
+        length: length of an epoch.
+        settings: the trainer's ``max_epochs`` and ``max_steps``, unless a fit overrides them.
     """
 
     length: Length
@@ -79,7 +79,7 @@ class RehearsalSetup(Setup):
 
     def numbers(self, **budget: Any) -> Numbers:
         """Return the length of a fit, always on the CPU."""
-        # as the trainer has it: a fit's own number of epochs keeps the run's number of steps
+        # as in the trainer: a fit's own number of epochs keeps the run's number of steps
         wanted = {**{key: self.settings.get(key) for key in ("max_epochs", "max_steps")}, **budget}
         return Numbers(self.length.epoch, wanted["max_epochs"], wanted["max_steps"])
 
@@ -93,8 +93,8 @@ class Rehearsal(Run):
     """A run that accounts for the cost of its fits but trains nothing, and neither reads nor writes files.
 
     Attributes:
-        notes: why a figure is not exact.
-        twins: the last fit and what it was asked for: particles that differ in the order of data alone cost the same.
+        notes: reasons why a figure is not exact.
+        twins: the last fit and its arguments, reused for particles that differ only in the order of data.
     """
 
     setup: RehearsalSetup

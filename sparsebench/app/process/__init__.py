@@ -1,1 +1,1 @@
-"""One run in one process: execute, work, help, and say how it went."""
+"""One run in one process: execute, work, help, and report the outcome."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 PREFIX = "SPARSEBENCH_PREFIX"
-"""Carries the prefix into the processes that a run starts."""
+"""Environment variable that passes the prefix to the processes that a run starts."""
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -17,7 +19,7 @@ _NOISE = (
     ".*srun.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
-    ".*recommended to use `self.log.*sync_dist.*",  # what is logged of masks and cost is equal on all ranks
+    ".*recommended to use `self.log.*sync_dist.*",  # logged values of masks and cost are equal on all ranks
 )
 
 
@@ -25,8 +27,8 @@ class Prefixed(io.TextIOBase):
     """Write only complete lines, each in one piece with its prefix, so that processes do not interleave.
 
     Args:
-        stream: where the lines go.
-        prefix: what stands before each.
+        stream: destination of the lines.
+        prefix: text before each line.
     """
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
@@ -67,11 +69,27 @@ def spoken_for() -> str:
     return sys.stdout.prefix if isinstance(sys.stdout, Prefixed) else ""
 
 
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show each warning as one line, as errors are shown, without its place in the source."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"sparsebench: warning: {' '.join(str(message).split())}\n"
+
+
 def quieten() -> None:
     """Silence Lightning's messages about itself."""
     import lightning.pytorch  # noqa: F401 (sets its own level when it is imported)
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports that trainer.profiler asks for
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -22,24 +22,24 @@ from sparsebench.runs.fingerprints import fingerprints
 
 SPLITS = ("test", "validation", "train")
 _OF_PLACE = ("root", "download", "workers", "resident", "batch_size", "eval_batch_size")
-"""Settings of a data set that cannot change what is measured."""
+"""Settings of a data set that do not affect an evaluation."""
 
 
 def data_settings(run: FinishedRun, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return name and settings of the data that overrides ask for, starting from the run's own.
+    """Return name and settings of the requested data, starting from the run's own.
 
     Args:
         run: the run.
         overrides: ``dataset=NAME``, ``dataset.KEY=VALUE``, ``data_root=FOLDER``.
 
     Raises:
-        ValueError: another override, or one that the command line of ``train`` would refuse.
+        ValueError: an override is not one of these, or ``train`` would refuse it.
     """
     for override in overrides:
         key, joined, _ = override.lstrip("+").partition("=")
         if not joined or not (key in ("dataset", "data_root") or key.startswith("dataset.")):
             raise ValueError(
-                f"{override} changes nothing about a finished run: give dataset=NAME, dataset.KEY=VALUE or data_root="
+                f"{override} does not apply to a finished run: give dataset=NAME, dataset.KEY=VALUE or data_root="
             )
     own = run.config["choices"]["dataset"]
     named = any(override.startswith("dataset=") for override in overrides)
@@ -47,9 +47,11 @@ def data_settings(run: FinishedRun, overrides: Sequence[str]) -> tuple[str, dict
         config = compose_config([*([] if named else [f"dataset={own}"]), *overrides])
     except HydraException as error:
         first = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{first}: see sparsebench list datasets and docs/reference for the keys of one") from error
+        raise ValueError(
+            f"{first}: see sparsebench list datasets, and docs/reference for the keys of a data set"
+        ) from error
     name, settings = config["choices"]["dataset"], config["dataset"]
-    if not named:  # the run's settings, changed by what was typed alone
+    if not named:  # the run's settings with only the typed ones changed
         typed = {override.lstrip("+").partition("=")[0].partition(".")[2] for override in overrides}
         typed |= {"root"} if any(override.startswith("data_root=") for override in overrides) else set()
         settings = {**run.config["dataset"], **{key: settings[key] for key in typed if key in settings}}
@@ -57,9 +59,9 @@ def data_settings(run: FinishedRun, overrides: Sequence[str]) -> tuple[str, dict
 
 
 def evaluate(run: FinishedRun, *, split: str = "test", overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return accuracy, likelihood and calibration of a run's network, in float32, on the images asked for.
+    """Return accuracy, likelihood and calibration of a run's network, in float32, on the requested images.
 
-    Images are normalised by the constants of the data set that they come from.
+    Images are normalised by the constants of their data set.
 
     Args:
         run: the run.
@@ -78,8 +80,9 @@ def evaluate(run: FinishedRun, *, split: str = "test", overrides: Sequence[str] 
     data = build_data(config)
     if (data.classes, tuple(data.shape)) != (run.data.classes, tuple(run.data.shape)):
         raise ValueError(
-            f"{name} has {data.classes} classes and images of shape {tuple(data.shape)}, the network of {run.folder} "
-            f"is for {run.data.classes} and {tuple(run.data.shape)}: choose data of that kind"
+            f"{name} has {data.classes} classes and images of shape {tuple(data.shape)}, but the network of "
+            f"{run.folder} "
+            f"is for {run.data.classes} and {tuple(run.data.shape)}: choose such data"
         )
     logits, labels = predict(run.network.to(_device(run.config)), _batches(data, split, _device(run.config)))
     run.network.cpu()
@@ -96,7 +99,7 @@ def evaluate(run: FinishedRun, *, split: str = "test", overrides: Sequence[str] 
 
 
 def note(folder: Path, found: Mapping[str, Any]) -> Path:
-    """Write an evaluation beside the run's result, in the place of an earlier one of the same data; return the file."""
+    """Write an evaluation into the run's folder, replacing an earlier one of the same data; return the file."""
     path = folder / EVALUATIONS
     same = ("dataset", "split", "settings", "fingerprint")
     known: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

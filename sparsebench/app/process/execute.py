@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.errors import STOPPED
+from sparsebench.app.errors import STOPPED, USER, record_failure
 from sparsebench.app.process.console import PREFIX, spoken_for
 from sparsebench.app.process.ranks import environment_without_ranks, is_several, slurm_rank, started_by_slurm
 from sparsebench.results.schema import with_current_names
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 from sparsebench.runs.identity import essence, finished_before, identity, run_folder
+from sparsebench.runs.leftovers import remove_leftovers, tidy_finished
 from sparsebench.runs.mappings import differences
 
-_GRACE = 10.0  # seconds in which processes of a run may end by themselves
-_PATIENCE = 300  # seconds in which another rank may come to its part
+_GRACE = 10.0  # seconds for processes of a run to end by themselves
+_PATIENCE = 300  # seconds to wait for another rank
 _POLL = 0.2
 
 
@@ -29,10 +30,11 @@ class Withdrawn(RuntimeError):
 
 
 class WorkerFailed(RuntimeError):
-    """Raised when a run in a separate process has failed and reported why."""
+    """Raised when a run in a separate process has failed; its message is the reason that the folder gives."""
 
     def __init__(self, folder: RunFolder, code: int) -> None:
-        super().__init__(f"{folder}: the run failed with exit code {code}")
+        why = folder.failure() or f"{folder} ended with exit code {code}"
+        super().__init__(why if code == USER else f"{why}; its traceback is in {folder.failure_file}")
         self.folder, self.code = folder, code
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,7 +69,7 @@ def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
         return _bring_to_end(folder, config, begin, wait=True, again=config["rerun"])
     except Exception:
         if folder.failed_before_training() and not folder.is_busy():
-            folder.remove()  # nothing has come of it but the error that the caller sees
+            folder.remove()  # it left nothing but the error that the caller sees
         raise
 
 
@@ -76,8 +78,8 @@ def run_frozen(folder: RunFolder) -> dict[str, Any]:
 
     Raises:
         ValueError: the folder holds no configuration.
-        Busy: somebody else works on it.
-        Withdrawn: it was asked to stop before it began.
+        Busy: another process works on it.
+        Withdrawn: the run was asked to stop before it began.
     """
     config = folder.config()
     if folder.is_finished():
@@ -94,11 +96,14 @@ def run_frozen(folder: RunFolder) -> dict[str, Any]:
 def finished_under_old_name(config: Mapping[str, Any]) -> RunFolder | None:
     """Return the finished run of this configuration by an earlier version, if it is unique.
 
-    Earlier versions did not fingerprint data and source files: with these, it is said that training is repeated.
+    Earlier versions did not fingerprint data and source files. If the configuration has such fingerprints, a message
+    says that training is repeated.
     """
     old = finished_before(config)
     if old is not None and config["fingerprints"]:
-        print(f"sparsebench: {old} was trained by an earlier version on data or code it does not name: training again")
+        print(
+            f"sparsebench: {old} was trained by an earlier version that did not record its data or code: training again"
+        )
         return None
     return None if old is None else RunFolder(old)
 
@@ -107,7 +112,7 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """Check that a folder is empty or holds this run.
 
     Raises:
-        ValueError: it holds another one; names the first differences.
+        ValueError: it holds another run; the message names the first differences.
     """
     if not folder.config_file.exists():
         return
@@ -115,9 +120,9 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any]) -> None:
         other = folder.config()
         found = identity(other)
     except (ValueError, KeyError, TypeError, AttributeError):
-        if config["run_dir"] is not None:  # nothing else tells what that folder holds
+        if config["run_dir"] is not None:  # nothing else identifies the contents of that folder
             raise ValueError(f"{folder.config_file} is damaged: choose another run_dir, or delete the folder") from None
-        print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: written anew", flush=True)
+        print(f"sparsebench: {folder.config_file} is damaged, as after a power cut: writing it again", flush=True)
         folder.config_file.unlink()
         return
     if found != identity(config):
@@ -135,11 +140,12 @@ def _bring_to_end(
     if started_by_slurm(config["trainer"]) and slurm_rank() > 0:
         return _follow(folder)
     with folder.hold(wait=wait, join=config["choices"]["recipe"] != "single") as held:
-        if folder.is_finished() and not again:  # by the launch that we waited for
+        if folder.is_finished() and not again:  # finished by the launch that we waited for
             return _finished(folder)
         if held.first:
             begin()
             folder.reopen()
+            remove_leftovers(folder)
             folder.write_heartbeat()
         _train(folder, config, held.handle)
         folder.end_heartbeat()
@@ -153,9 +159,10 @@ def result_of(folder: RunFolder) -> dict[str, Any]:
 
 def _finished(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     print(f"sparsebench: {folder} is finished (rerun=true trains again)")
+    tidy_finished(folder)
     kind = (asked or {}).get("logger", {}).get("kind")
     if kind in LOGGED and not LOGGED[kind](folder).exists():
-        print(f"sparsebench: it was trained without logger={kind}, to which nothing is sent now")
+        print(f"sparsebench: it was trained without logger={kind}, which receives nothing now")
     return result_of(folder)
 
 
@@ -163,7 +170,7 @@ LOGGED: Mapping[str, Callable[[RunFolder], Path]] = {
     "wandb": lambda folder: folder.wandb,
     "tensorboard": lambda folder: folder.tensorboard,
 }
-"""Logger -> folder that it leaves in a run."""
+"""Logger -> folder that it creates in a run."""
 
 
 def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
@@ -175,22 +182,22 @@ def _train(folder: RunFolder, config: Mapping[str, Any], lock: int) -> None:
             return work(folder)
         code = _work_apart(folder, lock)
         if code == STOPPED:
-            raise Stopped(folder.stopped().partition(": ")[2] or "somebody asked for it")
+            raise Stopped(folder.stopped().partition(": ")[2] or "stop requested")
         if code:
             raise WorkerFailed(folder, code)
     except Exception as error:
-        with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
+        with contextlib.suppress(OSError):  # such as a full disk: the first error is the one to report
             if not folder.failure() and not folder.stopped():
-                folder.fail(f"{type(error).__name__}: {error}")
+                record_failure(folder, error)
             folder.end_heartbeat()
         raise
 
 
 def _work_apart(folder: RunFolder, lock: int) -> int:
-    """Train in separate processes, and return the exit code; they end with this one, and hold the lock as well.
+    """Train in separate processes, which end with this one and share its lock; return the exit code.
 
-    Ranks re-execute their command line: it must be a frozen configuration, never a sweep. The lock is theirs too: it
-    must outlive a kill of this process alone.
+    Ranks re-execute their command line, which must be a frozen configuration, never a sweep. They hold the lock too,
+    because it must survive a kill of this process alone.
     """
     command = [sys.executable, "-m", "sparsebench.app.process.worker", str(folder)]
     environment = {**environment_without_ranks(), PREFIX: spoken_for()}
@@ -211,7 +218,7 @@ def _follow(folder: RunFolder) -> dict[str, Any]:
     """Work as a further rank started by SLURM; only the first rank writes.
 
     Raises:
-        ValueError: the first one gives no sign of life.
+        ValueError: there is no sign of the first rank.
     """
     _await(lambda: bool(folder.heartbeat()) or folder.is_finished(), folder)
     from sparsebench.app.process.worker import work
@@ -226,7 +233,8 @@ def _await(happened: Callable[[], bool], folder: RunFolder) -> None:
     while not happened():
         if time.monotonic() > end:
             raise ValueError(
-                f"{folder}: no sign of the first of the tasks that srun has started for {_PATIENCE} s (this is task "
-                f"{slurm_rank()}, by SLURM_PROCID): see what it says, or unset SLURM_STEP_NUM_TASKS if there is none"
+                f"{folder}: no sign of srun's first task for {_PATIENCE} s (this is task {slurm_rank()}, by "
+                f"SLURM_PROCID): "
+                f"see its output, or unset SLURM_STEP_NUM_TASKS if there is no such task"
             )
         time.sleep(_POLL)

@@ -25,12 +25,12 @@ class FinishedRun:
     """A finished run, read back: network, masks, configuration and metrics.
 
     Attributes:
-        folder: where it lies.
-        config: its frozen configuration.
-        result: its numbers, under the names of ``docs/reference/result.md``.
-        network: the trained network in evaluation mode, on the CPU; of an ensemble, its averaged predictions.
+        folder: folder of the run.
+        config: the frozen configuration.
+        result: the numbers, under the names of ``docs/reference/result.md``.
+        network: the trained network in evaluation mode, on the CPU; for an ensemble, the average of its predictions.
         masks: bool, by parameter name, True where a weight is active; no entry means dense.
-        metrics: one mapping for each row of ``metrics.csv``; None where a row has no value.
+        metrics: one mapping for each row of ``metrics.csv``; None for missing values.
     """
 
     folder: Path
@@ -66,15 +66,17 @@ def load(run: str | Path) -> FinishedRun:
         run: the folder of the run.
 
     Raises:
-        ValueError: the folder holds no finished run, or a file of it is damaged.
+        ValueError: the folder holds no finished run, or one of its files is damaged.
     """
     folder = Path(run)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the folder of a finished run, such as outputs/runs/...")
+        raise ValueError(f"{folder} is not a folder: give the folder of a finished run, such as outputs/runs/...")
     files = RunFolder(folder)
     for path in (files.config_file, files.result_file, files.final, files.masks, folder / DONE):
         if not path.exists():
-            raise ValueError(f"{folder} holds no finished run ({path.name} is missing): give the folder of one")
+            raise ValueError(
+                f"{folder} holds no finished run ({path.name} is missing): give the folder of a finished run"
+            )
     config = files.config()
     return FinishedRun(
         folder=folder,
@@ -108,12 +110,12 @@ def _network(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 def _tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch says of a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise ValueError(f"{path} is damaged ({type(error).__name__}): rerun=true trains again") from error
 
 
 def _metrics(path: Path) -> list[dict[str, float | None]]:
-    """Return the rows of a metrics file; empty where the run wrote none (no CSV logger, several fits)."""
+    """Return the rows of a metrics file; empty if the run wrote none (no CSV logger, several fits)."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

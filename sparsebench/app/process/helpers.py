@@ -1,7 +1,7 @@
 """Additional processes for one run: each executes the same recipe in the same folder; locks divide the work.
 
-The first process to reach a stage trains it; the others load its result. Nothing else is exchanged, so that a helper
-may die, or start late, without harm. All use the same number of threads: it can change the last digits of a sum.
+The first process to reach a stage trains it; the others load its result. Processes exchange nothing else, so a helper
+may die or start late without harm. All use the same number of threads, which can change the last digits of a sum.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
     from sparsebench.fits import Run
 
 MARK = "SPARSEBENCH_HELPER"
-"""Set, to the process id of whom it helps, in the environment of a helper."""
+"""Environment variable of a helper: the id of the process that it helps."""
 
 
 def number_of(config: Mapping[str, Any]) -> int:
     """Return the number of processes a run may use: the key ``workers`` of its configuration.
 
     Raises:
-        ValueError: fewer than one, or several where each run has several already.
+        ValueError: the number is below one, or the run already has several processes per stage.
     """
     workers, trainer = config["workers"], config["trainer"]
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"recipe.workers={workers} is impossible: give a whole number of at least 1")
     if workers > 1 and (trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1):
         raise ValueError(
-            f"recipe.workers={workers} with trainer.devices={trainer['devices']}: a stage is trained by one process "
-            "there and by several here; choose one of the two"
+            f"recipe.workers={workers} with trainer.devices={trainer['devices']}: the first trains a stage in one "
+            f"process, the second "
+            "in several; choose one of the two"
         )
     return workers
 
@@ -75,7 +76,7 @@ def help_out(folder: Path) -> None:
 
 def gain(trained: float, seconds: float) -> str:
     """Return the speed-up by several processes: seconds of training over the elapsed seconds."""
-    return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one after another"
+    return f"{trained:.1f} s of training in {seconds:.1f} s, {trained / seconds:.2f} times as fast as one process"
 
 
 def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:

@@ -12,9 +12,9 @@ class Place:
     """The cores and GPUs of one worker.
 
     Attributes:
-        threads: of each of its operations.
-        cores: to which it is bound; none leaves it to the system.
-        gpus: that it sees, as ``CUDA_VISIBLE_DEVICES`` has them; None leaves it as it is.
+        threads: threads of each operation.
+        cores: cores to which the worker is bound; none leaves this to the system.
+        gpus: visible GPUs, in the form of ``CUDA_VISIBLE_DEVICES``; None does not change the variable.
     """
 
     threads: int
@@ -28,18 +28,18 @@ def places(
     """Divide this machine among workers.
 
     Args:
-        workers: how many; as many as fit by default.
-        threads: threads of each; by default one, or with ``workers`` an equal share of the cores.
-        per_gpu: workers on each GPU, where there are GPUs.
+        workers: number of workers; by default as many as fit.
+        threads: threads of each worker; by default one, or with ``workers`` an equal share of the cores.
+        per_gpu: workers on each GPU, if there are GPUs.
         devices: devices, or processes, of each cell.
-        bind: bind each worker to cores of its own.
+        bind: whether to bind each worker to separate cores.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number is below 1.
     """
     for name, value in (("workers", workers), ("threads", threads), ("per_gpu", per_gpu), ("devices", devices)):
         if value is not None and value < 1:
-            raise ValueError(f"hydra.launcher.{name}={value} is impossible: give at least 1, or null where it is")
+            raise ValueError(f"hydra.launcher.{name}={value} is impossible: give at least 1, or null where allowed")
     cores, gpus = own_cores(), visible_gpus()
     if gpus:
         groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
@@ -55,7 +55,7 @@ def places(
 
 
 def own_cores() -> list[int]:
-    """Return the cores that this process may use; all where the system does not tell, as on macOS."""
+    """Return the cores that this process may use; all cores if the system cannot tell, as on macOS."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -64,7 +64,7 @@ def own_cores() -> list[int]:
 def visible_gpus() -> list[str]:
     """Return the usable GPUs without initialising CUDA, after which a process can no longer be forked.
 
-    ``CUDA_VISIBLE_DEVICES`` counts where there is a GPU at all: clusters and shells leave it behind on other machines.
+    ``CUDA_VISIBLE_DEVICES`` is used only if there is a GPU, because clusters and shells also set it on other machines.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -78,4 +78,4 @@ def visible_gpus() -> list[str]:
 
 _DRIVER = "/proc/driver/nvidia/gpus"
 _TRACES = (_DRIVER, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd")
-"""What shows that a machine has GPUs: NVIDIA's driver, also in containers and on Jetson, WSL's, AMD's."""
+"""Files that show that a machine has GPUs: drivers of NVIDIA (also in containers and on Jetson), WSL and AMD."""

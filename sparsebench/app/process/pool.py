@@ -1,7 +1,7 @@
 """A pool of warm processes that run the cells of a grid: one per core, group of cores or GPU.
 
-Libraries are imported once, in a server from which the workers are forked; a worker keeps what is cached (data) from
-one cell to the next. A worker that dies takes one cell with it, and another one takes its place.
+Libraries are imported once, in a server from which the workers are forked; a worker keeps cached data from one cell to
+the next. If a worker dies, only its cell fails, and a new worker replaces it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pool:
     """Worker processes that wait for jobs.
 
     Args:
-        divided: what each may use.
+        divided: cores and GPUs of each worker.
     """
 
     def __init__(self, divided: Sequence[Place]) -> None:
@@ -59,7 +59,7 @@ class Pool:
         self.workers: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """Run all jobs; the answer of a job is its result, or the exception that ended it or its process."""
+        """Run all jobs; return for each its result, or the exception that ended it or its process."""
         waiting, answers = deque(enumerate(jobs)), [None] * len(jobs)
         self.workers = [_Worker(place) for place in self.divided[: len(jobs)]]
         try:
@@ -94,7 +94,7 @@ class _Worker:
         self.number = None
         if waiting and self.lives:
             self.number, job = waiting.popleft()
-            with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer will say so
+            with contextlib.suppress(BrokenPipeError):  # the process is dead, which reading its answer reports
                 self.pipe.send(job)
 
     def answer(self) -> Any:
@@ -129,7 +129,7 @@ def _serve(pipe: connection.Connection, place: Place) -> None:
             speak_for("")
             try:
                 pipe.send(answer)
-            except (TypeError, AttributeError, ValueError) as error:  # it cannot be pickled
+            except (TypeError, AttributeError, ValueError) as error:  # the exception cannot be pickled
                 pipe.send(RuntimeError(str(error)))
 
 
@@ -190,7 +190,7 @@ def _tidy() -> None:
 @contextlib.contextmanager
 def _environment(place: Place) -> Iterator[None]:
     """Set environment variables for new processes only, leaving the launching process unchanged afterwards."""
-    # without NVML, asking for GPUs wakes them, and what is forked afterwards cannot use them
+    # without NVML, querying GPUs initialises CUDA, and forked processes could not use them
     wanted = {**{name: str(place.threads) for name in _THREADS}, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

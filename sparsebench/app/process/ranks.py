@@ -1,8 +1,7 @@
 """Rank of this process in a run: variables of schedulers and launchers count only where they apply.
 
-A run of one device has no ranks, wherever it was started: ``srun --ntasks=4`` or a left-over ``RANK=1`` mean other
-things than this run. A run of several devices is one where SLURM has started one task for each of them; otherwise
-Lightning starts them.
+A run on one device has no ranks, however it was started: ``srun --ntasks=4`` or a left-over ``RANK=1`` do not refer to
+this run. For a run on several devices, either SLURM has started one task per device, or Lightning starts the processes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TOLD = (
     "JSM_NAMESPACE_SIZE", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
     "OMPI_COMM_WORLD_SIZE",
 )  # fmt: skip
-"""Variables by which Lightning and others tell the ranks of one run; the number of a job is not among them."""
+"""Variables by which Lightning and others number the ranks of one run; job numbers are not included."""
 
 
 def is_several(trainer: Mapping[str, Any]) -> bool:
@@ -31,7 +30,7 @@ def started_by_slurm(trainer: Mapping[str, Any]) -> bool:
     """Return True if SLURM has started all processes of this run already, one task each.
 
     Raises:
-        ValueError: it has started another number of tasks than the run has processes.
+        ValueError: SLURM's number of tasks differs from the run's number of processes.
     """
     tasks = _number("SLURM_STEP_NUM_TASKS", 1)
     if tasks < 2 or not is_several(trainer):
@@ -40,7 +39,7 @@ def started_by_slurm(trainer: Mapping[str, Any]) -> bool:
     wanted = _number_of(devices)
     if wanted is not None and wanted * nodes != tasks:
         raise ValueError(
-            f"srun has started {tasks} tasks, trainer.devices={devices} on {nodes} node(s) needs {wanted * nodes}: "
+            f"srun has started {tasks} tasks, but trainer.devices={devices} on {nodes} node(s) needs {wanted * nodes}: "
             f"give srun --ntasks={wanted * nodes}, or --ntasks=1 to let sparsebench start its processes on one node"
         )
     return True
@@ -53,7 +52,7 @@ def slurm_rank() -> int:
 
 @contextlib.contextmanager
 def single_process() -> Generator[None]:
-    """Hide every rank that the environment tells of, for a run of one process; all is put back afterwards."""
+    """Hide the environment's rank variables from a run of one process, and restore them afterwards."""
     from lightning.pytorch.utilities import rank_zero_only
 
     hidden = {name: os.environ.pop(name) for name in TOLD if name in os.environ}
@@ -66,7 +65,7 @@ def single_process() -> Generator[None]:
 
 
 def environment_without_ranks() -> dict[str, str]:
-    """Return the environment for processes among which Lightning is to assign the ranks itself."""
+    """Return the environment for processes to which Lightning assigns the ranks itself."""
     return {name: value for name, value in os.environ.items() if name not in TOLD and not name.startswith("SLURM_")}
 
 
@@ -76,7 +75,7 @@ def _number(name: str, default: int) -> int:
 
 
 def _number_of(devices: Any) -> int | None:
-    """Return how many devices a setting asks for, or None where only the machine can tell."""
+    """Return the number of devices of a setting, or None if it depends on the machine."""
     if isinstance(devices, list):
         return len(devices)
     text = str(devices)

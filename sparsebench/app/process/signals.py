@@ -8,7 +8,7 @@ import threading
 from collections.abc import Generator
 from typing import Any
 
-_HEEDED = ("SIGTERM", "SIGHUP")  # the second does not exist everywhere
+_HEEDED = ("SIGTERM", "SIGHUP")  # SIGHUP does not exist everywhere
 _received: list[signal.Signals] = []
 
 
@@ -16,8 +16,8 @@ _received: list[signal.Signals] = []
 def heeding_signals() -> Generator[None]:
     """Turn a request to end into KeyboardInterrupt, so that all processes started by this one end with it.
 
-    Lightning alone would end training and exit with 0, as after success. What is ignored on purpose, as under
-    ``nohup``, stays ignored.
+    Lightning alone would end training and exit with 0, as after success. Signals that are ignored on purpose, as under
+    ``nohup``, stay ignored.
     """
     _received.clear()
     before: dict[signal.Signals, Any] = {}
@@ -34,16 +34,16 @@ def heeding_signals() -> Generator[None]:
 
 
 def ending_signal() -> signal.Signals:
-    """Return the signal that asked this process to end: SIGINT, which is Ctrl-C, unless another one did."""
+    """Return the signal that ended this process: SIGINT (Ctrl-C) unless another one arrived."""
     return _received[0] if _received else signal.SIGINT
 
 
 def interrupted_code() -> int:
-    """Return the exit code of a process that a signal has ended, as shells have it: 130, 143, 129."""
+    """Return the exit code of a process ended by a signal, as in shells: 130, 143, 129."""
     return 128 + ending_signal()
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    if not _received:  # one is enough: the second would interrupt what tidies up
+    if not _received:  # one is enough: a second one would interrupt the clean-up
         _received.append(signal.Signals(number))
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A folder for the sockets of ``multiprocessing``: their paths may have no more than about 100 characters."""
+"""A short folder for the sockets of ``multiprocessing``, whose paths may have at most about 100 characters."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import tempfile
 from pathlib import Path
 
-_LONGEST = 60  # of the folder: the names within take up to 40, and a socket's path is cut at 108, or 104 on macOS
+_LONGEST = 60  # length of the folder: names in it take up to 40, and a socket's path is cut at 108, or 104 on macOS
 _SHORT = ("/tmp", "/dev/shm", "/var/tmp")
 
 
 def shorten_socket_folder() -> None:
     """Keep sockets of this process and its children in a short folder if ``TMPDIR`` is too long for them.
 
-    Workers of a pool and workers of data loaders talk through such sockets. Other temporary files stay in ``TMPDIR``.
+    Workers of a pool and workers of data loaders communicate through such sockets. Other temporary files stay in
+    ``TMPDIR``.
     """
     if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST:
         return
@@ -26,7 +27,7 @@ def shorten_socket_folder() -> None:
             try:
                 tempfile.tempdir = folder
                 with contextlib.suppress(OSError):
-                    multiprocessing.util.get_temp_dir()  # made now, remembered, and removed at the end of the process
+                    multiprocessing.util.get_temp_dir()  # created now, removed at the end of the process
                     return
             finally:
                 tempfile.tempdir = before

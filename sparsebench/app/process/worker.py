@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsebench.app.errors import STOPPED, USER_ERRORS, explain, stop
-from sparsebench.app.process.console import PREFIX, quieten, speak_for
+from sparsebench.app.errors import STOPPED, USER, USER_ERRORS, explain, record_failure, stop
+from sparsebench.app.process.console import PREFIX, one_line_warnings, quieten, speak_for
 from sparsebench.app.process.ranks import is_several, single_process
 from sparsebench.app.process.signals import heeding_signals, interrupted_code
 from sparsebench.app.process.sockets import shorten_socket_folder
@@ -22,7 +22,7 @@ from sparsebench.runs.folder import RunFolder
 def work(folder: RunFolder) -> None:
     """Train, test once, and write the final tensors and the result."""
     config = folder.config()
-    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process():
+    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process(), one_line_warnings():
         _work(folder, config)
 
 
@@ -55,9 +55,11 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a person, or by a scheduler's signal
         if rank() == 0 and not interrupted:
-            declare = folder.stop if isinstance(error, Stopped) else folder.fail
             with contextlib.suppress(OSError):  # of a full disk, for example: what happened first is what matters
-                declare(f"{type(error).__name__}: {error}")
+                if isinstance(error, Stopped):
+                    folder.stop(f"{type(error).__name__}: {error}")
+                else:
+                    record_failure(folder, error)
         if run is not None:
             with contextlib.suppress(OSError):
                 run.close_loggers(failed=True)
@@ -75,7 +77,7 @@ def _watched(progress: Callable[[], Sequence[Any]], folder: RunFolder) -> list[A
 
 
 def rank() -> int:
-    """Return the rank of this process, as the trainer has it; before there is one, as its launcher has it."""
+    """Return the rank of this process, from the trainer if it exists, otherwise from the launcher."""
     from lightning.pytorch.utilities import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0))
@@ -86,15 +88,16 @@ def main(folder: RunFolder) -> None:
     try:
         with heeding_signals():
             work(folder)
-    except USER_ERRORS as error:
-        if rank() == 0:
-            stop(explain(error))
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(interrupted_code())
-    except RuntimeError:
+    except Exception as error:
+        expected = isinstance(error, USER_ERRORS)
         if folder.stopped():
             sys.exit(STOPPED)
+        if expected and rank() == 0 and not folder.failure():  # where the disk is full, for example
+            stop(explain(error))
+        if expected or (rank() == 0 and folder.failure()):  # the process that has started this one says it
+            sys.exit(USER if expected else 1)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Callbacks beside ``Sparsity``: monitors, averaging, checkpoints, progress."""
+"""Callbacks other than ``Sparsity``: monitors, averaging, checkpoints, progress."""
 
 from sparsebench.engine.callbacks.averaging import Averaging
 

@@ -22,11 +22,10 @@ class Averaging:
     """Settings for averaging weights over time (SWA, Izmailov et al. 2018, arXiv 1803.05407).
 
     Args:
-        start: sampling begins after this share of the fit.
-        every: steps between two samples; a share of the fit below 1; an epoch by default. Samples are counted back
-            from the last step, which is always one, so that a single sample is plain training.
-        rate: constant learning rate of the sampled part, to which the schedule descends before; ``None`` leaves the
-            schedule as it is.
+        start: share of the fit after which sampling begins.
+        every: steps between two samples; below 1 a share of the fit; by default an epoch. The last step is always a
+            sample, and the others are counted back from it, so that a single sample is plain training.
+        rate: constant learning rate while sampling, to which the schedule descends before; ``None`` keeps the schedule.
     """
 
     start: float = 0.75
@@ -45,8 +44,8 @@ class Averaging:
         """Return the learning-rate schedule of a fit with averaging.
 
         Args:
-            base: the schedule without.
-            rate: the learning rate that schedules are factors of.
+            base: the schedule without averaging.
+            rate: the learning rate that the schedule multiplies.
         """
         if self.rate is None:
             return base
@@ -56,8 +55,8 @@ class Averaging:
         """Return the steps, counted from 1, after which weights are sampled.
 
         Args:
-            total: steps of the fit.
-            epoch: steps of an epoch.
+            total: number of steps of the fit.
+            epoch: number of steps of an epoch.
         """
         every = epoch if self.every is None else self.every
         period = max(1, round(every * total) if every < 1 else round(every))
@@ -94,12 +93,12 @@ class WeightAveraging(L.Callback):
 
     Args:
         averaging: when to sample.
-        total: steps of the fit.
-        epoch: steps of an epoch.
+        total: number of steps of the fit.
+        epoch: number of steps of an epoch.
         module: name of the submodule whose parameters are averaged.
 
     Attributes:
-        count: samples taken.
+        count: number of samples taken.
     """
 
     def __init__(self, averaging: Averaging, *, total: int, epoch: int, module: str = "net") -> None:

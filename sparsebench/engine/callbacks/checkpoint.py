@@ -17,14 +17,14 @@ from sparsebench.runs.atomic import PARTIAL, publish
 class Continuation(L.Callback):
     """Save a checkpoint at epoch ends and in between, from which the same command continues bit for bit.
 
-    Saved is always a moment between two optimizer steps, never one in the middle of an accumulation. The file is
-    written beside its place and then moved, so that a kill leaves the old one or the new one, never half of one. That
-    of an epoch's end is moved once the epoch is logged, or else a kill in between would lose its row.
+    Checkpoints are saved between two optimizer steps, never in the middle of an accumulation. The file is written under
+    a temporary name and then renamed, so that a kill leaves the old file or the new one, never half a file. At an
+    epoch's end it is renamed once the epoch is logged; otherwise a kill in between would lose the epoch's row.
 
     Args:
-        path: where the checkpoint lies.
-        seconds: least time between two checkpoints; epoch ends count too, so that short epochs save rarely.
-        steps: save after this many optimizer steps too, for tests and very long epochs.
+        path: file of the checkpoint.
+        seconds: minimum time between two checkpoints, including those at epoch ends, so that short epochs save rarely.
+        steps: number of optimizer steps after which to save as well, for tests and very long epochs.
     """
 
     def __init__(self, path: Path, *, seconds: float = 60.0, steps: int | None = None) -> None:
@@ -63,9 +63,10 @@ class Continuation(L.Callback):
         self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the checkpoint of the last epoch: a fit that went on from there would train nothing and log no metric.
+        """Discard the checkpoint of the last epoch: a fit resumed from it would train nothing and log no metric.
 
-        A kill between here and the saved state repeats the steps since the last checkpoint, to the same end.
+        After a kill between this point and the saving of the final state, the steps since the last checkpoint are
+        repeated with the same result.
         """
         if self._written and trainer.is_global_zero:
             self._partial.unlink(missing_ok=True)
@@ -79,7 +80,7 @@ class Continuation(L.Callback):
 
     @property
     def _partial(self) -> Path:
-        return self.path.with_name(self.path.name + PARTIAL)  # one name for all ranks, whose trainers write together
+        return self.path.with_name(self.path.name + PARTIAL)  # one name, since all ranks write this file
 
     def _write(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self._partial)

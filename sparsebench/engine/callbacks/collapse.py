@@ -16,7 +16,7 @@ ACTIONS = ("warn", "error", "floor")
 class CollapseGuard(L.Callback):
     """Warn about layers without active weights, or raise an error.
 
-    With ``floor`` no layer becomes empty: the sparse state gives it its strongest weight, and takes the weakest of
+    With ``floor`` no layer becomes empty: the sparse state keeps its strongest weight and removes the weakest weight of
     the other layers instead, so that the budget stays exact.
 
     Args:
@@ -24,7 +24,7 @@ class CollapseGuard(L.Callback):
         action: ``warn`` once per layer, ``error``, or ``floor``.
 
     Raises:
-        ValueError: unknown action; with ``error``, a collapsed layer.
+        ValueError: the action is unknown; with ``error``, a layer has collapsed.
     """
 
     def __init__(self, sparsity: Sparsity, *, action: str = "warn") -> None:
@@ -53,5 +53,5 @@ class CollapseGuard(L.Callback):
         found = f"no weight is left in {', '.join(lost)} at step {self.sparsity.step}"
         if self.action == "error":
             raise ValueError(f"{found}: lower the sparsity, choose another distribution, or set on_collapse=floor")
-        warnings.warn(f"{found}: nothing flows through; on_collapse=floor keeps one", stacklevel=1)
+        warnings.warn(f"{found}: no signal passes through; on_collapse=floor keeps one weight per layer", stacklevel=1)
         self._warned.update(lost)

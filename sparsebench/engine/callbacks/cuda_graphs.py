@@ -1,4 +1,4 @@
-"""Replay the network's passes as CUDA graphs in the steps of a fit, where nothing in them needs Python."""
+"""Replay the network's passes as CUDA graphs in the steps of a fit, if nothing in them needs Python."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Wanted = Literal["auto"] | bool
 class CudaGraphs(L.Callback):
     """Record the network's forward and backward pass at the first batch, and replay them in every later step.
 
-    What is around them stays as it is: loss, metrics, masks, clipping, gradient scaler, optimizer and schedule. A step
-    whose batch is smaller, or that accumulates gradients, runs plainly.
+    Everything else is unchanged: loss, metrics, masks, clipping, gradient scaler, optimizer and schedule. Steps with a
+    smaller batch, or that accumulate gradients, run without graphs.
 
     Args:
-        wanted: ``True`` refuses what cannot be replayed; ``auto`` says so in one line and runs it plainly.
+        wanted: ``True`` raises an error for a fit that cannot be replayed; ``auto`` prints the reason in one line and
+            runs without graphs.
         module: name of the submodule whose passes are recorded.
         capture: records; CUDA graphs by default.
-        device: type of the devices on which that works.
+        device: type of the supported devices.
 
     Attributes:
         replayed: the network's forward, while a fit replays it.
@@ -63,16 +64,16 @@ class CudaGraphs(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leave steps alone that accumulate: each replay writes its gradients to the same memory."""
+        """Skip steps that accumulate, since each replay writes its gradients to the same memory."""
         if self.replayed is not None and trainer.accumulate_grad_batches > 1:
             self._remove()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the network its own forward back."""
+        """Restore the network's own forward."""
         self._remove()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the network its own forward back."""
+        """Restore the network's own forward."""
         self._remove()
 
     def _remove(self) -> None:

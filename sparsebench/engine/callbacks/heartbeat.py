@@ -17,12 +17,12 @@ class Heartbeat(L.Callback):
     """Write the progress of a fit every few seconds, and stop it at the end of an epoch on request.
 
     Args:
-        tell: takes the facts as keywords; called on the first rank.
-        asked: returns why the run shall stop, or nothing; called on the first rank.
-        seconds: least time between two heartbeats.
+        tell: (facts as keywords) -> None; called on the first rank.
+        asked: () -> reason to stop the run, or None; called on the first rank.
+        seconds: minimum time between two heartbeats.
 
     Attributes:
-        label: name of the stage, where a run has several; set when the fit is built.
+        label: name of the stage in a run with several stages; set when the fit is built.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class SparsityMonitor(L.Callback):
         self.per_layer = per_layer
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log where training starts."""
+        """Log the values at the start of training."""
         if self.sparsity.step == 0:
             for logger in trainer.loggers:
                 logger.log_metrics({"sparsity": 1 - self.sparsity.net.density}, step=0)
@@ -99,7 +99,7 @@ class GradientFlow(L.Callback):
 class LossGuard(L.Callback):
     """Stop with one clear line when the loss becomes nan or infinite.
 
-    On a GPU the loss is checked every ``every`` batches, since each check waits for the device.
+    On a GPU the loss is checked once per ``every`` batches, since each check waits for the device.
     """
 
     def __init__(self, *, every: int = 50) -> None:

@@ -25,7 +25,7 @@ class EpochLines(L.Callback):
         self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print at every tenth of the run and at its end."""
+        """Print a line at every tenth of the run and at its end."""
         epochs = max(1, trainer.max_epochs or 1)
         done = trainer.current_epoch + 1
         if done % max(1, epochs // 10) and done != epochs:
@@ -47,11 +47,12 @@ def progress_callbacks(kind: str, label: str = "") -> list[L.Callback]:
     """Return the callbacks that show progress.
 
     Args:
-        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich in a terminal of its own, lines elsewhere.
+        kind: ``rich``, ``lines``, ``none``, or ``auto``: rich if a single process writes to a terminal, lines
+            otherwise.
         label: text at the start of each line.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     if kind == "auto":  # bars of several processes would overwrite each other
         alone = multiprocessing.parent_process() is None

@@ -28,17 +28,17 @@ def build_loggers(
     """Build the loggers of a run, or of one stage of its recipe.
 
     Args:
-        folder: where logs are written.
+        folder: folder of the logs.
         settings: ``kind`` is ``csv``, ``tensorboard``, ``wandb`` or ``none``; for wandb ``project``, ``entity``,
-            ``tags``, ``artifacts`` and ``offline`` (None: as ``WANDB_MODE`` says, or else offline unless a key is set).
-            ``WANDB_MODE=disabled`` and ``WANDB_DISABLED=true`` leave ``metrics.csv`` alone.
-        config: the resolved configuration, shown by loggers that can.
-        label: name of the run for people.
+            ``tags``, ``artifacts`` and ``offline`` (None: as set by ``WANDB_MODE``; without it, offline unless a key is
+            set). ``WANDB_MODE=disabled`` and ``WANDB_DISABLED=true`` write ``metrics.csv`` only.
+        config: the resolved configuration, for loggers that can show it.
+        label: readable name of the run.
         run: name of the run's folder; by default the name of ``folder``.
         stage: the stage of the run that is logged; None for the run itself.
 
     Raises:
-        ValueError: unknown kind, or a package that is missing.
+        ValueError: the kind is unknown, or a package is missing.
     """
     kind = settings["kind"]
     if kind == "none":

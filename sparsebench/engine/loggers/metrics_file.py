@@ -18,11 +18,11 @@ from sparsebench.runs.atomic import write_atomically
 class MetricsFile(Logger):
     """Write ``metrics.csv``: one complete row per optimizer step with metrics, in order even after resuming.
 
-    A row is replaced when its step is logged again, so that the file of an interrupted and continued run equals
-    an uninterrupted run's.
+    A row is replaced when its step is logged again, so that an interrupted and resumed run writes the same file as an
+    uninterrupted one.
 
     Args:
-        path: the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class MetricsFile(Logger):
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the rows that are whole, by step: of a file that was cut short, those before the cut."""
+    """Return the complete rows by step; rows after a truncation are ignored."""
     found: dict[int, dict[str, Any]] = {}
     with path.open(newline="", encoding="utf-8", errors="replace") as file, contextlib.suppress(csv.Error):
         for row in csv.DictReader(file):

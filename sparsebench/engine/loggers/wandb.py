@@ -16,13 +16,13 @@ from sparsebench.runs.files import ARTIFACTS
 class WandbRun(WandbLogger):
     """Log to W&B one row per optimizer step, so that panels can draw any metric against any other.
 
-    Lightning logs validation and training metrics of a step apart; W&B joins only metrics logged together. The last
-    row waits until the next step, or the end, is there.
+    Lightning logs validation and training metrics of a step separately, but W&B joins only metrics logged together. The
+    last row is held back until the next step or the end.
 
     Args:
-        folder: the run's folder, from which artifacts are taken.
-        artifacts: upload final weights, masks and configuration of a run that ended well.
-        settings: of ``WandbLogger``.
+        folder: the run's folder, which contains the artifacts.
+        artifacts: whether to upload final weights, masks and configuration of a successful run.
+        settings: arguments of ``WandbLogger``.
     """
 
     def __init__(self, *, folder: Path, artifacts: bool, **settings: Any) -> None:
@@ -70,12 +70,12 @@ class WandbRun(WandbLogger):
 
 
 def identity_of(run: str, stage: str | None, attempt: str) -> str:
-    """Return the W&B id of a run, or of a stage of it: the same whenever it is continued, another for each attempt.
+    """Return the W&B id of a run or one of its stages: unchanged on resumption, different for each attempt.
 
     Args:
-        run: name of the run's folder; its hash is taken where it ends with one.
+        run: name of the run's folder; if it ends with a hash, only the hash is used.
         stage: name of the stage; None for the run itself.
-        attempt: tells folders of one configuration, and attempts in one folder, apart.
+        attempt: distinguishes folders of one configuration, and attempts in one folder.
     """
     name = run.rpartition("--")[2] or run
     return re.sub(r"[^\w.-]+", "-", "-".join(part for part in (name, attempt, stage) if part))

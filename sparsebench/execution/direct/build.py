@@ -40,7 +40,7 @@ class NoKernels(RuntimeError):
 def capability() -> str:
     """Return which instructions the kernels use: ``AVX512``, ``AVX2`` or ``DEFAULT``.
 
-    PyTorch's own answer, so that ``ATEN_CPU_CAPABILITY=avx2`` holds for these kernels too.
+    The answer is PyTorch's own, so that ``ATEN_CPU_CAPABILITY=avx2`` applies to these kernels too.
     """
     found = torch.backends.cpu.get_cpu_capability()
     if found.startswith(("AVX512", "AVX10")):
@@ -56,24 +56,24 @@ def cache_folder() -> Path:
 
 
 def library_name(kind: str) -> str:
-    """Return the file name of the kernels of one kind: it changes with the source and with the flags."""
+    """Return the file name of the kernels of one kind, which changes with the source and the flags."""
     text = SOURCE.read_bytes() + f"{_flags(kind)} {platform.machine()}".encode()
     return f"{kind.lower()}-{hashlib.sha256(text).hexdigest()[:16]}.so"
 
 
 def build(kind: str | None = None, folder: Path | None = None) -> Path:
-    """Compile the kernels, unless they are there, and return the library.
+    """Compile the kernels unless they exist, and return the path of the library.
 
-    Two processes may build at once: each compiles into a file of its own and renames it, so that nobody ever loads
-    half a library and nobody waits for a lock that a killed process has left behind.
+    Two processes may build at the same time: each compiles into a separate file and renames it, so that no process ever
+    loads half a library or waits for a lock that a killed process has left behind.
 
     Args:
-        kind: ``AVX512``, ``AVX2`` or ``DEFAULT``; by default what this processor has.
-        folder: where to; ``cache_folder()`` by default, and a temporary folder where that cannot be written.
+        kind: ``AVX512``, ``AVX2`` or ``DEFAULT``; by default the best of this processor.
+        folder: target folder; by default ``cache_folder()``, or a temporary folder if that is not writable.
 
     Raises:
         NoKernels: there is no compiler, or it fails.
-        ValueError: an unknown kind.
+        ValueError: the kind is unknown.
     """
     kind = kind or capability()
     if kind not in _FLAGS:
@@ -83,7 +83,7 @@ def build(kind: str | None = None, folder: Path | None = None) -> Path:
         return target
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     if compiler is None:
-        raise NoKernels("no C++ compiler is found: install g++ or clang++, or set CXX")
+        raise NoKernels("no C++ compiler was found: install g++ or clang++, or set CXX")
     target = _writable(target)
     with tempfile.TemporaryDirectory(dir=target.parent) as private:
         made = Path(private) / target.name
@@ -100,7 +100,7 @@ def build(kind: str | None = None, folder: Path | None = None) -> Path:
 
 
 def _writable(target: Path) -> Path:
-    """Return the path, or one of the same name in a temporary folder where it cannot be written."""
+    """Return the path, or a path of the same name in a temporary folder if it is not writable."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):
@@ -111,7 +111,7 @@ def _writable(target: Path) -> Path:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return the loaded kernels of this processor; compiled when first asked for.
+    """Return the loaded kernels of this processor, compiled on first use.
 
     Raises:
         NoKernels: they cannot be compiled or loaded.
@@ -120,7 +120,7 @@ def library() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError:
-        path.unlink(missing_ok=True)  # of another system, or damaged: once more
+        path.unlink(missing_ok=True)  # built on another system, or damaged: build again
     try:
         return ctypes.CDLL(str(build()))
     except OSError as error:
@@ -133,6 +133,6 @@ def available() -> bool:
     try:
         library()
     except NoKernels as error:
-        warnings.warn(f"direct sparse kernels are not used, dense masked products are: {error}", stacklevel=3)
+        warnings.warn(f"using dense masked products instead of direct sparse kernels: {error}", stacklevel=3)
         return False
     return True

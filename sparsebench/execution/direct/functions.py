@@ -24,20 +24,21 @@ Multiply = Callable[[Tensor, Tensor, Tensor | None, Support, Shape], Tensor]
 def linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply by the active weights of a linear layer; equals ``F.linear(x, weight * mask, bias)``.
 
-    Forward, input gradient and weight gradient cost in proportion to the active weights. Computed in float32 or
-    float64, in float32 under autocast. Where the kernels cannot be compiled, dense products are used, with one warning.
+    The cost of forward pass, input gradient and weight gradient is proportional to the number of active weights.
+    Computation is in float32 or float64, under autocast in float32. If the kernels cannot be compiled, dense products
+    are used, with one warning.
 
     Args:
-        x: (..., in features), on a processor.
+        x: (..., in features), on a CPU.
         weight: (out features, in features); its gradient is zero outside the mask.
-        mask: bool, shape of the weight; indexed once, and again when it has been written to.
+        mask: bool, shape of the weight; indexed once, and again after every change.
         bias: (out features), or None.
 
     Returns:
-        (..., out features), stored with the batch innermost, as the next sparse layer wants it.
+        (..., out features), stored with the batch innermost, the layout that sparse layers read fastest.
 
     Raises:
-        ValueError: shapes, types or devices do not fit.
+        ValueError: shapes, types or devices do not match.
     """
     x, weight, bias = _cast(x, weight, bias)
     _check("linear", x, weight, mask, bias, dimensions=2)
@@ -62,39 +63,44 @@ def conv2d(
 ) -> Tensor:
     """Convolve with the active weights; equals ``F.conv2d(x, weight * mask, bias, stride, padding)``.
 
-    As ``linear`` in every other respect. One group and no dilation: other convolutions stay dense.
+    All else is as in ``linear``. Only convolutions with one group and without dilation are supported.
 
     Args:
-        x: (images, channels, rows, columns), on a processor, in any memory format.
+        x: (images, channels, rows, columns), on a CPU, in any memory format.
         weight: (out channels, channels, rows, columns); its gradient is zero outside the mask.
         mask: bool, shape of the weight.
         bias: (out channels), or None.
-        stride: of both directions, or (rows, columns).
-        padding: zeros at each side, likewise.
+        stride: one number for both directions, or (rows, columns).
+        padding: zeros on each side, one number or (rows, columns).
 
     Returns:
         (images, out channels, rows, columns), stored with the batch innermost.
 
     Raises:
-        ValueError: shapes, types or devices do not fit.
+        ValueError: shapes, types or devices do not match.
     """
     x, weight, bias = _cast(x, weight, bias)
     _check("conv2d", x, weight, mask, bias, dimensions=4)
-    strides, paddings = _pair("stride", stride, 1), _pair("padding", padding, 0)
+    shape = _geometry(x, weight, _pair("stride", stride, 1), _pair("padding", padding, 0))
+    if not available():
+        return functional.conv2d(x, weight * mask, bias, shape.stride, shape.padding)
+    support = support_of(mask)
+    return conv2d_values(x, support.values(weight), support, bias, shape.stride, shape.padding)
+
+
+def _geometry(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Shape:
+    """Return the geometry of a convolution; raise ``ValueError`` if the tensors do not match."""
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"direct.conv2d: x of shape {tuple(x.shape)} does not fit weight of shape {tuple(weight.shape)}: "
             f"(images, {weight.shape[1]}, rows, columns) is needed; groups are not supported"
         )
-    shape = Shape((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), strides, paddings)
+    shape = Shape((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), stride, padding)
     if min(shape.out) < 1:
         raise ValueError(
-            f"direct.conv2d: a kernel of {shape.kernel} does not fit an image of {shape.image} with padding {paddings}"
+            f"direct.conv2d: a kernel of {shape.kernel} does not fit an image of {shape.image} with padding {padding}"
         )
-    if not available():
-        return functional.conv2d(x, weight * mask, bias, strides, paddings)
-    support = support_of(mask)
-    return conv2d_values(x, support.values(weight), support, bias, strides, paddings)
+    return shape
 
 
 def linear_values(
@@ -103,11 +109,11 @@ def linear_values(
     """Multiply by a linear layer that is stored as its active values.
 
     Args:
-        x: (..., in features), float32 or float64; nothing is checked.
-        values: the active ones, in the order of the support.
-        support: where they are.
+        x: (..., in features), float32 or float64, unchecked.
+        values: the active weights, in the order of the support.
+        support: positions of the active weights.
         bias: (out features), or None.
-        multiply: what multiplies; the kernels by default.
+        multiply: function that multiplies; the kernels by default.
     """
     rows = x.reshape(-1, x.shape[-1])
     if rows.shape[0] == 0:
@@ -126,7 +132,7 @@ def conv2d_values(
     *,
     multiply: Multiply | None = None,
 ) -> Tensor:
-    """Convolve with a kernel that is stored as its active values; the rest as ``linear_values``."""
+    """Convolve with a kernel that is stored as its active values; other arguments as in ``linear_values``."""
     if x.shape[0] == 0:
         return functional.conv2d(x, support.scatter(values), bias, stride, padding)
     shape = Shape((x.shape[2], x.shape[3]), support.kernel, stride, padding)
@@ -178,12 +184,12 @@ def _check(name: str, x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | No
     tensors = [t for t in (x, weight, bias) if t is not None]
     if x.dtype not in _TYPES or any(t.dtype != x.dtype for t in tensors):
         raise ValueError(
-            f"direct.{name}: types {', '.join(str(t.dtype) for t in tensors)} do not fit: x, weight and bias must "
+            f"direct.{name}: types {', '.join(str(t.dtype) for t in tensors)} do not match: x, weight and bias must "
             f"all be float32 or all be float64"
         )
     if any(t.device.type != "cpu" for t in (*tensors, mask)):
         raise ValueError(
-            f"direct.{name} runs on processors only, and a tensor is on "
+            f"direct.{name} runs on CPUs only, and a tensor is on "
             f"{next(t.device for t in (*tensors, mask) if t.device.type != 'cpu')}: move it, or use masks"
         )
 
@@ -194,6 +200,7 @@ def _pair(name: str, value: Any, least: int) -> Pair:
         pair = tuple(cast(Any, value)) if isinstance(value, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
         raise ValueError(
-            f"direct.conv2d: {name}={value!r} is impossible: give a whole number of at least {least}, or two of them"
+            f"direct.conv2d: {name}={value!r} is impossible: give a whole number of at least {least}, or two such "
+            f"numbers"
         )
     return pair[0], pair[1]

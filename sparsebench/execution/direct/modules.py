@@ -28,11 +28,11 @@ class _Stored(nn.Module):
 
     @torch.no_grad()
     def set_mask(self, mask: Tensor, optimizer: Optimizer | None = None) -> None:
-        """Adopt another mask: values that stay active keep their moments, new ones begin at zero with none.
+        """Adopt another mask: values that stay active keep their moments, new ones start at zero without any.
 
         Args:
             mask: bool, shape of the weight.
-            optimizer: its moments (every state tensor of the values' shape) move along.
+            optimizer: its moments (every state tensor of the values' shape) are carried over.
 
         Raises:
             ValueError: the mask has another shape.
@@ -51,11 +51,11 @@ class _Stored(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole weight, with its zeros; a copy."""
+        """A copy of the whole weight, including zeros."""
         return self.support.scatter(self.values.detach())
 
     def extra_repr(self) -> str:
-        """Say how many weights are active."""
+        """Describe the layer with its number of active weights."""
         total = torch.Size(self.support.shape).numel()
         return f"{self.support.shape}, {self.support.count} of {total} weights active, bias={self.bias is not None}"
 
@@ -73,7 +73,7 @@ class _Stored(nn.Module):
             if lost:
                 errors = cast(list[str], rest[-1])
                 errors.append(
-                    f"{prefix}weight has {lost} weights outside of this layer's mask: give the layer their mask"
+                    f"{prefix}weight has {lost} weights outside this layer's mask: set the mask of these weights first"
                 )
             own[prefix + "values"] = self.support.values(weight)
         super()._load_from_state_dict(own, prefix, *rest)  # pyright: ignore[reportUnknownMemberType]
@@ -86,7 +86,7 @@ class SparseLinear(_Stored):
     """A linear layer that stores its active weights only.
 
     Args:
-        layer: the layer that it stands in for; copied.
+        layer: the layer to replace; its tensors are copied.
         mask: bool, shape of the layer's weight.
     """
 
@@ -99,7 +99,7 @@ class SparseConv2d(_Stored):
     """A convolution of one group that stores its active weights only.
 
     Args:
-        layer: the layer that it stands in for; copied.
+        layer: the layer to replace; its tensors are copied.
         mask: bool, shape of the layer's weight.
     """
 
@@ -114,7 +114,7 @@ class SparseConv2d(_Stored):
 
 
 def refusal(layer: nn.Module) -> str | None:
-    """Return why a layer cannot be computed by the kernels; None where it can."""
+    """Return why the kernels cannot compute a layer, or None if they can."""
     if type(layer) is nn.Linear:
         return None
     if type(layer) is not nn.Conv2d:
@@ -131,7 +131,7 @@ def refusal(layer: nn.Module) -> str | None:
 def store_active(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Replace, in place, the layers of masked weights by layers that store their active weights only.
 
-    For training with fixed masks, and for inference: the optimizer is made afterwards, over ``network.parameters()``.
+    For training with fixed masks, and for inference. Create the optimizer afterwards, over ``network.parameters()``.
 
     Args:
         network: changed in place.
@@ -141,13 +141,15 @@ def store_active(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         The network.
 
     Raises:
-        ValueError: a mask's layer is unknown, or of a kind that the kernels do not know; nothing has changed then.
+        ValueError: a mask's layer is unknown, or of an unsupported kind; the network is not changed in that case.
     """
     layers: dict[str, nn.Module] = dict(network.named_modules())  # pyright: ignore[reportUnknownArgumentType]
     for name in masks:
         owner, _, leaf = name.rpartition(".")
         if owner not in layers or leaf != "weight" or not owner:
-            raise ValueError(f"masks[{name!r}] belongs to no layer of this network: give masks by name of the weight")
+            raise ValueError(
+                f"masks[{name!r}] does not belong to a layer of this network: give masks by name of the weight"
+            )
         if reason := refusal(layers[owner]):
             raise ValueError(
                 f"{owner} {reason}: only linear layers and convolutions of one group can be stored sparsely"

@@ -43,9 +43,9 @@ def product(walk: Walk, inputs: Tensor, values: Tensor, bias: Tensor | None) -> 
     """Multiply by sparse weights.
 
     Args:
-        walk: what multiplies what.
+        walk: index structure of the product.
         inputs: contiguous, (channels, pixels, images), at least as many images as a vector has lanes (``lanes``).
-        values: of the weights, in the order of the walk.
+        values: the weights, in the order of the walk.
         bias: one per row, or None.
 
     Returns:
@@ -57,12 +57,12 @@ def product(walk: Walk, inputs: Tensor, values: Tensor, bias: Tensor | None) -> 
 
 
 def weight_gradient(walk: Walk, inputs: Tensor, grad: Tensor) -> Tensor:
-    """Return the gradient of each weight in the order of the walk: sums over pixels and images.
+    """Return the gradient of each weight, summed over pixels and images, in the order of the walk.
 
     Args:
-        walk: of the forward product.
+        walk: index structure of the forward product.
         inputs: contiguous, (channels, pixels, images).
-        grad: of the outputs, contiguous, (rows, output pixels, images).
+        grad: gradient of the outputs, contiguous, (rows, output pixels, images).
     """
     sums = inputs.new_zeros(walk.weights)
     _run(walk, inputs, None, grad, sums, backward=True)
@@ -70,14 +70,14 @@ def weight_gradient(walk: Walk, inputs: Tensor, grad: Tensor) -> Tensor:
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return a tensor that is not filled, in large pages if it is large: page faults may cost more than products."""
+    """Return an uninitialised tensor, on large pages if it is large, since page faults may cost more than products."""
     out = torch.empty(shape, dtype=dtype)
     library().sparsebench_large_pages(ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.nbytes))
     return out
 
 
 def lanes(dtype: torch.dtype) -> int:
-    """Return how many numbers of a type a vector of this processor holds: the least number of images."""
+    """Return how many numbers of a type fit into a vector register, which is the minimum number of images."""
     return library().sparsebench_lanes_f32() * 4 // dtype.itemsize
 
 
@@ -90,7 +90,7 @@ def _run(
     *,
     backward: bool,
 ) -> None:
-    """Divide the work among threads: each number is computed by one of them, in an order that is always the same."""
+    """Divide the work among threads; each number is computed by one thread, always in the same order."""
     function = library().sparsebench_f32 if inputs.dtype == torch.float32 else library().sparsebench_f64
     pointers = [ctypes.c_void_p(t.data_ptr() if t is not None else None) for t in (inputs, values, other, out)]
     threads = torch.get_num_threads()

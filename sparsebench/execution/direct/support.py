@@ -23,9 +23,9 @@ class Support:
         mask: bool, (out features, in features) or (out channels, in channels, rows, columns).
 
     Attributes:
-        shape: of the weight.
-        index: of the active weights in the flattened weight, in the order of the forward product.
-        turn: from this order to that of the input gradient.
+        shape: shape of the weight.
+        index: positions of the active weights in the flattened weight, in the order of the forward product.
+        turn: permutation from this order to the order of the input gradient.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -65,7 +65,7 @@ class Support:
 
         Args:
             inputs: (channels, rows, columns, images).
-            values: the active ones.
+            values: the active weights.
             bias: one per output channel, or None.
             shape: the geometry.
 
@@ -76,7 +76,7 @@ class Support:
         (up, left), (height, width) = shape.padding, shape.image
         framed = Shape((height + 2 * up, width + 2 * left), shape.kernel, (1, 1), (0, 0))
         across = framed.image[1]
-        wanted = -(-native.lanes(inputs.dtype) // ((rows - 1) * across + columns))  # a vector must be full
+        wanted = -(-native.lanes(inputs.dtype) // ((rows - 1) * across + columns))  # vectors must be full
         count = max(images, wanted)
         whole = functional.pad(inputs, (0, count - images, left, left, up, up)).contiguous()
         if (framed, count) not in self._flat:
@@ -99,7 +99,7 @@ class Support:
 
         Args:
             inputs: (channels, pixels, images).
-            values: the active ones.
+            values: the active weights.
             bias: one per output channel, or None.
             shape: the geometry.
 
@@ -114,8 +114,8 @@ _COUNTED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def support_of(mask: Tensor) -> Support:
-    """Return the support of a mask, built again only when the mask has been written to."""
-    if mask.is_inference():  # nobody counts what is written to it
+    """Return the support of a mask, rebuilt only when the mask has changed."""
+    if mask.is_inference():  # inference tensors have no version counter
         return Support(mask)
     known = cast("tuple[int, Support] | None", _KNOWN.get(mask))  # pyright: ignore[reportUnknownMemberType]
     if known is None or known[0] != mask._version:
@@ -125,7 +125,7 @@ def support_of(mask: Tensor) -> Support:
 
 
 def density_of(mask: Tensor) -> float:
-    """Return the share of ones of a mask, counted again only when the mask has been written to."""
+    """Return the share of ones of a mask, recounted only when the mask has changed."""
     if mask.is_inference():
         return int(mask.count_nonzero()) / max(1, mask.numel())
     known = cast("tuple[int, float] | None", _COUNTED.get(mask))  # pyright: ignore[reportUnknownMemberType]
@@ -136,7 +136,7 @@ def density_of(mask: Tensor) -> float:
 
 
 class _Gather(torch.autograd.Function):
-    """Active values of a weight; its gradient has the weight's shape, with zeros outside the mask."""
+    """Active values of a weight; the gradient has the weight's shape, with zeros outside the mask."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, support: Support) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which weight multiplies which pixel: the index structures that the kernels walk along."""
+"""Index structures that tell the kernels which weight multiplies which pixel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 Taps = tuple[int, int, int]
 """First tap, end, and the corner of their window in pixels of the input."""
 Pixel = tuple[int, int, list[Taps]]
-"""Place in the output, first corner, and the taps that it sees."""
+"""Place in the output, first corner, and the taps to read."""
 
 CACHE = 2**20
 """Bytes of the second-level cache that the windows of a block of channels may fill."""
@@ -47,12 +47,12 @@ class Order:
         mask: bool, (rows, taps, channels).
 
     Attributes:
-        tap: of each weight; int32.
-        channel: of each weight; int32.
+        tap: tap of each weight; int32.
+        channel: channel of each weight; int32.
         starts: first weight of each (row, block, tap), and the end.
-        rows: their number.
-        taps: their number.
-        blocks: their number.
+        rows: number of rows.
+        taps: number of taps.
+        blocks: number of blocks.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -81,14 +81,14 @@ class Walk:
 
     Attributes:
         starts: first weight of each (row, block, tap), and the end; int64.
-        offsets: of each weight, in pixels; int32.
+        offsets: offset of each weight, in pixels; int32.
         tiles: (tiles, 6); int32.
         segments: (segments, 3); int32.
-        rows: output channels of this product.
-        taps: positions of the kernel.
-        blocks: of channels.
-        pixels: of the output.
-        length: numbers side by side at each tile; 0 = the images.
+        rows: number of output channels of this product.
+        taps: number of kernel positions.
+        blocks: number of blocks of channels.
+        pixels: number of output pixels.
+        length: contiguous numbers at each tile; 0 = the number of images.
     """
 
     starts: Tensor
@@ -125,8 +125,8 @@ def forward(order: Order, shape: Shape) -> Walk:
     """Return the walk of the forward product and of the weight gradient.
 
     Args:
-        order: of the mask (out channels, taps, in channels).
-        shape: of the convolution.
+        order: order of the mask (out channels, taps, in channels).
+        shape: geometry of the convolution.
     """
     (height, width), (_, columns) = shape.image, shape.kernel
     tap = order.tap
@@ -147,13 +147,13 @@ def forward(order: Order, shape: Shape) -> Walk:
 def flat(order: Order, shape: Shape, images: int) -> Walk:
     """Return the walk of the forward product of few images, stride 1, over a framed input seen as one long row.
 
-    An output row is computed as wide as the framed input, so that all rows lie side by side: numbers beyond the
-    output's width mean nothing. The distances count numbers, not pixels.
+    An output row is computed as wide as the framed input, so that all rows are contiguous; numbers beyond the output's
+    width are meaningless. Distances count numbers, not pixels.
 
     Args:
-        order: of the mask (out channels, taps, in channels).
-        shape: of the convolution without its padding: the image has its frame of zeros already.
-        images: their number.
+        order: order of the mask (out channels, taps, in channels).
+        shape: geometry of the convolution without padding, since the image already includes a frame of zeros.
+        images: number of images.
     """
     (height, width), (_, columns) = shape.image, shape.kernel
     offsets = order.channel * (height * width) + order.tap // columns * width + order.tap % columns
@@ -166,15 +166,15 @@ def flat(order: Order, shape: Shape, images: int) -> Walk:
 
 
 def backward(order: Order, shape: Shape) -> Walk:
-    """Return the walk of the input gradient: its rows are the input's channels, its input is the output's gradient.
+    """Return the walk of the input gradient, from the output's gradient to the input's channels.
 
     Args:
-        order: of the mask (in channels, taps, out channels).
-        shape: of the convolution.
+        order: order of the mask (in channels, taps, out channels).
+        shape: geometry of the convolution.
     """
     (height, width), (_, columns) = shape.out, shape.kernel
     tap = order.tap
-    straight = shape.stride == (1, 1)  # a tap is then a constant distance, or else one of several corners
+    straight = shape.stride == (1, 1)  # a tap is then a constant distance; otherwise it is one of several corners
     within = tap // columns * width + tap % columns if straight else 0
     offsets = order.channel * (height * width) - within
 
@@ -198,13 +198,13 @@ def _tiles(out: Pair, seen: Callable[[int, int], Iterator[tuple[int, int]]], str
 
     Args:
         out: rows and columns.
-        seen: pixel -> tap and corner of the window, tap after tap.
-        strip: pixels of a row after which the next row comes, so that windows are still in the cache.
+        seen: pixel -> tap and corner of the window, in order of taps.
+        strip: pixels of a row before moving to the next row, so that windows are still in the cache.
     """
     tiles: list[tuple[int, ...]] = []
     segments: list[Taps] = []
     strip = strip // 2 * 2 if strip >= 4 else out[1]
-    lefts = [0, *range(strip + 1, out[1], strip), out[1]]  # pairs of pixels begin behind the border
+    lefts = [0, *range(strip + 1, out[1], strip), out[1]]  # pairs of pixels begin after the border
     for (left, right), y in product(pairwise(lefts), range(out[0])):
         alike: dict[tuple[Taps, ...], list[Pixel]] = {}
         for x in range(left, right):

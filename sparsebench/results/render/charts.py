@@ -17,6 +17,7 @@ from sparsebench.results.names import display_kind
 from sparsebench.results.published import Published, citation, find, load_published
 from sparsebench.results.render.columns import records
 from sparsebench.results.schema import describe, shown_in
+from sparsebench.results.significance import marked, ties
 from sparsebench.results.table import Row
 
 _CELLS = 60_000
@@ -26,26 +27,31 @@ _MOST, _LEAST = 120, 10
 def picture(rows: Sequence[Row], *, base: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the data of all plots, ready for JSON, and remarks on unreadable files.
 
-    Curves are thinned to between 10 and 120 points, so that a page stays small however many runs it shows.
+    Curves are thinned to between 10 and 120 points, so that a page with many runs stays small.
 
     Args:
         rows: rows of the table.
-        base: folder from which links to the runs start.
+        base: folder to which links to the runs are relative.
 
     Returns:
-        ``rows`` (as in the JSON table, each with its ``runs``), ``published``, ``layers`` (lists of names, to which
+        ``rows`` (as in the JSON table, each with its ``runs``, the numbers in which it is ``best``, and the places of
+        the rows that its accuracy ``ties`` with), ``published``, ``layers`` (lists of names, to which
         runs refer by number), ``curves`` (metric -> title), ``percent`` (metrics that are shares), ``columns``
-        (keys of the table) and ``names`` (kind -> as papers write it); and one line per damaged file.
+        (keys of the table) and ``names`` (kind -> name in papers); and one line per damaged file.
     """
     total = sum(len(row.runs) for row in rows)
     points = max(_LEAST, min(_MOST, _CELLS // max(1, total)))
     layers: dict[tuple[str, ...], int] = {}
     damaged: list[str] = []
     shown: list[dict[str, Any]] = []
-    for row, record in zip(rows, records(rows), strict=True):
+    best = {key.name: marked(rows, key) for key in shown_in("table")}
+    alike = ties(rows, "test_accuracy")
+    for place, (row, record) in enumerate(zip(rows, records(rows), strict=True)):
         entry = row.published.published if row.published else None
         record["published_source"] = source(entry) if entry else None
         record["runs"] = [_run(run, base=base, points=points, layers=layers, damaged=damaged) for run in row.runs]
+        record["best"] = [name for name, places in best.items() if place in places]
+        record["ties"] = alike[place]
         shown.append(record)
     drawn = dict.fromkeys(metric for record in shown for run in record["runs"] for metric in run["curves"])
     return {
@@ -84,7 +90,7 @@ def source(entry: Published) -> str:
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other beats in both cost (first number) and value (second), cheapest first."""
+    """Return the Pareto-optimal points by cost (first number) and value (second), cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or value > front[-1][1]:
@@ -98,7 +104,7 @@ def decades(sparsity: float) -> float:
 
 
 def dodged(places: set[float], count: int) -> list[float]:
-    """Return the sideways offset of each of several lines, so that error bars lie side by side."""
+    """Return the horizontal offset of each of several lines, so that error bars do not overlap."""
     ordered = sorted(places)
     gaps = [after - before for before, after in itertools.pairwise(ordered) if after - before > 0.05]
     step = min(0.02, 0.4 * min(gaps, default=0.3) / max(1, count))

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import difflib
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsebench.results.key import Key
 from sparsebench.results.names import display
-from sparsebench.results.published import citation
+from sparsebench.results.published import citation, verification
 from sparsebench.results.schema import describe, shown_in
+from sparsebench.results.significance import marked, values_of
 from sparsebench.results.table import GROUP, Mean, Row, value_of
 
+_SIGNS = {"second hand": " †", "reproduced here": " ✓"}
+_SPREAD = "mean ± sample standard deviation over n seeds"
+_QUARTILES = "median [first, third quartile] over n seeds"
 _OBVIOUS = ("test_accuracy", "images_per_second", "seconds")
 LEGEND = "; ".join(
     [
-        "mean ± sample standard deviation over n seeds",
+        _SPREAD,
         "sparsity: target",
         *(
             f"{key.heading.replace(chr(10), ' ')}: {key.meaning}"
             for key in shown_in("table")
             if key.name not in _OBVIOUS
         ),
+        "published: † second hand, ✓ reproduced with this program at its full protocol",
         "Δ: ours minus published, in points",
     ]
 )
@@ -35,13 +41,15 @@ class Grid:
     """A table of text cells with headings.
 
     Attributes:
-        headers: one per column; a line break may stand where a narrow column wants one.
+        headers: one heading per column, with an optional line break for narrow columns.
         numeric: which columns are aligned to the right.
         body: rows of cells.
         common: names shared by all rows, which need no column.
-        sources: where the published numbers stand.
+        sources: sources of the published numbers.
         results: columns of names, accuracy and published values.
         costs: columns of names, FLOPs and speed.
+        marks: (row, column) of the numbers that are best, or not distinguishable from the best.
+        legend: explanations of headings and numbers.
     """
 
     headers: list[str] = field(default_factory=list)
@@ -51,6 +59,8 @@ class Grid:
     sources: list[str] = field(default_factory=list)
     results: list[int] = field(default_factory=list)
     costs: list[int] = field(default_factory=list)
+    marks: set[tuple[int, int]] = field(default_factory=set)
+    legend: str = LEGEND
 
     def add(
         self, header: str, cells: Sequence[str], *, numeric: bool = True, results: bool = True, costs: bool = True
@@ -66,7 +76,7 @@ class Grid:
 
 
 BESIDE = ("published", "delta", "protocol")
-"""Columns beside the numbers of a run."""
+"""Columns in addition to the numbers of a run."""
 
 
 def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list[str]]:
@@ -86,7 +96,14 @@ def chosen(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Key], list
     return [describe(name) for name in columns if name in known], [name for name in columns if name in BESIDE]
 
 
-def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (), *, printed: bool = False) -> Grid:
+def grid(
+    rows: Sequence[Row],
+    by: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    *,
+    printed: bool = False,
+    median: bool = False,
+) -> Grid:
     """Arrange rows as a readable grid; a name shared by all rows moves to the line above the table.
 
     Args:
@@ -94,6 +111,7 @@ def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (
         by: keys that come first.
         columns: numbers to show, those of the schema by default.
         printed: write methods, networks and data sets as papers do.
+        median: show median and quartiles of repeated runs, not mean and deviation.
     """
     numbers, beside = chosen(rows, columns)
     table, common = Grid(), []
@@ -111,8 +129,9 @@ def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (
         table.add("settings", [text or "-" for text in settings], numeric=False)
     table.add("n", [str(len(row.runs)) for row in rows])
     for key in numbers:
-        cells = aligned([number(row.means.get(key.name), key) for row in rows])
+        cells = aligned([quartiles(row, key) if median else number(row.means.get(key.name), key) for row in rows])
         result = key.name in ("test_accuracy", "sparsity") or bool(columns)
+        table.marks |= {(place, len(table.headers)) for place in marked(rows, key)}
         table.add(key.heading, cells, results=result, costs=not result)
     if "published" in beside:
         table.add("published", aligned([_published(row) for row in rows]), costs=False)
@@ -121,13 +140,17 @@ def grid(rows: Sequence[Row], by: Sequence[str] = (), columns: Sequence[str] = (
     if "protocol" in beside:
         protocols = [row.published.protocol if row.published else "-" for row in rows]
         table.add("protocol", protocols, numeric=False, costs=False)
+    table.legend = LEGEND.replace(_SPREAD, _QUARTILES) if median else LEGEND
     table.common = ", ".join(common)
     table.sources = sources(rows) if beside else []
     return table
 
 
-def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return rows with every name and the chosen numbers in full precision, for CSV and JSON."""
+def records(rows: Sequence[Row], columns: Sequence[str] = (), *, median: bool = False) -> list[dict[str, Any]]:
+    """Return rows with every name and the chosen numbers in full precision, for CSV and JSON.
+
+    With ``median``, also median, first and third quartile of each number, under ``_median``, ``_q1`` and ``_q3``.
+    """
     numbers, beside = chosen(rows, columns)
     found: list[dict[str, Any]] = []
     for row in rows:
@@ -137,11 +160,17 @@ def records(rows: Sequence[Row], columns: Sequence[str] = ()) -> list[dict[str, 
             average = row.means.get(key.name)
             record[key.name] = average.value if average else None
             record[f"{key.name}_std"] = average.std if average else None
+            if median:
+                values = list(values_of(row, key.name).values())
+                cuts = statistics.quantiles(values, method="inclusive") if len(values) > 1 else [None, *values, None]
+                ends = zip(("q1", "median", "q3"), cuts if values else (None,) * 3, strict=True)
+                record |= {f"{key.name}_{end}": value for end, value in ends}
         entry = row.published.published if row.published else None
         published = {
             "published": entry.value if entry else None,
             "published_std": entry.std if entry else None,
             "published_id": entry.id if entry else None,
+            "published_tier": verification(entry) if entry else None,
             "published_paper": entry.paper if entry else None,
             "delta": row.delta,
             "protocol": row.published.protocol if row.published else None,
@@ -181,8 +210,20 @@ def number(average: Mean | None, key: Key) -> str:
     if average.std is None:
         return text
     spread = f"{factor * average.std:.{digits}f}"
-    # a deviation that rounds to nothing is worth its width for the accuracy alone
+    # a deviation that rounds to zero is shown only for accuracies
     return text if float(spread) == 0 and factor == 1 else f"{text} ± {spread}"
+
+
+def quartiles(row: Row, key: Key) -> str:
+    """Format a median with the first and third quartile, or the number of a single run."""
+    values = [value for value in values_of(row, key.name).values() if math.isfinite(value)]
+    if len(values) < 2:
+        return number(row.means.get(key.name), key)
+    factor = 100 if key.percent else 1
+    low, middle, high = (
+        f"{factor * value:.{key.digits}f}" for value in statistics.quantiles(values, method="inclusive")
+    )
+    return middle if low == high and factor == 1 else f"{middle} [{low}, {high}]"
 
 
 def _published(row: Row) -> str:
@@ -190,7 +231,8 @@ def _published(row: Row) -> str:
         return "-"
     entry = row.published.published
     spread = "" if entry.std is None else f" ± {entry.std:.2f}"
-    return f"{entry.value:.2f}{spread}"
+    sign = _SIGNS.get(verification(entry), "")
+    return f"{entry.value:.2f}{spread}{sign}"
 
 
 def _settings(row: Row, by: Sequence[str]) -> str:

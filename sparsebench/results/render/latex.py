@@ -9,10 +9,9 @@ from sparsebench.results.names import display, display_kind
 from sparsebench.results.render.columns import LEGEND, Grid, number
 from sparsebench.results.render.text import footers, one_line
 from sparsebench.results.schema import describe
-from sparsebench.results.table import Mean, Row, is_dense
+from sparsebench.results.significance import MEANING, level_of, levels_of, marked
+from sparsebench.results.table import Row, is_dense
 
-SAME = 5e-3
-"""A sparsity that emerges stands under a target that is nearer than this."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -32,11 +31,16 @@ _LATEX = {
 def latex(grid: Grid, notes: Sequence[str]) -> str:
     """Return the table in LaTeX; it needs the package booktabs."""
     columns = "".join("r" if numeric else "l" for numeric in grid.numeric)
-    body = [" & ".join(escape(cell.strip()) for cell in row) + r" \\" for row in grid.body]
+    body = [
+        " & ".join(_bold(escape(cell.strip()), (place, column) in grid.marks) for column, cell in enumerate(row))
+        + r" \\"
+        for place, row in enumerate(grid.body)
+    ]
     lines = [
         r"% \usepackage{booktabs}",
         *([f"% {grid.common}"] if grid.common else []),
         f"% {LEGEND}",
+        *([f"% bold: {MEANING}"] if grid.marks else []),
         *(f"% {line}" for line in footers(grid, notes)),
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -52,12 +56,12 @@ def latex(grid: Grid, notes: Sequence[str]) -> str:
 def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """Return one table per number, network and data set: methods down, sparsities across; it needs booktabs.
 
-    The best mean of a sparsity is bold, and with it every mean whose interval, mean plus or minus sample standard
-    deviation, overlaps the best row's; a single run has no interval, and ties only with an equal number.
+    The best mean of a sparsity is bold, and with it every mean that the seeds cannot tell from it; a single run is
+    never bold.
 
     Args:
-        rows: of the report.
-        columns: numbers, test accuracy by default.
+        rows: rows of the report.
+        columns: numbers to show; by default the test accuracy.
         notes: remarks, written as comments.
 
     Raises:
@@ -72,7 +76,7 @@ def pivot(rows: Sequence[Row], columns: Sequence[str] = (), notes: Sequence[str]
     ]
     head = [
         r"% \usepackage{booktabs}",
-        "% mean and sample standard deviation; bold: the best of a sparsity, and values within its deviation",
+        f"% mean and sample standard deviation; bold: {MEANING}",
         *(f"% {note}" for note in notes),
     ]
     return "\n".join([*head, *tables]) + "\n"
@@ -84,16 +88,18 @@ def escape(text: str) -> str:
 
 
 def _pivot(rows: Sequence[Row], key: Key) -> str:
-    levels = _levels(rows)
+    levels = levels_of(rows)
+    if not levels:
+        raise ValueError("--pivot needs sparse runs: all of these are dense")
     lines: dict[str, dict[float, Row]] = {}
     dense = [row for row in rows if is_dense(row)]
     for row in rows:
         if not is_dense(row):
             name = _line(row, rows)
-            while _level(row, levels) in lines.get(name, {}):  # the same method, in a configuration of another kind
+            while level_of(row, levels) in lines.get(name, {}):  # the same method, in a configuration of another kind
                 name += "*"
-            lines.setdefault(name, {})[_level(row, levels)] = row
-    best = {level: _bold([line[level] for line in lines.values() if level in line], key) for level in levels}
+            lines.setdefault(name, {})[level_of(row, levels)] = row
+    best = [rows[place] for place in marked(rows, key)]
     where = f"{display('dataset', rows[0].key['dataset'])}, {display('model', rows[0].key['model'])}"
     percent = " & ".join(f"{100 * level:g}" + r"\,\%" for level in levels)
     body = [
@@ -102,7 +108,8 @@ def _pivot(rows: Sequence[Row], key: Key) -> str:
     body += [r"\midrule"] if dense and lines else []
     for name, line in lines.items():
         cells = [
-            _cell(line[level], key, bold=line[level] in best[level]) if level in line else "--" for level in levels
+            _cell(line[level], key, bold=any(line[level] is row for row in best)) if level in line else "--"
+            for level in levels
         ]
         body.append(" & ".join([escape(name), *cells]) + r" \\")
     return "\n".join(
@@ -119,25 +126,6 @@ def _pivot(rows: Sequence[Row], key: Key) -> str:
     )
 
 
-def _levels(rows: Sequence[Row]) -> list[float]:
-    """Return the sparsities of the columns: targets, and emergent values far from all targets."""
-    targets = {row.key["sparsity_target"] for row in rows if row.key["sparsity_target"] is not None}
-    for row in rows:
-        if row.key["sparsity_target"] is None and not is_dense(row) and "sparsity" in row.means:
-            found = row.means["sparsity"].value
-            if all(abs(found - target) > SAME for target in targets):
-                targets.add(round(found, 3))
-    if not targets:
-        raise ValueError("--pivot needs sparse runs: all of these are dense")
-    return sorted(targets)
-
-
-def _level(row: Row, levels: Sequence[float]) -> float:
-    target = row.key["sparsity_target"]
-    at = target if target is not None else row.means["sparsity"].value
-    return min(levels, key=lambda level: abs(level - at))
-
-
 def _line(row: Row, rows: Sequence[Row]) -> str:
     """Return the name of a row: its method, and the epochs and settings that distinguish it."""
     parts = [display_kind(row.key["method"], row.key["recipe"])]
@@ -146,19 +134,9 @@ def _line(row: Row, rows: Sequence[Row]) -> str:
     return ", ".join([*parts, *(f"{key}={value}" for key, value in row.settings.items() if key != "sparsity")])
 
 
-def _bold(rows: Sequence[Row], key: Key) -> list[Row]:
-    """Return the rows printed in bold as best; none if the number has no better direction."""
-    known = [(row, row.means[key.name]) for row in rows if key.name in row.means]
-    if not known or key.direction == "none":
-        return []
-    sign = 1 if key.direction == "higher" else -1
-    top = max((average for _, average in known), key=lambda average: sign * average.value)
-    return [row for row, average in known if _meet(average, top, key)]
-
-
-def _meet(one: Mean, other: Mean, key: Key) -> bool:
-    half = 0.5 * 10**-key.digits / (100 if key.percent else 1)  # numbers that print alike are alike
-    return abs(one.value - other.value) <= max(half, (one.std or 0.0) + (other.std or 0.0))
+def _bold(text: str, marked: bool) -> str:
+    value, spread, rest = text.partition(r" $\pm$ ")
+    return rf"\textbf{{{value}}}{spread}{rest}" if marked else text
 
 
 def _cell(row: Row, key: Key, *, bold: bool = False) -> str:

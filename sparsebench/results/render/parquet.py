@@ -15,7 +15,7 @@ def parquet(records: Sequence[dict[str, Any]]) -> bytes:
         ValueError: the package pyarrow is missing.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError("Parquet needs the package pyarrow: install sparsebench[parquet], or take --format csv")
+        raise ValueError("Parquet needs the package pyarrow: install sparsebench[parquet], or use --format csv")
     import pyarrow
     from pyarrow import parquet as writer
 

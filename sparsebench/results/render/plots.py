@@ -28,8 +28,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
-    "svg.fonttype": "none",  # text stays text, so that a paper can set it in its own type
-    "pdf.fonttype": 42,  # TrueType: several venues refuse matplotlib's default, Type 3
+    "svg.fonttype": "none",  # text stays text, so that a paper can use its own font
+    "pdf.fonttype": 42,  # TrueType: several venues reject matplotlib's default, Type 3
     "svg.hashsalt": "sparsebench",  # the same runs give the same bytes
 }
 

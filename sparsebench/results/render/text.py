@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sparsebench.results.render.columns import LEGEND, Grid
+from sparsebench.results.render.columns import Grid
+from sparsebench.results.significance import MEANING
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json")
 
@@ -17,7 +18,7 @@ FORMATS = ("terminal", "markdown", "latex", "csv", "json")
 def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: bool) -> str:
     """Return the table for a terminal, or for a file without line breaks if ``width`` is None.
 
-    A table wider than the terminal becomes two, below each other: results, then costs.
+    A table wider than the terminal is split into two: results, then costs.
     """
     from rich.console import Console
     from rich.text import Text
@@ -37,7 +38,7 @@ def terminal(grid: Grid, notes: Sequence[str], *, width: int | None, colour: boo
             screen.print()
             screen.print(table)
         screen.print()
-        for line in (LEGEND, *footers(grid, notes)):
+        for line in (_legend(grid, "*"), *footers(grid, notes)):
             screen.print(Text(line), soft_wrap=width is None)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
@@ -52,14 +53,27 @@ def _rich_table(grid: Grid, columns: Sequence[int], bound: int | None) -> Any:
         justify, wraps = "right" if grid.numeric[column] else "left", grid.headers[column] in ("settings", "protocol")
         look = {"no_wrap": not wraps, "max_width": bound if wraps else None}
         table.add_column(grid.headers[column], justify=justify, overflow="fold", **look)
-    for row in grid.body:
-        table.add_row(*(Text(row[column]) for column in columns), style="dim" if "dense" in row else None)
+    starred = {column for _, column in grid.marks}
+    for place, row in enumerate(grid.body):
+        cells = [_terminal_cell(row[column], (place, column) in grid.marks, column in starred) for column in columns]
+        table.add_row(*(Text(*cell) for cell in cells), style="dim" if "dense" in row else None)
     return table
+
+
+def _terminal_cell(text: str, marked: bool, starred: bool) -> tuple[str, str]:
+    """Return text and style of a cell: bold with a star if marked, with room for the star if others are."""
+    return text + (" *" if marked else "  " if starred else ""), "bold" if marked else ""
+
+
+def _legend(grid: Grid, mark: str) -> str:
+    return grid.legend + (f"; {mark}: {MEANING}" if grid.marks else "")
 
 
 def markdown(grid: Grid, notes: Sequence[str]) -> str:
     """Return the table in Markdown, with columns of equal width so that the source is readable."""
     cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in (one_line(grid), *grid.body)]
+    for place, column in grid.marks:
+        cells[place + 1][column] = f"**{cells[place + 1][column]}**"
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(grid.headers))]
     lines = []
     for row in cells:
@@ -71,7 +85,8 @@ def markdown(grid: Grid, notes: Sequence[str]) -> str:
     rule = [("-" * (w - 1) + ":") if n else "-" * w for w, n in zip(widths, grid.numeric, strict=True)]
     lines.insert(1, f"| {' | '.join(rule)} |")
     head = [grid.common[:1].upper() + grid.common[1:] + ":", ""] if grid.common else []
-    foot = ["", LEGEND[:1].upper() + LEGEND[1:] + ".", "", *(f"- {line}" for line in footers(grid, notes))]
+    legend = _legend(grid, "bold")
+    foot = ["", legend[:1].upper() + legend[1:] + ".", "", *(f"- {line}" for line in footers(grid, notes))]
     return "\n".join([*head, *lines, *foot]).rstrip() + "\n"
 
 

@@ -17,12 +17,12 @@ def specification(project: str, entity: str | None = None, *, name: str = "spars
 
     A panel has a ``kind`` (``line``: history against history; ``scatter``: one point per run, from its result; ``bar``:
     one bar per metric and run) and a title; its other keys are arguments of the panel of that kind in the package
-    wandb-workspaces. Which metric stands on which panel of a history, the schema says.
+    wandb-workspaces. The schema assigns metrics to the panels of histories.
 
     Args:
         project: W&B project.
         entity: user or team; None leaves it to the account.
-        name: of the workspace.
+        name: name of the workspace.
     """
     return {
         "project": project,

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsebench.app.main import main
-
 sys.path.insert(0, str(Path(__file__).parent))
 
-from grids import GRID, Answer, Bench
+from grids import GRID, Bench
 
 
 @pytest.fixture
@@ -17,26 +15,6 @@ def bench(tmp_path):
     bench = Bench(tmp_path)
     yield bench
     bench.end()
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """The command line in this process, which has imported Lightning already."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPARSEBENCH_DATA", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["sparsebench"])
-
-    def call(*arguments: str) -> Answer:
-        code = 0
-        capsys.readouterr()
-        try:
-            main(list(arguments))
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
-        seen = capsys.readouterr()
-        return Answer(code, seen.out, seen.err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -6,22 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from support import environment_of
+from support import Answer, environment_of
 
 TINY = ["model=mlp", "model.hidden=[16]", "dataset=digits", "dataset.limit=128", "dataset.batch_size=16",
         "trainer.accelerator=cpu", "trainer.max_epochs=2", "sparsity=0.5", "progress=none", "every=3"]  # fmt: skip
 GRID = ["method=rigl,static", "seed=0,1"]
 """Four cells of half a second."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
 
 
 def _hear_ctrl_c() -> None:

@@ -113,6 +113,33 @@ def test_impossible_cells_are_refused_before_anything_starts(cli, bench):
     assert "run_dir=one is that of another cell" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("dataset.batch_size=16,0", "failed: dataset.batch_size=0: ValueError: dataset.batch_size=0 is impossible"),
+        ("optimizer.lr=0.1,inf", "failed: optimizer.lr=inf: ValueError: optimizer.lr=inf is no finite number"),
+        ("start_from=null,nowhere.pt", "failed: start_from=nowhere.pt: ValueError: start_from=nowhere.pt does not"),
+        ("distribution=erk,table", "failed: distribution=table: distribution.path is missing and has no default"),
+    ],
+)
+def test_a_cell_that_cannot_be_composed_fails_alone(cli, bench, bad, said):
+    tiny = [part for part in TINY if part.partition("=")[0] not in bad]  # a key may be given once
+    answer = cli("train", "-m", *tiny, "method=static", bad)
+    assert answer.code == 1, answer.err
+    assert said in answer.err
+    assert answer.err.count("sparsebench: failed:") == 1
+    assert "Traceback" not in answer.err
+    assert len(bench.results()) == 1
+
+
+def test_a_grid_of_which_no_cell_can_be_composed_is_refused_in_one_line(cli, bench):
+    answer = cli("train", "-m", *TINY, "method=static", "seed=0,1", "dataset.batch_size=0")
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        "sparsebench: error: dataset.batch_size=0 is impossible: choose a whole number of at least 1"
+    ]
+
+
 @pytest.mark.parametrize("sweeper", ["grid", "basic"])
 def test_equal_cells_are_one_run_under_either_sweeper(cli, bench, sweeper):
     tiny = [part for part in TINY if not part.startswith("sparsity")]
@@ -258,7 +285,7 @@ def test_clean_removes_what_failed_and_what_never_began(cli, bench):
     assert answer.code == 0
     assert "failed  runs/static-mlp-digits-sparsity0.5-" in answer.out
     assert "FloatingPointError: the training loss is" in answer.out
-    assert "nothing is removed; --yes removes these runs" in answer.out
+    assert "nothing was removed; add --yes to remove these runs" in answer.out
     assert failed.exists()
     assert "1 run removed" in cli("clean", "--yes").out
     assert not failed.parent.exists()

@@ -41,7 +41,7 @@ def test_ctrl_c_leaves_every_run_ready_to_continue(bench):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "sparsebench: interrupted; the same command continues\n"
+    assert err == "sparsebench: interrupted; repeat the command to continue\n"
     assert not list(bench.outputs.rglob("failed.txt"))
     time.sleep(0.1)
     status = bench.run("status")

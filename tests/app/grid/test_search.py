@@ -30,7 +30,7 @@ def test_a_search_ends_and_goes_on_where_it_stopped(cli, bench):
     results = [json.loads(path.read_text()) for path in bench.outputs.rglob("result.json")]
     assert sorted(trial.value for trial in first) == pytest.approx(sorted(result["val_accuracy"] for result in results))
     assert all(len(trial.intermediate_values) == 2 for trial in first)
-    assert "2 trials, 2 to their end; best is" in answer.out
+    assert "2 trials, 2 complete; best is" in answer.out
 
     answer = cli(*search(LR, "method=choice(rigl,static)", "hydra.sweeper.trials=3"))
     assert answer.code == 0

@@ -51,7 +51,7 @@ def test_every_state_is_told(grid, capsys):
     assert out[1].startswith("running  runs/e,seed=0  cycle1 50 %  25.00 %  0:50  1:00  process ")
     assert out[2] == "failed  runs/b,seed=0  ValueError: too"
     assert out[3] == "stopped  runs/d,seed=0  Stopped: hopeless"
-    assert out[4] == "interrupted  runs/c,seed=2  cycle1 50 %  25.00 %  the same command continues"
+    assert out[4] == "interrupted  runs/c,seed=2  cycle1 50 %  25.00 %  repeat the command to continue"
     assert out[5:7] == ["waiting  runs/w,seed=0", "waiting  runs/x,seed=0"]
     assert out[7] == "done  runs/a,seed=0  50.00 %  1:40"
 
@@ -91,7 +91,7 @@ def test_a_run_elsewhere_lives_as_long_as_it_gives_signs(grid):
     sign = {**RunFolder(folder).heartbeat(), "host": "elsewhere", "updated": time.time()}
     (folder / "running.json").write_text(json.dumps(sign))
     assert RunFolder(folder).is_busy()
-    with pytest.raises(Busy, match="is at work"), RunFolder(folder).hold(wait=False):
+    with pytest.raises(Busy, match="is in use"), RunFolder(folder).hold(wait=False):
         pass
     os.utime(folder / "running.json", (time.time() - 1000,) * 2)  # the disk's clock counts, not that of the writer
     assert not RunFolder(folder).is_busy()
@@ -151,7 +151,7 @@ def test_nothing_heavy_is_imported_and_thousands_of_runs_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         (["."], "holds no run"),
         ([".", "--every", "0"], "--every 0 is impossible"),
     ],

@@ -10,11 +10,11 @@ from sparsebench.runs.messages import did_you_mean
 
 SUBJECTS = {
     "channels": "small networks of live channels against masked and dense ones; a whole VR-PGE step",
-    "execution": "products that skip zeros on a processor against dense ones: layers, an MLP, a network, predictions",
+    "execution": "products that skip zeros on a CPU against dense ones: layers, an MLP, a network, predictions",
     "overhead": "a step of each method between two updates, and of two published patterns, against a dense step",
     "updates": "one change of the masks of a whole network against two published patterns",
-    "epochs": "whole trainings, with data, log and validation, beside plain loops masked as other programs do",
-    "input": "images a second from memory against a DataLoader",
+    "epochs": "whole trainings, with data, log and validation, against plain loops masked as in other programs",
+    "input": "images per second from memory against a DataLoader",
     "loop": "microseconds that the training loop adds to a step",
     "nm": "products with 2:4 sparse weights on tensor cores against dense ones",
 }
@@ -23,8 +23,9 @@ USAGE = """usage: sparsebench bench SUBJECT [ARGUMENT ...]
 
 {subjects}
 
-sparsebench bench SUBJECT --help shows the arguments. Every round measures every case; what is printed is the median of
-the ratios within one round, with their range, beside a null ratio of a case with itself: believe what leaves its band.
+sparsebench bench SUBJECT --help shows the arguments. Every round measures every case; printed is the median of the
+ratios within one round, with their range, next to a null ratio of a case with itself: trust only differences that
+exceed its range.
 """
 
 

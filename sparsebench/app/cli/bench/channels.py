@@ -29,8 +29,8 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios.
 
     Args:
-        options: what ``options.channels`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.channels``.
+        command: the command line, to be recorded.
     """
     torch.set_num_threads(options.threads)
     bench = Bench.of(options)
@@ -44,17 +44,17 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 
 @dataclass(kw_only=True)
 class Bench:
-    """A network, a batch, and the cases compared on them.
+    """A network, a batch, and the cases to compare on them.
 
     Attributes:
         net: the network.
         images: a batch.
-        labels: its classes.
-        low: the type that products are computed in, under autocast; None = that of the weights.
-        multiple: of the widths of layers.
-        sum_multiple: of the widths of residual sums.
-        warm_ups: steps of each small network beforehand. Kernels are made for every pair of widths that is new: the
-            first steps of a training pay for that, and few of the thousands that follow.
+        labels: classes of the images.
+        low: type of the products under autocast; None = the type of the weights.
+        multiple: number to a multiple of which widths of layers are rounded.
+        sum_multiple: the same for widths of residual sums.
+        warm_ups: steps of each small network before timing. Kernels are compiled for every new pair of widths: this
+            slows the first steps of a training, and few of the thousands that follow.
     """
 
     net: nn.Module
@@ -118,7 +118,7 @@ class Bench:
             self.net.zero_grad()
 
     def draw(self, network: ChannelNetwork, keep: float) -> dict[str, Tensor]:
-        """Draw channels: exact counts, other places at each call."""
+        """Draw channels with exact counts, at new positions in each call."""
         self._draws += 1
         generator = torch.Generator().manual_seed(self._draws)
         return {n: random_mask((c,), max(1, round(keep * c)), generator) for n, c in network.units.items()}
@@ -126,7 +126,8 @@ class Bench:
     def steps(self, keep: float, **options: Any) -> Callable[[], None]:
         """Return one whole VR-PGE step: draws, passes, estimate, both optimizers, projection.
 
-        The scores' rate is zero, so that every step draws from the same probabilities, whatever ran before.
+        The learning rate of the scores is zero, so that every step draws from the same probabilities, regardless of
+        earlier steps.
         """
         method = VRPGE(density=keep, fix_at=None, score_lr=0.0, **self.rounding, **options)
         net = SparseModel.of(self.net)
@@ -155,19 +156,7 @@ class Bench:
             Ratios of time, FLOPs and memory: dense over small, larger is better.
         """
         network = ChannelNetwork.of(self.net, dict(self.net.named_parameters()), **self.rounding)
-        run = partial(self.channels, network, keep)
-        published = {"execution": "masked", "backward_samples": 2}
-        cases: dict[str, Callable[[], Any]] = {
-            "dense": self.dense,
-            "dense again": self.dense,
-            "masked": partial(run, small=False),
-            "compact": partial(run, small=True),
-            "dense forward": self.dense_forward,
-            "compact forward": partial(run, small=True, backward=False),
-            "published VR-PGE": self.steps(keep, **published),
-            "VR-PGE": self.steps(keep),
-            "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
-        }
+        cases = self.cases(network, keep)
         for name in ("compact", "compact forward", "VR-PGE", "VR-PGE, two backwards"):
             for _ in range(self.warm_ups):
                 cases[name]()
@@ -191,6 +180,22 @@ class Bench:
             "vr_pge_two_backwards": ratio(seconds["published VR-PGE"], seconds["VR-PGE, two backwards"]),
             "vr_pge_over_dense": ratio(seconds["dense"], seconds["VR-PGE"]),
             "memory": {name: memory["dense"] / size for name, size in memory.items()},
+        }
+
+    def cases(self, network: ChannelNetwork, keep: float) -> dict[str, Callable[[], Any]]:
+        """Return the cases to compare at one share of channels, by name."""
+        run = partial(self.channels, network, keep)
+        published = {"execution": "masked", "backward_samples": 2}
+        return {
+            "dense": self.dense,
+            "dense again": self.dense,
+            "masked": partial(run, small=False),
+            "compact": partial(run, small=True),
+            "dense forward": self.dense_forward,
+            "compact forward": partial(run, small=True, backward=False),
+            "published VR-PGE": self.steps(keep, **published),
+            "VR-PGE": self.steps(keep),
+            "VR-PGE, two backwards": self.steps(keep, backward_samples=2),
         }
 
     def flops(self, network: ChannelNetwork, keep: float) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
+from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.peers import PEERS
 from sparsebench.app.cli.bench.plain import image_loader
 from sparsebench.app.cli.bench.protocol import ratio
@@ -79,7 +80,8 @@ def trainings(options: argparse.Namespace, device: torch.device) -> dict[str, Ca
         settings["sparsebench, rigl, CUDA graphs"] = ["trainer.cuda_graphs=auto"]
         settings["sparsebench, rigl, bf16, channels-last, CUDA graphs"] = [*BEST, "trainer.cuda_graphs=auto"]
     cases: dict[str, Callable[[], float]] = {
-        name: lambda more=more: ours(configured(options, device, *more)) for name, more in settings.items()
+        name: lambda more=more: ours(configured(options, device, *more), clock=CLOCKS[options.clock])
+        for name, more in settings.items()
     }
     cases |= {f"plain loop, {name}": lambda n=name: plain(n, options, device) for name in (*PEERS, "dense")}
     return cases
@@ -106,12 +108,12 @@ def _trained_images(options: argparse.Namespace) -> int:
 class Stamp(L.Callback):
     """Measure the time between the ends of the first and the last epoch, with validation and logs."""
 
-    def __init__(self) -> None:
-        self.taken, self._began = 0.0, 0.0
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.taken, self._began, self._clock = 0.0, 0.0, clock
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Note the time once the device has finished its work."""
-        now = settled(trainer.strategy.root_device)
+        now = settled(trainer.strategy.root_device, self._clock)
         if trainer.current_epoch == 0:
             self._began = now
         self.taken = now - self._began
@@ -146,9 +148,9 @@ class Kernels(L.Callback):
             self.seconds, self._profile = 1e-6 * total / (PROFILED[1] - PROFILED[0]), None
 
 
-def ours(config: Mapping[str, Any], *callbacks: L.Callback) -> float:
+def ours(config: Mapping[str, Any], *callbacks: L.Callback, clock: Callable[[], float] = time.perf_counter) -> float:
     """Train as ``sparsebench train`` does, and return the seconds of the epochs from the second on."""
-    stamp = Stamp()
+    stamp = Stamp(clock)
     with tempfile.TemporaryDirectory() as folder:
         run = build_run(config, Path(folder)).replace(progress=lambda: [stamp, *callbacks])
         run.fit("single", alone=True)
@@ -202,8 +204,8 @@ def plain(name: str, options: argparse.Namespace, device: torch.device) -> float
         with torch.no_grad():
             right = sum((network(x).argmax(1) == y).sum() for x, y in _moved(loaders[1], device))
         float(right)  # read and logged once an epoch
-        began = settled(device) if epoch == 0 else began
-    return settled(device) - began
+        began = settled(device, CLOCKS[options.clock]) if epoch == 0 else began
+    return settled(device, CLOCKS[options.clock]) - began
 
 
 def _masked_step(
@@ -227,8 +229,8 @@ def _moved(loader: Any, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def settled(device: torch.device) -> float:
+def settled(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the time once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return clock()

@@ -34,7 +34,7 @@ Cases = dict[str, Callable[[], Any]]
 Row = dict[str, Any]
 
 LAYERS = ((64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
-"""Channels, out channels and side of the maps of VGG-19's 3x3 convolutions, and below of its last ones."""
+"""Input channels, output channels and map size of VGG-19's 3x3 convolutions, and below of its last ones."""
 SMALLEST = (512, 512, 2)
 
 SET_MLP = (3072, 4000, 1000, 4000, 10)
@@ -47,15 +47,15 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print tables of ratios: dense over sparse, larger is better.
 
     Args:
-        options: what ``options.execution`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.execution``.
+        command: the command line, to be recorded.
 
     Raises:
         ValueError: the kernels cannot be compiled here.
     """
     torch.set_num_threads(options.threads)
     if not direct.available():
-        raise ValueError("the kernels cannot be compiled here, and there is nothing else to measure: install g++")
+        raise ValueError("the kernels cannot be compiled here, so there is nothing to measure: install g++")
     torch.manual_seed(0)
     measured: dict[str, list[Row]] = {}
     print(head(options), flush=True)
@@ -68,7 +68,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
 
 
 def layers(options: argparse.Namespace) -> Iterator[Row]:
-    """Measure each of VGG-19's convolutions by itself: forward, input gradient, weight gradient of weight's shape."""
+    """Measure each of VGG-19's convolutions alone: forward, input gradient, full-shape weight gradient."""
     for channels, out, side in (*LAYERS, SMALLEST):
         for sparsity in options.sparsity:
             x, weight = torch.randn(options.batch, channels, side, side), torch.randn(out, channels, 3, 3)

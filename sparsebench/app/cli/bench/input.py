@@ -1,10 +1,9 @@
-"""``sparsebench bench input``: images a second from memory, cropped, flipped and normalised, beside a DataLoader."""
+"""``sparsebench bench input``: images per second from memory, compared with a DataLoader."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from collections.abc import Callable
 
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.plain import PADDING, image_loader
 from sparsebench.app.cli.bench.protocol import interleave, ratio
-from sparsebench.app.cli.bench.training import head, place, table
-from sparsebench.cost.speed import hardware
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.data.loader import TrainLoader
 from sparsebench.data.resident import Resident, Shift, normalise, pad
 
@@ -22,13 +20,12 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def main(options: argparse.Namespace, *, command: str) -> None:
-    """Measure an epoch of each way to make batches; print images a second, and ours over each.
+    """Measure an epoch of each way to form batches; print images per second, and the ratio to ours.
 
     Args:
-        options: what ``options.input_`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.input_``.
+        command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     device, _ = place(options)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=random)
@@ -45,15 +42,13 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     ]
     print(head(options, device, f"{options.images} images, {options.size} px, batch {options.batch}"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def ways(
     images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[], None]]:
-    """Return name -> one epoch: ours, images grouped by shift, torchvision in a DataLoader where it is installed."""
+    """Return name -> one epoch: ours, images grouped by shift, and torchvision in a DataLoader if installed."""
     source = Resident(images, labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
     loader = TrainLoader(source, batch_size=options.batch, device=device)
 

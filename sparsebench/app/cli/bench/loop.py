@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -14,18 +13,17 @@ import lightning as L
 import torch
 from torch import nn
 
-from sparsebench.app.cli.bench.training import head, place, table
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.app.config.build import build_run
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.process.console import quieten
-from sparsebench.cost.speed import hardware
 
 WARM = 50
-"""Steps before the time is taken."""
+"""Steps before timing starts."""
 
 
 class Stamp(L.Callback):
-    """Take the time after a first part of the steps, and at the end of the last."""
+    """Record the time after the warm-up steps and after the last step."""
 
     def __init__(self, last: int) -> None:
         self.last, self.taken = last, 0.0
@@ -44,13 +42,12 @@ class Stamp(L.Callback):
 
 
 def main(options: argparse.Namespace, *, command: str) -> None:
-    """Measure and print microseconds a step: a bare loop, ours without sparsity, ours with RigL.
+    """Measure and print microseconds per step: a bare loop, ours without sparsity, ours with RigL.
 
     Args:
-        options: what ``options.loop`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.loop``.
+        command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     quieten()
     device, _ = place(options)
     cases = {
@@ -65,18 +62,16 @@ def main(options: argparse.Namespace, *, command: str) -> None:
             taken[name].append(1e6 * case())
     base = statistics.median(taken["bare loop"])
     rows = [
-        {"loop": n, "us a step": round(statistics.median(t)), "above bare": round(statistics.median(t) - base)}
+        {"loop": n, "us per step": round(statistics.median(t)), "above bare": round(statistics.median(t) - base)}
         for n, t in taken.items()
     ]
     print(head(options, device, f"perceptron of 16 hidden units, {options.steps} steps of 16 images"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def bare(steps: int, device: torch.device) -> float:
-    """Return seconds a step of a loop without any program around it, with the same network and momentum."""
+    """Return seconds per step of a bare loop with the same network and momentum."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 10)).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     images, labels = torch.randn(16, 3, 8, 8, device=device), torch.randint(0, 10, (16,), device=device)
@@ -93,10 +88,10 @@ def bare(steps: int, device: torch.device) -> float:
 
 
 def ours(method: str, steps: int, device: torch.device) -> float:
-    """Return seconds a step of a whole fit as ``sparsebench train`` makes it, without logs."""
+    """Return seconds per step of a whole fit as in ``sparsebench train``, without logs."""
     settings = ["model=mlp", "model.hidden=[16]", "dataset=synthetic", "dataset.shape=[3,8,8]", "dataset.batch_size=16"]
     settings += [f"method={method}", "logger=none", "progress=none", "every=0.2"]
-    settings += [f"dataset.train_size={32 * (steps + WARM)}"]  # one epoch, so that nothing is validated meanwhile
+    settings += [f"dataset.train_size={32 * (steps + WARM)}"]  # one epoch, so that no validation runs in between
     settings += [f"trainer.max_steps={steps + WARM}", "trainer.max_epochs=-1"]
     settings += [f"trainer.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}"]
     stamp = Stamp(steps + WARM)

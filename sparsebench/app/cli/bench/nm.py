@@ -1,9 +1,8 @@
-"""``sparsebench bench nm``: products with 2:4 sparse weights on tensor cores, beside dense ones."""
+"""``sparsebench bench nm``: products with 2:4 sparse weights on tensor cores, compared with dense ones."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch.sparse import to_sparse_semi_structured
 
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.protocol import interleave, ratio
-from sparsebench.app.cli.bench.training import head, place, table
-from sparsebench.cost.speed import hardware
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.patterns import NofM
 
 SIZES = ((1024, 1024), (4096, 4096), (4096, 11008))
@@ -24,22 +22,19 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print ratios: dense over sparse, larger is better.
 
     Args:
-        options: what ``options.nm`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.nm``.
+        command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     device, _ = place(options)
     sizes = SIZES if device.type == "cuda" else ((64, 64),)
     rows = [measure(*size, options, device) for size in sizes]
     print(head(options, device, f"linear layers, batch {options.batch}, bfloat16, 2:4"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def measure(out: int, inputs: int, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Measure a forward product; unsupported cases of this machine are noted in the row."""
+    """Measure a forward product; the row notes cases that this machine does not support."""
     weight = torch.randn(out, inputs, device=device, dtype=torch.bfloat16)
     x = torch.randn(options.batch, inputs, device=device, dtype=torch.bfloat16)
     mask = NofM(n=2, m=4).keep({"w": weight.float().abs()}, {"w": out * inputs // 2})["w"]

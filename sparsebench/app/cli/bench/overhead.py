@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.peers import PEERS
 from sparsebench.app.cli.bench.protocol import interleave, ratio
-from sparsebench.app.cli.bench.training import Trained, batch, head, place, table
-from sparsebench.cost.speed import hardware
+from sparsebench.app.cli.bench.training import Trained, batch, head, place, save, table
 
 Row = dict[str, Any]
 
@@ -22,10 +18,9 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: a method's step over a dense step, smaller is better.
 
     Args:
-        options: what ``options.overhead`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.overhead``.
+        command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     device, _ = place(options)
     print(head(options, device, f"{options.model}, batch {options.batch}, {options.dtype}, {options.sparsity:g} zeros"))
     rows: list[Row] = []
@@ -33,9 +28,7 @@ def main(options: argparse.Namespace, *, command: str) -> None:
         rows.append(measure(name, options))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     print(f"\n{table(rows)}")
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def measure(name: str, options: argparse.Namespace) -> Row:
@@ -49,7 +42,7 @@ def measure(name: str, options: argparse.Namespace) -> Row:
         step: Callable[[], None] = subject.peer(name) if name in PEERS else subject.step
         cases = {"dense": dense.step, "dense again": dense.step, name: step}
         seconds = interleave(cases, rounds=options.rounds, device=device, clock=CLOCKS[options.clock])
-    except (ValueError, RuntimeError) as error:  # one method that cannot run here must not cost the others
+    except (ValueError, RuntimeError) as error:  # a method that cannot run here must not stop the others
         return {"method": name, "dense / dense": "", "method / dense": "", "ms, dense": "", "why not": _line(error)}
     return {
         "method": name,

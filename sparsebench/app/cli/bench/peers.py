@@ -1,7 +1,7 @@
-"""Masking and rewiring of other programs, reimplemented from their publications, as cases to compare with.
+"""Masking and rewiring of other programs, reimplemented from their publications, for comparison.
 
-Two patterns, named after where they are in use. ``itop``: after each step, weights and momentum are replaced by their
-product with a float mask; an update sorts every layer twice and asks the device for thresholds. ``rigl_torch``: each
+Two patterns, named after programs that use them. ``itop``: after each step, weights and momentum are replaced by their
+product with a float mask; an update sorts every layer twice and reads thresholds from the device. ``rigl_torch``: each
 step multiplies gradient, momentum and weight by a bool mask; an update ranks every layer twice in full and scatters.
 """
 
@@ -86,7 +86,7 @@ class RiglTorch:
 
     @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        """Return new masks: two complete rankings of each layer, each scattered back to places."""
+        """Return new masks: two complete rankings of each layer, each scattered back to positions."""
         found: dict[str, Tensor] = {}
         for name, mask in self.masks.items():
             flat = mask.reshape(-1)

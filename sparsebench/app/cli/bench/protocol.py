@@ -38,10 +38,10 @@ def interleave(
     """Run all cases in turn, round after round.
 
     Args:
-        cases: name -> what is measured.
-        rounds: that count.
-        warmups: rounds before them.
-        device: waited for, where it runs behind the program.
+        cases: name -> function to measure.
+        rounds: number of counted rounds.
+        warmups: number of rounds before them.
+        device: device to wait for if it runs asynchronously.
         clock: ``time.perf_counter``, or ``time.process_time`` for one thread on a machine that others use too.
 
     Returns:
@@ -77,7 +77,7 @@ class Allocations(TorchDispatchMode):
     """Follow the bytes of all tensors made while it is active.
 
     Attributes:
-        peak: the most bytes that were alive at once.
+        peak: the largest number of bytes in use at once.
     """
 
     def __init__(self) -> None:

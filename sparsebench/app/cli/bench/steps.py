@@ -1,4 +1,4 @@
-"""Passes and training steps that the benchmark of executions measures."""
+"""Passes and training steps measured by the benchmark of back ends."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def training_step(
     Args:
         net: trained in place.
         x: the inputs.
-        labels: their classes.
-        low: products in bfloat16, under autocast.
-        masks: run through sparse products, with these masks; None = as the network is.
-        backend: of these products.
+        labels: classes of the inputs.
+        low: compute products in bfloat16, under autocast.
+        masks: run sparse products with these masks; None = run the network unchanged.
+        backend: back end of these products.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
     state = SparseModel.of(net) if masks is not None else None
@@ -75,7 +75,7 @@ def training_step(
 
 
 def predict(net: nn.Module, x: Tensor, *, low: bool = False, layout: bool = False) -> Callable[[], Any]:
-    """Return a prediction, in bfloat16 where ``low``; norms and pools keep the batch innermost where ``layout``."""
+    """Return a prediction: in bfloat16 if ``low``; with the batch innermost in norms and pools if ``layout``."""
 
     def run() -> Any:
         within = kept(net) if layout else contextlib.nullcontext()
@@ -93,7 +93,7 @@ def copy_masked(net: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def make_network(options: argparse.Namespace) -> nn.Module:
-    """Build the network that the options name."""
+    """Build the network named in the options."""
     return build(options.model, classes=10, shape=(3, options.size, options.size))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from sparsebench.methods import Clock, Method, Probe
 from sparsebench.sparse import SparseModel
 
 MIDDLE = Clock(500_001, 1_000_000)
-"""A moment between two updates of every method, in the middle of a long training."""
+"""A step between two updates of every method, in the middle of a long training."""
 
 
 class Trained:
@@ -29,8 +30,8 @@ class Trained:
         model: name of a file of ``conf/model``.
         sparsity: share of zeros.
         images: a batch.
-        labels: its classes.
-        low: type of the products under autocast; None = that of the weights.
+        labels: classes of the images.
+        low: type of the products under autocast; None = the type of the weights.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Trained:
         self.optimizer.zero_grad()
 
     def peer(self, name: str) -> Callable[[], None]:
-        """Return a step masked as another program does it."""
+        """Return a step with the masking of another program."""
         pattern = PEERS[name](self.net)
 
         def step() -> None:
@@ -111,11 +112,12 @@ class Trained:
 
 
 def place(options: Any) -> tuple[torch.device, torch.dtype | None]:
-    """Return device and type of products that the options name."""
+    """Set the number of threads, and return device and type of products that the options name."""
+    torch.set_num_threads(options.threads)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, and there is none here: choose --device cpu")
-    return device, torch.bfloat16 if getattr(options, "dtype", "") == "bfloat16" else None
+        raise ValueError("device=cuda is impossible without a GPU: choose --device cpu")
+    return device, torch.bfloat16 if vars(options).get("dtype") == "bfloat16" else None
 
 
 def batch(options: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -132,6 +134,13 @@ def head(options: Any, device: torch.device, what: str) -> str:
     return (
         f"{what}; {where}, {options.threads} thread(s), torch {machine['torch']}; medians of {options.rounds} rounds\n"
     )
+
+
+def save(options: Any, command: str, rows: Sequence[Any]) -> None:
+    """Write the rows with command and hardware to the file that the options name, if any."""
+    if options.json:
+        said = {"command": command, "hardware": hardware(), "rows": rows}
+        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

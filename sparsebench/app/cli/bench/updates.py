@@ -1,9 +1,8 @@
-"""``sparsebench bench updates``: one change of the masks of a whole network, beside two published patterns."""
+"""``sparsebench bench updates``: one change of the masks of a whole network, compared with two published patterns."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import torch
@@ -11,8 +10,7 @@ import torch
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.peers import PEERS
 from sparsebench.app.cli.bench.protocol import interleave, ratio
-from sparsebench.app.cli.bench.training import head, place, table
-from sparsebench.cost.speed import hardware
+from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.functional.distribution import erk
 from sparsebench.methods import SET, Clock, Probe, RigL
 from sparsebench.models import build
@@ -26,17 +24,14 @@ def main(options: argparse.Namespace, *, command: str) -> None:
     """Measure and print a table of ratios: the peer's update over ours, larger is better.
 
     Args:
-        options: what ``options.updates`` has parsed.
-        command: the command line, for the record.
+        options: arguments parsed by ``options.updates``.
+        command: the command line, to be recorded.
     """
-    torch.set_num_threads(options.threads)
     device, _ = place(options)
     rows = [measure(kind, options, device) for kind in ("gradient", "random")]
     print(head(options, device, f"{options.model}, {options.sparsity:g} zeros, ERK, {SHARE:g} exchanged"))
     print(table(rows))
-    if options.json:
-        said = {"command": command, "hardware": hardware(), "rows": rows}
-        options.json.write_text(json.dumps(said, indent=2, default=vars) + "\n", encoding="utf-8")
+    save(options, command, rows)
 
 
 def measure(kind: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def measure(kind: str, options: argparse.Namespace, device: torch.device) -> dic
     clock = Clock(1, 1_000_000)
 
     def ours() -> None:
-        # every round changes the masks again: the same work, since counts stay
+        # every round changes the masks again: the work is equal, since counts stay
         net.memory["gradient"] = dict(gradients)
         method.rewire(net, clock, None)
 

@@ -1,0 +1,1 @@
+"""Published cells run on this machine: selection, duration and verdicts."""

@@ -1,0 +1,30 @@
+"""The commit of the code that computes a result."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+
+@lru_cache(maxsize=1)
+def commit(root: Path | None = None) -> str | None:
+    """Return the commit of this package's own checkout, with ``-dirty`` for changes; None for an installed package.
+
+    A checkout of somebody else's around an installed package does not count.
+    """
+    root = root or Path(__file__).resolve().parents[2]
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:
+        return None
+    head = _git(root, "rev-parse", "--short=12", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "sparsebench", "conf")
+    return None if head is None else head + ("-dirty" if changed else "")
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
