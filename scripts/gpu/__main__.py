@@ -51,7 +51,7 @@ def main() -> int:
     facts = machine(given.dry)
     (out / "machine.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(f"gpu_check: {facts['gpu'] or facts['cpu']}, torch {facts['torch']}, {given.minutes:g} minutes, {out}")
-    for sign in (signal.SIGTERM, signal.SIGHUP):  # whoever cuts the check short finds complete rows and no process left
+    for sign in (signal.SIGTERM, signal.SIGHUP):  # an early end leaves complete rows and no process
         signal.signal(sign, lambda number, frame: sys.exit(128 + number))
     failed = carry_out(given.parts, out, began + 60 * given.minutes, dry=given.dry, host=host)
     print(f"gpu_check: {host.now() - began:.0f} s; rows in {out / 'rows.jsonl'}, runs in {out / 'runs'}")

@@ -32,7 +32,7 @@ def missing(dry: bool) -> list[str]:
 
 
 def lack(name: str, wanted: str) -> str:
-    """Return a requirement that is not met, with the version that is there; an empty text if it is met."""
+    """Return a requirement that is not met, with the installed version; an empty text if it is met."""
     if importlib.util.find_spec(name) is None:
         return wanted
     package, *bounds = re.split(r",|(?=[<>])", wanted)
@@ -43,7 +43,7 @@ def lack(name: str, wanted: str) -> str:
     for bound in filter(None, bounds):
         sign, version = re.fullmatch(r"(>=|<)(.+)", bound).groups()  # pyright: ignore[reportOptionalMemberAccess]
         if (numbers(found) >= numbers(version)) != (sign == ">="):
-            return f"{wanted} ({found} is there)"
+            return f"{wanted} ({found} is installed)"
     return ""
 
 

@@ -19,7 +19,7 @@ class Part:
     """Settings of a part, and the rows that it still has to write.
 
     Attributes:
-        name: of the part.
+        name: the part's name.
         out: output folder.
         end: the time at which it must have ended.
         dry: whether it is a dry run.

@@ -58,12 +58,12 @@ DRY = {
 LOOK = 2.0
 """Seconds between two looks at the heartbeats of trainings."""
 SETTLE = 15.0
-"""Seconds over which a pace is measured, after each change of the number of trainings at work."""
+"""Seconds over which a pace is measured, after each change of the number of running trainings."""
 
 
 @dataclass
 class Training:
-    """A training at work: its process, and the steps it had taken when measuring its pace began."""
+    """A running training: its process, and its steps when the measurement of its pace began."""
 
     process: Any
     since: tuple[float, int] | None = None
@@ -78,10 +78,10 @@ class Training:
 
 @dataclass
 class Queue:
-    """Trainings of a part: those that wait, the most wanted first, and those at work.
+    """Waiting and running trainings of a part, the most important first.
 
-    As many work at once as will reach their end within the part: where one of them would not, the least wanted makes
-    room. It keeps its checkpoint, and goes on when there is room again.
+    As many run at once as will end within the part: if one of them would not, the least important one stops. It keeps
+    its checkpoint, and continues when another has ended.
     """
 
     part: Part
@@ -144,7 +144,7 @@ class Queue:
         self.failures += state == "failed"
 
     def _stop_all(self) -> None:
-        """Ask those at work to stop, and end them a little later; write a row for each, and for those put back."""
+        """Ask running trainings to stop, and end them after a few seconds; write a row for each that has begun."""
         host = self.part.host
         for name in self.working:
             host.ask_to_stop(self._folder(name), "the time of gpu_check is over")

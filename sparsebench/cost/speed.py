@@ -88,7 +88,7 @@ class Stopwatch:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin to measure the peak memory of a GPU anew: a process may train several networks."""
+    """Restart the measurement of a GPU's peak memory, since a process may train several networks."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -59,7 +59,7 @@ class Body(nn.Module):
         return self._plain(batch)
 
     def run(self, batch: Tensor, *weights: Tensor) -> Any:
-        """Run it with weights in the place of the parameters."""
+        """Run it with weights instead of the parameters."""
         return torch.func.functional_call(self, dict(zip(self.names, weights, strict=True)), (batch,))
 
     def weights(self) -> list[Tensor]:

@@ -57,9 +57,9 @@ def test_what_is_missing_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("package", "version", "said"),
     [
-        ("torch", "2.10.1+cu130", "torch>=2.11 (2.10.1+cu130 is there)"),
-        ("hydra-core", "1.4.0.dev1", "hydra-core>=1.3,<1.4 (1.4.0.dev1 is there)"),
-        ("lightning", "2.5.6", "lightning>=2.6 (2.5.6 is there)"),
+        ("torch", "2.10.1+cu130", "torch>=2.11 (2.10.1+cu130 is installed)"),
+        ("hydra-core", "1.4.0.dev1", "hydra-core>=1.3,<1.4 (1.4.0.dev1 is installed)"),
+        ("lightning", "2.5.6", "lightning>=2.6 (2.5.6 is installed)"),
         ("torch", "2.11.0", ""),
         ("hydra-core", "1.3.2", ""),
     ],

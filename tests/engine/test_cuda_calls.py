@@ -89,4 +89,4 @@ def test_benchmarks_refuse_a_gpu_that_is_not_there(subject, capsys):
         pytest.skip("there is one")
     with pytest.raises(SystemExit):
         main([subject, "--device", "cuda"])
-    assert "there is none here: choose --device cpu" in capsys.readouterr().err
+    assert "device=cuda is impossible without a GPU: choose --device cpu" in capsys.readouterr().err

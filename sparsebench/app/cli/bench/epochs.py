@@ -123,7 +123,7 @@ class Kernels(L.Callback):
     """Add up the kernel times of a few steps with the profiler: the least that these steps can take.
 
     Args:
-        activity: what is profiled; kernels of a GPU by default.
+        activity: the profiler's subject; kernels of a GPU by default.
     """
 
     def __init__(self, activity: ProfilerActivity = ProfilerActivity.CUDA) -> None:
