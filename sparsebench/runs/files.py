@@ -16,6 +16,7 @@ STOP, HEARTBEAT, LOCK, ATTEMPT = "stop", "running.json", "run.lock", "attempt.tx
 STAGES, TENSORBOARD, WANDB, EXPORT = "stages", "tensorboard", "wandb", "small"
 FOLDERS = (STAGES, TENSORBOARD, WANDB, EXPORT)
 SMALL_WEIGHTS, SMALL_PROGRAM, CHANNELS = "small.pt", "small.pt2", "channels.json"
+SPARSE, PLAIN = "sparse.safetensors", "plain.safetensors"
 
 ARTIFACTS = (FINAL, MASKS, MEMBERS, CONFIG, RESULT)
 """Files of a finished run that are worth an upload."""

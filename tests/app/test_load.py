@@ -56,6 +56,32 @@ def test_what_is_no_finished_run_is_refused(run, harm, words):
     assert "\n" not in str(refused.value)
 
 
+def test_exported_without_zeros(cli, run):
+    answer = cli("export", str(run), "--sparse")
+    assert answer.code == 0, answer.err
+    assert "stored zeros" in answer.out
+    found, file = sparsebench.load(run), run / "small" / "sparse.safetensors"
+    images = next(iter(found.data.test_dataloader()))[0]
+    stored = sparsebench.load_network(file)
+    zeros = sum(int((~mask).sum()) for mask in found.masks.values())
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (found.network, stored)]
+    assert 0 < sizes[0] - sizes[1] <= zeros  # layers above half density stay dense
+    for sparse in (True, False):
+        got = sparsebench.load_network(file, sparse=sparse)(images)
+        torch.testing.assert_close(got, found.network(images), rtol=1e-4, atol=1e-5)
+    whole = found.network.state_dict()
+    assert all(value.equal(whole[name]) for name, value in stored.state_dict().items())
+
+
+def test_exported_as_it_is(cli, run):
+    from safetensors.torch import load_file
+
+    assert cli("export", str(run), "--plain").code == 0
+    state = sparsebench.load(run).network.state_dict()
+    assert all(value.equal(state[name]) for name, value in load_file(run / "small" / "plain.safetensors").items())
+    assert "not allowed with" in cli("export", str(run), "--plain", "--sparse").err
+
+
 def test_no_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a folder"):
         sparsebench.load(tmp_path / "nothing")

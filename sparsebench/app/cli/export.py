@@ -1,4 +1,4 @@
-"""``sparsebench export RUN``: the final network of a run without its dead channels, for plain PyTorch."""
+"""``sparsebench export RUN``: the final network of a run for others, without its dead channels or without its zeros."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any
 from sparsebench.app.cli.arguments import Parser
 from sparsebench.app.errors import stop
 from sparsebench.runs.atomic import write_atomically
-from sparsebench.runs.files import CHANNELS, EXPORT, SMALL_PROGRAM, SMALL_WEIGHTS
+from sparsebench.runs.files import CHANNELS, EXPORT, PLAIN, SMALL_PROGRAM, SMALL_WEIGHTS, SPARSE
 from sparsebench.runs.folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
     """Write the small network into the run's folder."""
     options = parser().parse_args(arguments)
+    folder = options.output or RunFolder(options.run).export
     try:
-        report = export(options.run, options.output or RunFolder(options.run).export)
+        if options.sparse or options.plain:
+            print(export_tensors(options.run, folder, sparse=options.sparse))
+            return
+        report = export(options.run, folder)
     except (ValueError, FileNotFoundError) as error:
         stop(str(error))
     before, after = report["before"], report["after"]
@@ -34,9 +38,13 @@ def parser() -> Parser:
     """Return the parser of the arguments."""
     parser = Parser(
         "export",
-        f"Write RUN/{EXPORT}/: {SMALL_WEIGHTS} (state_dict of plain small layers), {SMALL_PROGRAM} (the whole network, "
-        f"for torch.export.load, any batch size), {CHANNELS} (widths, parameters, MACs before and after).",
+        f"Write RUN/{EXPORT}/: {SMALL_WEIGHTS} (state_dict of plain small layers), {SMALL_PROGRAM} (the network, "
+        f"for torch.export.load, any batch size), {CHANNELS} (widths, parameters, MACs before and after). "
+        f"With --sparse or --plain, write the whole network as safetensors instead.",
     )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--sparse", action="store_true", help=f"write {SPARSE}: active values and their places")
+    form.add_argument("--plain", action="store_true", help=f"write {PLAIN}: the state_dict, zeros included")
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--output", type=Path, help="another folder for the files")
     return parser
@@ -78,6 +86,36 @@ def export(run: Path, folder: Path) -> dict[str, Any]:
     torch.export.save(program, folder / SMALL_PROGRAM)
     write_atomically(folder / CHANNELS, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def export_tensors(run: Path, folder: Path, *, sparse: bool) -> str:
+    """Write the tensors of a run's final network to a safetensors file, and return a line about its size.
+
+    Raises:
+        ValueError: the folder holds no finished run, or the run is an ensemble.
+    """
+    from safetensors.torch import save
+
+    from sparsebench.app.process.finished import load
+    from sparsebench.sparse.file import read_sparse, write_sparse
+
+    finished = load(run)
+    if RunFolder(run).members.exists():
+        raise ValueError(f"{run} is an ensemble of several networks: export one that is a single network")
+    state = {name: value.contiguous().clone() for name, value in finished.network.state_dict().items()}
+    path = folder / (SPARSE if sparse else PLAIN)
+    whole = sum(value.numel() * value.element_size() for value in state.values())
+    if not sparse:
+        write_atomically(path, save(state))
+        return f"{path}: {path.stat().st_size:,} bytes; a zero takes as many as any weight, --sparse leaves them out"
+    about = {key: finished.config[key] for key in ("model", "dataset", "seed")}
+    write_sparse(path, state, finished.masks, about)
+    again = read_sparse(path).weights
+    if not all(again[name].equal(value) for name, value in state.items()):
+        path.unlink()
+        raise ValueError(f"{path} did not read back as written; it was removed")
+    zeros = sum(int((~mask).sum()) for mask in finished.masks.values())
+    return f"{path}: {path.stat().st_size:,} bytes, of {whole:,} with {zeros:,} stored zeros"
 
 
 def _final_network(run: Path) -> tuple[Any, Any]:

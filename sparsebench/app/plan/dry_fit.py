@@ -159,7 +159,7 @@ class Sketch:
 
     @torch.no_grad()
     def _act(self, step: int, *, last: bool) -> dict[str, float]:
-        """Return the densities after a change, which is carried out unless its budget tells them; the last one always."""
+        """Return the densities after a change: from its budget if that is enough, except after the last one."""
         clock = Clock(step, self.total)
         self._stated = None
         sizes = None if last or self.net.floor else self.method.sizes_after(self.net, clock.after)

@@ -88,6 +88,41 @@ def load(run: str | Path) -> FinishedRun:
     )
 
 
+def load_network(file: str | Path, *, sparse: bool = True) -> nn.Module:
+    """Read a network that ``sparsebench export RUN --sparse`` wrote, in evaluation mode; the run is not needed.
+
+    Args:
+        file: the safetensors file.
+        sparse: keep and multiply active weights only, where the kernels for processors allow it
+            (``execution.direct.store_active``); False gives plain layers with zeros.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another kind.
+    """
+    from sparsebench.app.config.build import build_data, build_network
+    from sparsebench.execution.direct import available, store_active
+    from sparsebench.sparse.file import read_sparse
+
+    found = read_sparse(Path(file))
+    about = {**found.about, "model": {k: v for k, v in found.about["model"].items() if k != "pretrained"}}
+    net = build_network(about, build_data(about))
+    net.load_state_dict(found.weights)
+    if not (sparse and available()):
+        return net.eval()
+    return store_active(net, _computed_sparsely(net, found.masks)).eval()
+
+
+def _computed_sparsely(net: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the masks of layers that the kernels support, and that are sparse enough for them."""
+    from sparsebench.execution.direct.modules import refusal
+    from sparsebench.execution.direct.support import density_of
+    from sparsebench.execution.layers import DENSE
+
+    layers = {f"{name}.weight": layer for name, layer in net.named_modules() if name}
+    known = {name: mask for name, mask in masks.items() if name in layers and refusal(layers[name]) is None}
+    return {name: mask for name, mask in known.items() if density_of(mask) <= DENSE}
+
+
 def weights_of(folder: Path) -> list[dict[str, Tensor]]:
     """Return the weights of a run's final network, or of each member of an ensemble."""
     files = RunFolder(folder)
