@@ -1,7 +1,10 @@
 """``sparsebench bench epochs``: plain loops hold the density and learn; what steps take beside their kernels."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from sparsebench.app.cli.bench import epochs, plain
@@ -47,6 +50,14 @@ def test_steps_are_compared_with_their_kernels():
     seconds = epochs.ours(epochs.configured(options(), torch.device("cpu")), kernels)
     step = seconds / 36
     assert 0 < kernels.seconds < 5 * step
+
+
+def test_kernels_are_counted_once():
+    """The host's operators repeat the times of their kernels, and annotations span those of others."""
+    kernel = SimpleNamespace(device_type=DeviceType.CUDA, is_user_annotation=False, self_device_time_total=5.0)
+    operator = SimpleNamespace(device_type=DeviceType.CPU, is_user_annotation=False, self_device_time_total=5.0)
+    span = SimpleNamespace(device_type=DeviceType.CUDA, is_user_annotation=True, self_device_time_total=9.0)
+    assert sum(epochs.Kernels()._microseconds(event) for event in (kernel, operator, span)) == 5.0
 
 
 def test_one_epoch_is_refused(capsys):
