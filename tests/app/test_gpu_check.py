@@ -100,3 +100,19 @@ def test_a_wrong_part_is_refused(tmp_path):
     assert done.returncode == 2
     assert "'trainig' is unknown: choose among tests, bench, dense94, protocol" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+WITHOUT = """
+import sys
+for name in ("torchvision", "timm", "PIL", "wandb", "rich", "optuna", "matplotlib", "pandas", "pyarrow"):
+    sys.modules[name] = None
+import sparsebench.app.process.worker, sparsebench.app.process.result, sparsebench.app.config.build
+from sparsebench.app.cli.bench import channels, epochs, input, loop, nm, overhead, updates
+from sparsebench.results.record import environment
+assert environment()["versions"]["torch"]
+"""
+
+
+def test_nothing_that_it_runs_imports_what_it_does_not_ask_for():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
