@@ -39,10 +39,10 @@ class Choices:
         self.rounds = rounds
         self.seconds = _known()
 
-    def fastest(
+    def times(
         self, ways: Mapping[str, Candidate], x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, shape: Shape
-    ) -> str:
-        """Return the name of the fastest way to compute a layer, timed on the first call with this case.
+    ) -> Mapping[str, float]:
+        """Return the seconds that each way needs to compute a layer, measured on the first call with this case.
 
         Args:
             ways: candidates by name, the dense ``masked`` among them.
@@ -52,15 +52,11 @@ class Choices:
             mask: mask of the weight.
             shape: the layer's geometry.
         """
-        if len(ways) == 1:
-            return next(iter(ways))
         case = describe(x, weight, mask, shape)
         if case not in self.seconds or set(self.seconds[case]) != set(ways):
             self.seconds[case] = self._time(ways, x, weight, bias)
             _keep(self.seconds)
-        times = self.seconds[case]
-        best = min(times, key=lambda way: times[way])
-        return best if times[best] < MARGIN * times[REFERENCE] else REFERENCE
+        return self.seconds[case]
 
     def _time(self, ways: Mapping[str, Candidate], x: Tensor, weight: Tensor, bias: Tensor | None) -> dict[str, float]:
         """Run all ways in turn on copies; the first round builds indices and warms up."""
@@ -79,6 +75,12 @@ class Choices:
                 if number:
                     taken[name].append(time.perf_counter() - began)
         return {name: min(seconds) for name, seconds in taken.items()}
+
+
+def fastest(times: Mapping[str, float]) -> str:
+    """Return the name of the fastest way: the dense one unless another is clearly faster."""
+    best = min(times, key=lambda way: times[way])
+    return best if times[best] < MARGIN * times[REFERENCE] else REFERENCE
 
 
 def describe(x: Tensor, weight: Tensor, mask: Tensor, shape: Shape) -> str:

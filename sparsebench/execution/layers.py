@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sparsebench.execution import csr
 from sparsebench.execution.base import replace
-from sparsebench.execution.choice import Candidate, Choices
+from sparsebench.execution.choice import Candidate, Choices, fastest
 from sparsebench.execution.direct import Support, available, support_of
 from sparsebench.execution.direct.functions import conv2d_values, linear_values
 from sparsebench.execution.direct.modules import refusal
@@ -45,6 +45,7 @@ class SparseLayers:
     Attributes:
         refused: layer that has one of the parameters but stays dense -> reason.
         choices: the timings of ``auto``.
+        times: seconds of each way in the last run, by name of the weight; for ``auto`` only.
 
     Raises:
         ValueError: the back end is unknown.
@@ -56,6 +57,7 @@ class SparseLayers:
         self.module, self.backend, self.choices = module, backend, Choices()
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}
+        self.times: dict[str, Mapping[str, float]] = {}
         self._seen: dict[str, str] = {}
         names = {id(weight): name for name, weight in parameters.items()}
         for path, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
@@ -94,7 +96,7 @@ class SparseLayers:
 
     def _forward(self, name: str, layer: Layer, dense: Callable[[Tensor], Tensor], mask: Tensor, x: Tensor) -> Tensor:
         ways = self._candidates(layer, dense, mask, x)
-        way = self._choose(layer, ways, mask, x)
+        way = self._choose(name, layer, ways, mask, x)
         self._seen[name] = way
         return ways[way](x, layer.weight, layer.bias)
 
@@ -114,10 +116,13 @@ class SparseLayers:
             ways["csr"] = partial(_sparse, layer, mask, csr.multiply)
         return ways
 
-    def _choose(self, layer: Layer, ways: Mapping[str, Candidate], mask: Tensor, x: Tensor) -> str:
+    def _choose(self, name: str, layer: Layer, ways: Mapping[str, Candidate], mask: Tensor, x: Tensor) -> str:
         if self.backend != "auto":
             return self.backend if self.backend in ways else "masked"
-        return self.choices.fastest(ways, x, layer.weight, layer.bias, mask, _shape(layer, x))
+        if len(ways) == 1:
+            return "masked"
+        self.times[name] = self.choices.times(ways, x, layer.weight, layer.bias, mask, _shape(layer, x))
+        return fastest(self.times[name])
 
 
 def _dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -99,7 +99,7 @@ def test_hydra_knows_the_flags_of_train():
 
     known = {name for action in get_args_parser()._actions for name in action.option_strings}
     assert set(FLAGS["train"]) <= known
-    assert set(FLAGS["plan"]) - known == {"--json"}
+    assert set(FLAGS["plan"]) - known == {"--execution", "--json"}
 
 
 def test_values_and_places_of_options(tmp_path, monkeypatch):

@@ -200,3 +200,18 @@ def test_interpolation_is_exact_for_cubics_and_stays_between_known_values():
     assert _between(known, 12) == cubic[10]
     jump = [(0, {"w": 1.0}), (2, {"w": 1.0}), (4, {"w": 0.1}), (6, {"w": 1.0}), (8, {"w": 0.1})]
     assert 0.1 <= _between(jump, 5)["w"] <= 1.0
+
+
+def test_execution_times_each_layer_and_says_what_auto_takes(cli):
+    cell = ("plan", "method=static", "model=mlp", "dataset=digits", "sparsity=0.8", "--execution")
+    (found,) = planned(cli(*cell, "--json"))
+    rows = found["execution"]
+    assert [row["name"] for row in rows] == list(found["density_per_layer"])
+    for row in rows:
+        assert row["density"] == pytest.approx(found["density_per_layer"][row["name"]])
+        assert row["chosen"] in row["seconds"] or (row["density"] > 0.5 and row["chosen"] == "masked")
+    assert any("masked" in row["seconds"] and len(row["seconds"]) > 1 for row in rows)
+    answer = cli(*cell)
+    assert "timed layers together:" in answer.out
+    assert "masked ms" in answer.out
+    assert "execution" not in planned(cli(*cell[:-1], "--json"))[0]

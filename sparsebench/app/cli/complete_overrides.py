@@ -13,7 +13,7 @@ from sparsebench.runs.mappings import dotted
 
 FLAGS = {
     "train": ("-m", "--multirun", "--help", "--config-dir", "--cfg"),
-    "plan": ("-m", "--multirun", "--help", "--config-dir", "--json"),
+    "plan": ("-m", "--multirun", "--help", "--config-dir", "--execution", "--json"),
 }
 _HYDRA = ("hydra/launcher", "hydra/sweeper")
 

@@ -13,22 +13,20 @@ import json
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparsebench.app.config.check import check_overrides, normalise
 from sparsebench.app.errors import stop
 from sparsebench.app.grid.job import compose_and_call
 from sparsebench.app.plan.describe import describe
 
-if TYPE_CHECKING:
-    pass
-
-USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--json]
+USAGE = """usage: sparsebench plan [OVERRIDE ...] [-m] [--execution] [--json]
 
 Show layers, densities and FLOPs of a run, or one line per run of a grid (-m), without training.
 Overrides are the same as for train: sparsebench train --help lists them.
 
-  --json   print only one JSON document on standard output
+  --execution   time each layer here: dense, and by the ways that skip zeros; what execution=auto takes
+  --json        print only one JSON document on standard output
 """
 
 
@@ -38,7 +36,8 @@ def main(arguments: list[str]) -> None:
         print(USAGE)
         return
     as_json = "--json" in arguments
-    arguments = [argument for argument in arguments if argument != "--json"]
+    execution = "--execution" in arguments
+    arguments = [argument for argument in arguments if argument not in ("--json", "--execution")]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     cells: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
@@ -53,12 +52,14 @@ def main(arguments: list[str]) -> None:
         if sweeps:  # Hydra writes a file into the folder of a sweep
             nowhere = stack.enter_context(tempfile.TemporaryDirectory())
             arguments = [f"hydra.sweep.dir={nowhere}", *arguments]
-        failures = compose_and_call(arguments, lambda config: cells.append(describe(config)))
+        failures = compose_and_call(arguments, lambda config: cells.append(describe(config, execution=execution)))
     if as_json:
         print(json.dumps(cells, indent=1))
     elif cells:
-        from sparsebench.results.render.plan import print_cell, print_grid
+        from sparsebench.results.render.plan import print_cell, print_execution, print_grid
 
         print_grid(cells) if sweeps else print_cell(cells[0])
+        for cell in cells if execution else ():
+            print_execution(cell)
     if failures:
         stop(f"{len(failures)} of the cells cannot be planned: {'; '.join(failures)}", code=1)

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 _ASSUMED = "the images are missing: the length of training assumes the published set, {count:,} training images"
 
 
-def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+def describe(config: Mapping[str, Any], *, execution: bool = False) -> dict[str, Any]:
     """Return all facts about a run known before it starts: layers, densities, FLOPs, steps.
 
     Keys shared with ``result.json`` have the same meaning there.
+
+    Args:
+        config: a frozen configuration.
+        execution: time the ways to compute each layer, too.
     """
     from sparsebench.app.config.build import build_recipe, build_setup
     from sparsebench.app.plan.rehearsal import Rehearsal
@@ -50,7 +54,15 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         **{key: facts[key] for key in ("train_flops_dense", "train_flops", "train_flops_ratio")},
         "exact": not rehearsal.notes and not notes,
         "notes": [*notes, *rehearsal.notes],
+        **({"execution": _execution(config, setup, net, state.masks)} if execution else {}),
     }
+
+
+def _execution(config: Mapping[str, Any], setup: Any, net: Any, masks: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the timings of each layer in a step of a batch, on the processor and the threads of this process."""
+    from sparsebench.app.plan.execution import time_layers
+
+    return time_layers(net, masks, shape=setup.data.shape, batch=config["dataset"]["batch_size"])
 
 
 def _inference(costs: Any, densities: Mapping[str, float], networks: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _NOISE = (
     ".*srun.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
+    ".*Total length of .* across ranks is zero.*",  # no validation images: dataset.val_share=0
     ".*recommended to use `self.log.*sync_dist.*",  # logged values of masks and cost are equal on all ranks
 )
 

@@ -30,6 +30,29 @@ def print_grid(cells: Sequence[Cell]) -> None:
         screen.print(f"[{number}] {note}", markup=False)
 
 
+def print_execution(cell: Cell) -> None:
+    """Print how long a step of each layer takes, dense and by the ways that skip zeros, and which one is taken."""
+    screen, rows = console(), cell["execution"]
+    ways = list(dict.fromkeys(way for row in rows for way in row["seconds"]))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold")
+    for name in ("density", *(f"{way} ms" for way in ways)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("execution=auto")
+    for row in rows:
+        times = [f"{1000 * row['seconds'][way]:.3f}" if way in row["seconds"] else "-" for way in ways]
+        why = f" ({row['reason']})" if row["reason"] else "" if row["seconds"] else " (too dense)"
+        table.add_row(row["name"].removesuffix(".weight"), f"{row['density']:.4f}", *times, row["chosen"] + why)
+    screen.print("")
+    screen.print(heading(f"{title_of(cell)}: forward and backward pass of a step of {cell['batch_size']:,} images"))
+    screen.print(table)
+    timed = [row["seconds"] for row in rows if row["seconds"]]
+    dense = sum(times["masked"] for times in timed)
+    best = sum(row["seconds"][row["chosen"]] for row in rows if row["seconds"])
+    if timed:
+        screen.print(f"timed layers together: {1000 * dense:.1f} ms dense, {1000 * best:.1f} ms with execution=auto")
+
+
 def title_of(cell: Cell) -> str:
     """Return the planned run as one line of text."""
     parts = [f"{cell['method']} on {cell['model']}, {cell['dataset']}"]
