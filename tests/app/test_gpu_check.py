@@ -1,5 +1,6 @@
 """scripts/gpu_check: what it trains exists, what it lacks it says, what runs too long is ended."""
 
+import ast
 import json
 import signal
 import subprocess
@@ -102,17 +103,15 @@ def test_a_wrong_part_is_refused(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-WITHOUT = """
-import sys
-for name in ("torchvision", "timm", "PIL", "wandb", "rich", "optuna", "matplotlib", "pandas", "pyarrow"):
-    sys.modules[name] = None
-import sparsebench.app.process.worker, sparsebench.app.process.result, sparsebench.app.config.build
-from sparsebench.app.cli.bench import channels, epochs, input, loop, nm, overhead, updates
-from sparsebench.results.record import environment
-assert environment()["versions"]["torch"]
-"""
+OTHERS = {"torchvision", "timm", "PIL", "wandb", "rich", "optuna", "pandas", "pyarrow", "scipy", "matplotlib"}
+"""Packages that a GPU machine may lack: imported where they are used, never with a module."""
 
 
-def test_nothing_that_it_runs_imports_what_it_does_not_ask_for():
-    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_no_module_imports_packages_that_the_check_does_not_require():
+    found = []
+    for path in sorted((REPOSITORY / "sparsebench").rglob("*.py")):
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            found += [f"{path}: {name}" for name in names if name.partition(".")[0] in OTHERS]
+    assert found == []

@@ -204,7 +204,8 @@ def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -
     from sparsebench.results.render.html import page
 
     shown, damaged = picture(report.rows, base=path.parent)
-    made = f"Written by sparsebench {version_of('sparsebench') or '(not installed)'} on {datetime.now():%Y-%m-%d at %H:%M}."
+    ours = version_of("sparsebench") or "(not installed)"
+    made = f"Written by sparsebench {ours} on {datetime.now():%Y-%m-%d at %H:%M}."
     title = report.root.resolve().name
     _write(path, page(shown, title=title, notes=[*report.notes, *damaged], sources=sources(report.rows), made=made))
 
