@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-<<<<<<< HEAD
-"""Errors whose one-line message is enough; all others name the file with their traceback."""
-=======
 """Errors whose one-line message is enough; all others keep their traceback."""
->>>>>>> main
 
 USER = 2
 """Exit code if the input is wrong, or the operating system refuses a request."""
