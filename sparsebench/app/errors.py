@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sparsebench.runs.folder import RunFolder
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors whose one-line message is enough; all others keep their traceback."""
+"""Errors whose one-line message is enough; all others name the file with their traceback."""
 
 USER = 2
 """Exit code if the input is wrong, or the operating system refuses a request."""
