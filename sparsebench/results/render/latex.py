@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsebench.results.key import Key
 from sparsebench.results.names import display, display_kind
-from sparsebench.results.render.columns import LEGEND, Grid
+from sparsebench.results.render.columns import Grid
 from sparsebench.results.render.numbers import number
 from sparsebench.results.render.text import footers, one_line
 from sparsebench.results.schema import describe
