@@ -6,16 +6,20 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from host import RESERVE, Host
 from needs import missing, say_missing
 from parts import Part, bench, report, tests
 from runs import train_queue
 
-SHARES = {"tests": 0.30, "bench": 0.25, "dense94": 0.12, "protocol": 0.31}
+SHARES = {"tests": 0.25, "bench": 0.22, "dense94": 0.11, "protocol": 0.42}
 """Shares of the time, one part after another; unused time of a part goes to the next."""
+LAST = 8.0
+"""Seconds kept for the report of all runs."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -36,28 +40,38 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run the parts, each within its share; return 0 unless tests failed or nothing could run."""
+    host = Host()
+    began = host.now()
     given = parse()
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if lacking := missing(given.dry):
         print(say_missing(lacking), file=sys.stderr)
         return 2
-    began = time.monotonic()
-    end = began + 60 * given.minutes
-    failed = False
     facts = machine(given.dry)
     (out / "machine.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(f"gpu_check: {facts['gpu'] or facts['cpu']}, torch {facts['torch']}, {given.minutes:g} minutes, {out}")
-    for number, name in enumerate(given.parts):
-        left = sum(SHARES[part] for part in given.parts[number:])
-        limit = max(1.0, (end - time.monotonic() - 5) * SHARES[name] / left)
-        part = Part(name, out, time.monotonic() + limit, given.dry)
-        print(f"-- {name}: {limit:.0f} s", flush=True)
-        work = {"tests": tests, "bench": bench}.get(name, train_queue)
-        failed |= work(part) > 0
-    report(out)
-    print(f"gpu_check: {time.monotonic() - began:.0f} s; rows in {out / 'rows.jsonl'}, runs in {out / 'runs'}")
+    for sign in (signal.SIGTERM, signal.SIGHUP):  # an early end leaves complete rows and no process
+        signal.signal(sign, lambda number, frame: sys.exit(128 + number))
+    failed = carry_out(given.parts, out, began + 60 * given.minutes, dry=given.dry, host=host)
+    print(f"gpu_check: {host.now() - began:.0f} s; rows in {out / 'rows.jsonl'}, runs in {out / 'runs'}")
     return int(failed)
+
+
+def carry_out(names: Sequence[str], out: Path, end: float, *, dry: bool, host: Host) -> bool:
+    """Run parts one after another until a moment, and report; return whether one has failed."""
+    failed = False
+    for number, name in enumerate(names):
+        left = sum(SHARES[part] for part in names[number:])
+        limit = max(0.0, (end - LAST - host.now()) * SHARES[name] / left)
+        part = Part(name, out, host.now() + limit, dry, host)
+        print(f"-- {name}: {limit:.0f} s, the last {RESERVE:.0f} of them for ending", flush=True)
+        try:
+            failed |= {"tests": tests, "bench": bench}.get(name, train_queue)(part) > 0
+        finally:
+            part.close()
+    report(out, host, end)
+    return failed
 
 
 def machine(dry: bool) -> dict[str, object]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from parts import GRACE, Part, end
-
-from sparsebench.runs.folder import RunFolder
+from host import GRACE
+from parts import Part
 
 SIDE_BY_SIDE = 4
-"""Number of parallel trainings on one GPU, since a step of a CIFAR network leaves most of it idle."""
+"""Largest number of parallel trainings on one GPU, since a step of a CIFAR network leaves most of it idle."""
 FAST = ["trainer=gpu", "progress=lines", "logger=csv"]
 PUBLISHED = ["trainer.max_epochs=160", "dataset.batch_size=128", "optimizer.lr=0.1", "optimizer.weight_decay=5e-4"]
 """Protocol of the comparisons of dynamic methods: 160 epochs of batches of 128."""
@@ -55,39 +55,122 @@ DRY = {
 }
 
 
+LOOK = 2.0
+"""Seconds between two looks at the heartbeats of trainings."""
+SETTLE = 15.0
+"""Seconds over which a pace is measured, after each change of the number of running trainings."""
+
+
+@dataclass
+class Training:
+    """A running training: its process, and its steps when the measurement of its pace began."""
+
+    process: Any
+    since: tuple[float, int] | None = None
+
+    def pace(self, now: float, taken: int) -> float | None:
+        """Return steps a second since measuring began, or None before there is something to tell."""
+        if self.since is None:
+            self.since = (now, taken)
+        began, first = self.since
+        return (taken - first) / (now - began) if now - began >= SETTLE and taken > first else None
+
+
+@dataclass
+class Queue:
+    """Waiting and running trainings of a part, the most important first.
+
+    As many run at once as will end within the part: if one of them would not, the least important one stops. It keeps
+    its checkpoint, and continues when another has ended.
+    """
+
+    part: Part
+    waiting: dict[str, list[str]]
+    width: int
+    working: dict[str, Training] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
+    failures: int = 0
+    _looked: float = 0.0
+    _begun: dict[str, list[str]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Train until everything is done, or the time is over."""
+        order = list(self.waiting)
+        while (self.waiting or self.working) and self.part.left > 0:
+            for name in [n for n, training in self.working.items() if training.process.poll() is not None]:
+                self._ended(name)
+            while self.waiting and len(self.working) < self.width and self.part.left > 0:
+                name = min(self.waiting, key=order.index)
+                self.working[name] = Training(_train(self.part, name, self.waiting[name]))
+                self._measure_anew()
+                self._begun[name] = self.waiting.pop(name)
+            if self.part.host.now() - self._looked >= LOOK:
+                self._make_room()
+                self._looked = self.part.host.now()
+            self.part.host.sleep(0.2)
+        self._stop_all()
+
+    def _make_room(self) -> None:
+        """Ask the least wanted training to stop, if another could then reach its end in time."""
+        host, names = self.part.host, [name for name in self.working if name not in self.leaving]
+        if len(names) < 2 or self.leaving:
+            return
+        for name in names:
+            counted = host.steps(self._folder(name))
+            pace = None if counted is None else self.working[name].pace(host.now(), counted[0])
+            if counted is None or pace is None:
+                return  # not all are measured
+            if (counted[1] - counted[0]) / pace > self.part.left:
+                last = names[-1]
+                print(f"   {last}: makes room, {name} would not end in time", flush=True)
+                host.ask_to_stop(self._folder(last), "gpu_check makes room for another training")
+                self.leaving.add(last)
+                self.width = len(names) - 1
+                return
+
+    def _measure_anew(self) -> None:
+        for training in self.working.values():
+            training.since = None
+
+    def _ended(self, name: str, *, out_of_time: bool = False) -> None:
+        training = self.working.pop(name)
+        self._measure_anew()
+        made_room = name in self.leaving
+        self.leaving.discard(name)
+        if made_room and not out_of_time and not self.part.host.result(self._folder(name)):
+            self.waiting[name] = self._begun[name]
+            return
+        state = _note(self.part, name, training.process.poll(), stopped=out_of_time or made_room)
+        self.failures += state == "failed"
+
+    def _stop_all(self) -> None:
+        """Ask running trainings to stop, and end them after a few seconds; write a row for each that has begun."""
+        host = self.part.host
+        for name in self.working:
+            host.ask_to_stop(self._folder(name), "the time of gpu_check is over")
+        processes = [training.process for training in self.working.values()]
+        host.wait(processes, host.now() + GRACE)
+        host.end(processes)
+        for name in list(self.working):
+            self._ended(name, out_of_time=True)
+        for name in [name for name in self.waiting if name in self._begun]:
+            _note(self.part, name, None, stopped=True)
+
+    def _folder(self, name: str) -> Path:
+        return self.part.out / "runs" / name
+
+
 def train_queue(part: Part) -> int:
-    """Train the queued runs, as many at once as fit; ask the runs still active near the end to stop.
+    """Train the queued runs, as many at once as will end in time.
 
     Returns:
         The number of trainings that failed; a stopped training is not a failure.
     """
-    queue = dict(DRY[part.name] if part.dry else {"dense94": DENSE94, "protocol": QUEUE}[part.name])
-    width = 1 if part.dry or part.name == "dense94" else SIDE_BY_SIDE
-    running: dict[str, Any] = {}
-    states: dict[str, str] = {}
-    while (queue or running) and part.left > GRACE:
-        while queue and len(running) < width:
-            name = next(iter(queue))
-            running[name] = _train(part, name, queue.pop(name))
-        for name in [name for name, process in running.items() if process.poll() is not None]:
-            states[name] = _ended(part, name, running.pop(name).returncode)
-        time.sleep(0.2)
-    for name in running:
-        RunFolder(part.out / "runs" / name).ask_to_stop("the time of gpu_check is over")
-    for name, process in running.items():
-        end_within(process, GRACE)
-        states[name] = _ended(part, name, process.returncode, out_of_time=True)
-    for name in queue:
-        part.row(name=name, status="not begun")
-    return sum(state == "failed" for state in states.values())
-
-
-def end_within(process: Any, seconds: float) -> None:
-    """Give a training time to stop by itself, then kill it."""
-    until = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
-    end(process)
+    waiting = dict(DRY[part.name] if part.dry else {"dense94": DENSE94, "protocol": QUEUE}[part.name])
+    part.names(waiting)
+    queue = Queue(part, waiting, 1 if part.dry or part.name == "dense94" else SIDE_BY_SIDE)
+    queue.run()
+    return queue.failures
 
 
 def _train(part: Part, name: str, overrides: list[str]) -> Any:
@@ -99,14 +182,16 @@ def _train(part: Part, name: str, overrides: list[str]) -> Any:
     return part.start(f"run-{name}", command, **threads)
 
 
-def _ended(part: Part, name: str, code: int | None, *, out_of_time: bool = False) -> str:
-    folder = RunFolder(part.out / "runs" / name)
-    result: dict[str, Any] = dict(folder.result()) if folder.is_finished() else {}
-    state = "done" if result else "out of time" if out_of_time else "failed"
+def _note(part: Part, name: str, code: int | None, *, stopped: bool) -> str:
+    folder = part.out / "runs" / name
+    result, counted = part.host.result(folder), part.host.steps(folder)
+    state = "done" if result else "out of time" if stopped else "failed"
     keys = ("test_accuracy", "seconds", "images_per_second", "sparsity", "steps")
-    facts = {key: result[key] for key in keys if key in result}
+    facts: dict[str, Any] = {key: result[key] for key in keys if key in result}
+    if not result and counted is not None:
+        facts |= {"steps": counted[0], "of_steps": counted[1]}
     if part.name == "dense94" and result:
         facts["reaches_94"] = float(result.get("test_accuracy", 0)) >= 0.94
-    part.row(name=name, status=state, code=code, **facts)
+    part.row(name, status=state, code=code, **facts)
     print(f"   {name}: {state} {facts or ''}", flush=True)
     return state

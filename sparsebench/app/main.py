@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> None:
         print(USAGE.format(verbs="\n".join(f"  {verb:<14}{text}" for verb, text in VERBS.items())))
         return
     if arguments[0] == "--version":
-        from importlib.metadata import version
+        from sparsebench.runs.source import version_of
 
-        print(f"sparsebench {version('sparsebench')}")
+        print(f"sparsebench {version_of('sparsebench') or '(not installed)'}")
         return
     verb, *rest = arguments
     if verb not in VERBS:

@@ -87,11 +87,17 @@ class Stopwatch:
         return time.perf_counter()
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Restart the measurement of a GPU's peak memory, since a process may train several networks."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
     """Return the peak memory in MiB: allocated tensors on a GPU, the whole process on a CPU.
 
     Args:
-        device: where training runs; the GPU's figure counts from ``torch.cuda.reset_peak_memory_stats``.
+        device: where training runs; the GPU's figure counts from the last ``reset_peak_memory``.
     """
     device = torch.device(device)
     if device.type == "cuda":

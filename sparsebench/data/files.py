@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +17,9 @@ from sparsebench.data.loader import Batch, Draw
 from sparsebench.data.resident import Resident, Shift, normalise
 from sparsebench.functional.random import generator
 from sparsebench.runs.walk import walk
+
+if TYPE_CHECKING:  # imported when the first image is read: data in memory need no decoder
+    from PIL.Image import Image
 
 
 def _torchvision() -> Any:
@@ -45,14 +47,14 @@ class Zoom:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def train(self, image: Image.Image, random: torch.Generator) -> Tensor:
+    def train(self, image: "Image", random: torch.Generator) -> Tensor:
         """Crop a random box, resize it, mirror half of the images; uint8 [3, H, W]."""
         F = _torchvision()
         box = F.resized_crop(image, *self.draw_box(image.height, image.width, random), list(self.size))
         mirrored = torch.rand((), generator=random).item() < 0.5
         return F.pil_to_tensor(F.horizontal_flip(box) if mirrored else box)
 
-    def evaluate(self, image: Image.Image) -> Tensor:
+    def evaluate(self, image: "Image") -> Tensor:
         """Resize the short side and crop the centre; uint8 [3, H, W]."""
         F = _torchvision()
         return F.pil_to_tensor(F.center_crop(F.resize(image, [self.resize]), list(self.size)))
@@ -72,13 +74,15 @@ class Zoom:
         return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-def decode(path: str) -> Image.Image:
+def decode(path: str) -> "Image":
     """Read an image file as RGB; 16-bit pixels are scaled to 8 bits.
 
     Raises:
         ValueError: If the file is not a complete image, or has pixels that cannot be scaled; the message names the
             file.
     """
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             if image.mode == "F":

@@ -43,6 +43,7 @@ from sparsebench.engine.sparsity_state import SparsityState
 from sparsebench.engine.stepping import Stepping, find_holders, is_elementwise
 from sparsebench.engine.steps import (
     budget_of,
+    refuse_fused_scaling,
     refuse_sharding,
     restore_steps,
     route_steps,
@@ -111,6 +112,7 @@ class Sparsity(SparsityState):
         """Choose the first masks unless they exist, start the clock, and hook into the optimizers."""
         self.net.move_()
         holders = find_holders(trainer, self.net)
+        refuse_fused_scaling(trainer, holders)
         holders[0] = adopt_learned(trainer, holders[0], self.net, self.method)
         if not self._resumed:
             self._new_fit(trainer, pl_module)

@@ -130,6 +130,23 @@ def will_skip(trainer: L.Trainer, optimizer: Optimizer) -> bool:
     return bool(finite) and not bool(torch.stack(finite).all())
 
 
+def refuse_fused_scaling(trainer: L.Trainer, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse optimizers that unscale gradients within their own step: methods would see scaled ones.
+
+    Raises:
+        ValueError: the first such optimizer under a gradient scaler.
+    """
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return
+    for optimizer in optimizers:
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                f"{type(optimizer).__name__}(fused=True) unscales gradients within its step, after the method has "
+                f"looked at them: leave fused out (~optimizer.fused) under trainer.precision={trainer.precision}, or "
+                f"choose bf16-mixed"
+            )
+
+
 def samples_in(batch: Any) -> int:
     """Return the number of samples in a batch: the length of the first tensor found."""
     if isinstance(batch, Tensor):

@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-Capture = Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
-"""(module, batch) -> the same function of a batch, recorded; gradients reach the module's parameters."""
+Recorded = Callable[..., Tensor]
+Capture = Callable[[Recorded, tuple[Tensor, ...]], Recorded]
+"""(function of a batch and weights, sample of both) -> the same function, recorded; gradients reach the weights."""
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Type of the products -> largest difference from the plain passes, as a share of the norm; 5 % for lower precision.
@@ -26,27 +27,48 @@ class Unfit(ValueError):
     """Raised with the reason when a network cannot be recorded, or its recording computes something else."""
 
 
-def capture_on_gpu(module: nn.Module, batch: Tensor) -> Callable[[Tensor], Tensor]:
+def capture_on_gpu(function: Recorded, sample: tuple[Tensor, ...]) -> Recorded:
     """Record forward and backward pass as CUDA graphs (``torch.cuda.make_graphed_callables``).
 
-    The warm-up runs the module; the caller restores running statistics and random states.
+    The warm-up runs the function; the caller restores running statistics and random states.
     """
-    made = torch.cuda.make_graphed_callables(module, (batch,), allow_unused_input=True)
-    return cast(Callable[[Tensor], Tensor], made)
+    return cast(Recorded, torch.cuda.make_graphed_callables(function, sample, allow_unused_input=True))
 
 
 class Body(nn.Module):
-    """A module with a network's parameters and its own forward, recorded instead of the network."""
+    """A network's own forward as a function of a batch and of all its weights.
 
-    def __init__(self, network: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+    Weights are recorded under other tensors of the same memory: the autograd nodes that collect gradients of the
+    parameters themselves belong to the stream that first used them, and a live one would break the recording.
+    """
+
+    def __init__(self, network: nn.Module, forward: Callable[[Tensor], Any]) -> None:
         super().__init__()
-        self.network = network
-        self._plain = forward
-        self.training = network.training
+        self.network, self._plain = network, forward
+        owners = {
+            id(parameter): (part._parameters, name)  # pyright: ignore[reportPrivateUsage]
+            for part in network.modules()
+            for name, parameter in part.named_parameters(recurse=False)
+        }
+        named = dict(network.named_parameters())
+        self.names = [f"network.{name}" for name in named]
+        self._owners = [owners[id(parameter)] for parameter in named.values()]
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: Tensor) -> Any:
         """Run the network's own forward."""
         return self._plain(batch)
+
+    def run(self, batch: Tensor, *weights: Tensor) -> Any:
+        """Run it with weights instead of the parameters."""
+        return torch.func.functional_call(self, dict(zip(self.names, weights, strict=True)), (batch,))
+
+    def weights(self) -> list[Tensor]:
+        """Return the present parameters, each once, quickly."""
+        return [cast(Tensor, tensors[name]) for tensors, name in self._owners]
+
+    def others(self) -> list[Tensor]:
+        """Return other leaves in the memory of the parameters."""
+        return [weight.detach().requires_grad_(weight.requires_grad) for weight in self.weights()]
 
 
 @dataclass(frozen=True)
@@ -77,15 +99,19 @@ def record(
     refuse_hooks(network)
     sample = batch.detach().clone()
     other = torch.empty_like(sample).copy_(sample.flip(0))  # so that a replay that keeps the recorded batch is noticed
-    kind = sample.device.type
+    kind, body = sample.device.type, Body(network, forward)
     dtype, low = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
     with restored(network):
         expected = passes(network, forward, other)
     with restored(network), torch.autocast(kind, dtype, enabled=low, cache_enabled=False):
         try:
-            recorded = capture(Body(network, forward), sample)
+            made = capture(body.run, (sample, *body.others()))
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise Unfit(f"it cannot be recorded: {' '.join(str(error).split())[:200]}") from error
+
+    def recorded(images: Tensor) -> Tensor:
+        return made(images, *body.weights())
+
     with restored(network):
         found = passes(network, recorded, other)
     worst = max(distance(getattr(found, part), getattr(expected, part)) for part in vars(expected))

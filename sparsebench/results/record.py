@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch.nn import Parameter
 
 from sparsebench.cost.flops import LayerCost, dense_flops, inference_flops
 from sparsebench.cost.speed import hardware
-from sparsebench.runs.source import commit
+from sparsebench.runs.source import commit, version_of
 from sparsebench.sparse import digest
 
 PACKAGES = ("sparsebench", "torch", "torchvision", "lightning", "hydra-core", "timm", "torchmetrics")
@@ -66,7 +65,8 @@ def describe_network(
 
 def environment() -> dict[str, Any]:
     """Return the hardware, the versions of the packages that affect results, and our commit."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {name: version_of(name) for name in PACKAGES}
+    versions = {name: version for name, version in found.items() if version is not None}
     return {"versions": versions, "commit": commit(), "hardware": hardware()}
 
 

@@ -1,7 +1,8 @@
-"""The commit of the code that computes a result."""
+"""Commit and versions of the code that computes a result."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,14 @@ def commit(root: Path | None = None) -> str | None:
     head = _git(root, "rev-parse", "--short=12", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "sparsebench", "conf")
     return None if head is None else head + ("-dirty" if changed else "")
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed, such as this one in a bare checkout."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git(root: Path, *words: str) -> str | None:

@@ -14,6 +14,7 @@ from sparsebench.sparse import SparseModel
 TINY = {
     "overhead": ["--model", "mlp", "--methods", "rigl,top_kast,vr_pge", "--size", "8", "--batch", "4"],
     "updates": ["--model", "resnet20", "--size", "32", "--classes", "10"],
+    "epochs": ["--model", "mlp", "--size", "8", "--images", "160", "--batch", "8", "--every", "4"],
     "input": ["--images", "256"],
     "loop": ["--steps", "10"],
     "nm": ["--batch", "8"],

@@ -1,6 +1,8 @@
 """scripts/gpu_check: what it trains exists, what it lacks it says, what runs too long is ended."""
 
+import ast
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +55,22 @@ def test_what_is_missing_is_one_line(monkeypatch):
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        ("torch", "2.10.1+cu130", "torch>=2.11 (2.10.1+cu130 is installed)"),
+        ("hydra-core", "1.4.0.dev1", "hydra-core>=1.3,<1.4 (1.4.0.dev1 is installed)"),
+        ("lightning", "2.5.6", "lightning>=2.6 (2.5.6 is installed)"),
+        ("torch", "2.11.0", ""),
+        ("hydra-core", "1.3.2", ""),
+    ],
+)
+def test_versions_are_looked_at(package, version, said, monkeypatch):
+    real = needs.importlib.metadata.version
+    monkeypatch.setattr(needs.importlib.metadata, "version", lambda n: version if n == package else real(n))
+    assert needs.missing(dry=True) == ([said] if said else [])
+
+
 def part_of(tmp_path, seconds):
     return parts.Part("protocol", tmp_path, time.monotonic() + seconds, True)
 
@@ -63,12 +81,16 @@ def test_a_process_that_runs_too_long_is_ended(tmp_path):
     until = time.monotonic() + 30
     while not (tmp_path / "sleeper.log").read_text() and time.monotonic() < until:
         time.sleep(0.05)
-    assert parts.wait(process, 0.1) is None
+    assert not part.host.wait([process], 0.0)
+    part.host.end([process])
     assert process.poll() is not None
+    part.host.tell(process, signal.SIGTERM)  # of a process that is gone: nothing
 
 
 def test_what_did_not_begin_stands_in_the_rows(tmp_path):
-    assert runs.train_queue(part_of(tmp_path, 0.0)) == 0
+    part = part_of(tmp_path, 0.0)
+    assert runs.train_queue(part) == 0
+    part.close()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [(row["name"], row["status"], row["dry"]) for row in rows] == [("digits-rigl", "not begun", True)]
 
@@ -79,3 +101,17 @@ def test_a_wrong_part_is_refused(tmp_path):
     assert done.returncode == 2
     assert "'trainig' is unknown: choose among tests, bench, dense94, protocol" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+OTHERS = {"torchvision", "timm", "PIL", "wandb", "rich", "optuna", "pandas", "pyarrow", "scipy", "matplotlib"}
+"""Packages that a GPU machine may lack: imported where they are used, never with a module."""
+
+
+def test_no_module_imports_packages_that_the_check_does_not_require():
+    found = []
+    for path in sorted((REPOSITORY / "sparsebench").rglob("*.py")):
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            found += [path.name for name in names if name.partition(".")[0] in OTHERS]
+    assert set(found) == {"console.py", "plan.py"}, "tables for terminals, which are imported for a terminal only"

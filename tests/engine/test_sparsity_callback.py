@@ -226,6 +226,15 @@ def test_masks_do_not_depend_on_the_loss_scale():
     assert len(digests) == 1
 
 
+def test_fused_optimizers_under_a_scaler_are_refused():
+    """They unscale within their step: what a method sees before it would be scaled, and a skipped step not be told."""
+    precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    fused = Foreign(lambda p: torch.optim.SGD(p, lr=0.05, fused=True))
+    with pytest.raises(ValueError, match=r"SGD\(fused=True\) unscales gradients within its step"):
+        fit(RigL(density=0.2, every=3), fused, plugins=[precision])
+    fit(RigL(density=0.2, every=3), Foreign(lambda p: torch.optim.SGD(p, lr=0.05, fused=True)))
+
+
 # -- optimizers --------------------------------------------------------------------------------------------------------
 
 

@@ -134,31 +134,37 @@ def test_accumulation_would_be_wrong_and_is_left_plain():
     assert not torch.equal(found[0][0], found[2][0])
 
 
-def _scaled(module, batch):
-    made = imitate(module, batch)
-    return lambda images: made(images) * 1.5
+def _scaled(function, sample):
+    made = imitate(function, sample)
+    return lambda *given: made(*given) * 1.5
 
 
-def _stale(module, batch):
-    made, first = imitate(module, batch), batch.clone()
-    return lambda images: made(first + 0 * images)
+def _stale(function, sample):
+    made, first = imitate(function, sample), sample[0].clone()
+    return lambda images, *weights: made(first, *weights)
 
 
-def _twice(module, batch):
-    made = imitate(module, batch)
+def _old_weights(function, sample):
+    apart = [tensor.detach().clone().requires_grad_() for tensor in sample[1:]]
+    made, first = imitate(function, (sample[0], *apart)), [tensor.detach() * 0.5 for tensor in apart]
+    return lambda images, *weights: made(images, *(w + (f - w.detach()) for w, f in zip(weights, first, strict=True)))
 
-    def run(images):
-        made(images)
-        return made(images)  # running statistics move twice
+
+def _twice(function, sample):
+    made = imitate(function, sample)
+
+    def run(*given):
+        made(*given)
+        return made(*given)  # running statistics move twice
 
     return run
 
 
-def _fails(module, batch):
+def _fails(function, sample):
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-@pytest.mark.parametrize("capture", [_scaled, _stale, _twice, _fails])
+@pytest.mark.parametrize("capture", [_scaled, _stale, _old_weights, _twice, _fails])
 def test_a_wrong_recording_is_found_before_it_is_used(capture):
     reasons = []
     net, other = network(dropout=0.0), network(dropout=0.0)

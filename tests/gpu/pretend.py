@@ -1,7 +1,9 @@
-"""A device that is not there: tensors that say they are on a GPU, compute on the processor, and refuse to mix.
+"""A GPU that is not there: tensors that say they are on ``cuda:0``, compute on the processor, and refuse to mix.
 
 What a GPU refuses, and a processor never shows, is an operator on tensors of two devices. With these tensors the code
-of every method meets that rule in CI. They say nothing about kernels, speed or rounding.
+of every method meets that rule in CI, and takes the branches written for CUDA. The rule is torch's own: each operator
+runs once more on fake tensors of ``cuda:0`` and ``cpu`` (``FakeTensorMode``), which know devices, shapes, types and
+strides of results but no values. They say nothing about kernels, speed or rounding.
 """
 
 from __future__ import annotations
@@ -11,16 +13,24 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.autograd import Variable
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-DEVICE = torch.device("meta")
-"""What they say: the one other device that every build of torch lets tensors name."""
-MOVES = {"_to_copy", "copy_", "set_"}
-"""Operators that may see two devices."""
-INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
-"""Operators that take indices from the host too."""
+GPU = torch.device("cuda", 0)
+"""What they say to whoever asks."""
+WITHIN = torch.device("meta")
+"""What they say to torch's own code below Python: autograd has no queue for a GPU that is not there."""
+UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+"""Fake tensors cannot tell: the result, or its size, depends on values. On a GPU the host waits for those."""
 
 
 class Pretend(Tensor):
@@ -30,7 +40,7 @@ class Pretend(Tensor):
     def __new__(cls, real: Tensor) -> Pretend:
         with _disable_current_modes():
             made = Tensor._make_wrapper_subclass(
-                cls, real.shape, strides=real.stride(), dtype=real.dtype, device=DEVICE, requires_grad=False
+                cls, real.shape, strides=real.stride(), dtype=real.dtype, device=WITHIN, requires_grad=False
             )
             made.held = real.detach()
         return made
@@ -44,11 +54,19 @@ class Pretend(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+    is_meta = property(lambda self: False)
+
+    def get_device(self):
+        return 0
+
     def tolist(self):
         return self.held.tolist()
 
     def numpy(self, **kwargs):
-        raise TypeError("values of another device cannot be read as numpy")
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
 
 class _Operators(TorchDispatchMode):
@@ -56,45 +74,110 @@ class _Operators(TorchDispatchMode):
         return carry_out(func, args, kwargs or {})
 
 
-class _Numbers(TorchFunctionMode):
-    """Tensors made from Python's numbers pass by the operators."""
+class _Calls(TorchFunctionMode):
+    """Say ``meta`` where a call says ``cuda``: torch would look for a driver. Numbers pass by the operators."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        asked = kwargs.get("device")
-        if getattr(func, "__name__", "") in ("tensor", "as_tensor") and asked is not None:
+        name = getattr(func, "__name__", "")
+        if name in ("tensor", "as_tensor") and kwargs.get("device") is not None:
             here = func(*args, **{**kwargs, "device": "cpu"})
-            return Pretend(here) if torch.device(asked) == DEVICE else here
-        return func(*args, **kwargs)
+            return Pretend(here) if torch.device(kwargs["device"]).type in ("cuda", "meta") else here
+        if name == "backward":  # its Python functions ask for tensors, too, where this mode is off
+            slope = (torch.ones_like(args[0]),)
+            with self:
+                return Variable._execution_engine.run_backward(
+                    (args[0],), slope, False, False, (), allow_unreachable=True, accumulate_grad=True
+                )
+        if name == "cuda":
+            return args[0].to(WITHIN)
+        args = tuple(_within(a) for a in args) if name == "to" else args
+        return func(*args, **{key: _within(v) if key == "device" else v for key, v in kwargs.items()})
+
+
+def _within(value):
+    named = isinstance(value, torch.device) or (isinstance(value, str) and value.partition(":")[0] == "cuda")
+    return WITHIN if named and torch.device(value).type == "cuda" else value
 
 
 @contextlib.contextmanager
 def pretending() -> Iterator[None]:
     """Make tensors that are asked for on the device."""
-    with _Numbers(), _Operators():
+    with _Calls(), _Operators():
         yield
 
 
 def carry_out(func, args, kwargs):
-    """Run an operator on the processor, if all its tensors say they are on one device."""
-    name = func.overloadpacket.__name__
-    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    ours = [leaf for leaf in given if isinstance(leaf, Pretend)]
-    there = [leaf for leaf in given if not isinstance(leaf, Pretend) and leaf.dim() > 0]
-    if name in INDEXED and isinstance(args[0], Pretend):
-        there = [leaf for leaf in there if not any(leaf is index for index in args[1])]
-    if ours and there and name not in MOVES:
-        raise RuntimeError(f"{name}: expected all tensors to be on the same device, found two")
+    """Run an operator on the processor, and its results where torch says they belong."""
     asked = kwargs.get("device")
-    on_gpu = bool(ours) if asked is None else torch.device(asked) == DEVICE
-    if name == "copy_":
-        on_gpu = isinstance(args[0], Pretend)
-    inner = {**kwargs, "device": torch.device("cpu")} if asked is not None and on_gpu else kwargs
+    inner = {**kwargs, "device": torch.device("cpu")} if asked is not None else kwargs
+    told = devices_of(func, args, kwargs)
     out = func(*tree_map(_real, args), **tree_map(_real, inner))
-    if not on_gpu:
-        return out
-    out = tree_map(lambda leaf: Pretend(leaf) if isinstance(leaf, Tensor) else leaf, out)
-    return return_and_correct_aliasing(func, args, kwargs, out)
+    if told is None:  # it depends on values: where the first of its tensors is
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        told = ["cuda" if any(isinstance(leaf, Pretend) for leaf in given) else "cpu"]
+    made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    where = iter(told * len(made) if len(told) == 1 else told)
+    out = tree_map(
+        lambda leaf: (Pretend(leaf) if next(where) == "cuda" else leaf) if isinstance(leaf, Tensor) else leaf, out
+    )
+    ours = any(isinstance(leaf, Pretend) for leaf in tree_leaves((args, kwargs, out)))
+    return return_and_correct_aliasing(func, args, kwargs, out) if ours else out
+
+
+# -- torch's own rule -------------------------------------------------------------------------------------------------
+
+_FAKE = FakeTensorMode()
+_KNOWN: dict[tuple, list[str] | Exception | None] = {}
+_WAITING: set[tuple] = set()
+WAITED: list[str] = []
+"""Operators so far for whose values a host would have waited, according to torch's fake tensors."""
+
+
+def devices_of(func, args, kwargs) -> list[str] | None:
+    """Return the type of the device of each tensor that an operator returns; None where it depends on values.
+
+    Raises:
+        RuntimeError: the operator cannot take tensors of these devices.
+    """
+    if func.overloadpacket.__name__ == "set_":  # of a storage, which is no tensor
+        return None
+    key = (func, *(_signature(leaf) for leaf in tree_leaves((args, kwargs))), *sorted(kwargs))
+    if key not in _KNOWN:
+        try:
+            _KNOWN[key] = _ask(func, args, kwargs)
+        except UNKNOWN as error:
+            _KNOWN[key] = None
+            if not isinstance(error, UnsupportedOperatorException):
+                _WAITING.add(key)
+        except RuntimeError as error:
+            _KNOWN[key] = error
+    if key in _WAITING and any(isinstance(leaf, Pretend) for leaf in tree_leaves((args, kwargs))):
+        WAITED.append(func.overloadpacket.__name__)
+    found = _KNOWN[key]
+    if isinstance(found, Exception):
+        raise RuntimeError(f"{func}: {found}") from found
+    return found
+
+
+def _ask(func, args, kwargs) -> list[str]:
+    with _disable_current_modes(), torch._C.DisableTorchFunction(), _FAKE:
+        kwargs = {k: GPU if k == "device" and torch.device(v).type == "meta" else v for k, v in kwargs.items()}
+        out = func(*tree_map(_fake, args), **tree_map(_fake, kwargs))
+    return [leaf.device.type for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+
+
+def _fake(leaf):
+    if not isinstance(leaf, Tensor) or isinstance(leaf, FakeTensor):
+        return leaf
+    place = GPU if isinstance(leaf, Pretend) else torch.device("cpu")
+    return torch.empty_strided(_real(leaf).shape, _real(leaf).stride(), dtype=leaf.dtype, device=place)
+
+
+def _signature(leaf):
+    if isinstance(leaf, Tensor):
+        return isinstance(leaf, Pretend), tuple(leaf.shape), tuple(_real(leaf).stride()), leaf.dtype
+    return type(leaf).__name__, repr(leaf)
 
 
 def _real(leaf):

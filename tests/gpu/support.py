@@ -19,6 +19,13 @@ from sparsebench.methods.given import Given
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 """The same bodies run on both; ``conftest.py`` skips those marked ``gpu`` where there is none."""
+WAITS = {
+    "cram": "it selects the largest weights of the network at every step, and exact counts are read from the device",
+    "deep_r": "after every step of its walk it looks whether a weight has crossed zero",
+    "probmask": "its scores are projected on the budget at every step, and its noise is drawn on the host",
+    "vr_pge": "the host draws the masks of every step, since the widths of the small networks follow from them",
+}
+"""Methods that must look at the device at every step -> why."""
 SETTINGS = [
     "dataset=digits", "dataset.limit=384", "dataset.batch_size=16", "dataset.augment=true", "sparsity=0.5",
     "model=digits_cnn", "model.width=8", "progress=none", "logger=none",

@@ -5,17 +5,11 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
-from gpu.support import DEVICES, configured, methods, run_of, start_of
+from gpu.support import DEVICES, WAITS, configured, methods, run_of, start_of
 from gpu.waits import Strict, strictly
 
 from sparsebench.engine import Sparsity
 
-WAITS = {
-    "deep_r": "after every step of its walk it looks whether a weight has crossed zero",
-    "probmask": "its scores are projected on the budget at every step, and its noise is drawn on the host",
-    "vr_pge": "the host draws the masks of every step, since the widths of the small networks follow from them",
-}
-"""Methods that must look at the device at every step -> why."""
 FIRST, LAST, TOTAL = 3, 7, 400
 """The steps that are watched, out of the budget: in the first epoch, far from every update."""
 

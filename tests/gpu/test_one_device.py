@@ -1,7 +1,8 @@
 """Every method works on a device other than the processor, and chooses the same masks there.
 
-``pretend`` needs none: its tensors compute on the processor but refuse to mix with the processor's, so that a mask, a
-draw or a score that was forgotten there fails here, too.
+``pretend`` needs none: its tensors say ``cuda:0``, compute on the processor, and refuse to mix with the processor's by
+the rules of torch's fake tensors, so that a mask, a draw or a score that was forgotten there fails here, too, and so
+that every operator whose values the host would wait for is known.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from functools import partial
 import pytest
 import torch
 from gpu.loops import loop_of
-from gpu.pretend import Pretend, pretending
-from gpu.support import DEVICES, configured, methods
+from gpu.pretend import WAITED, Pretend, pretending
+from gpu.support import DEVICES, WAITS, configured, methods
 
 from sparsebench.functional.random import generator
 from sparsebench.methods import Clock
 
 TOTAL = 12
+EVERY = 3
+BETWEEN = (1, 4, 10)
+"""Steps that neither make an update, nor count or collect for one, nor follow a resumption."""
 
 
 EXACT = [
@@ -37,12 +41,15 @@ EXACT = [
 """Methods whose choices follow from weights, gradients and draws alone, by operations that no rounding touches here."""
 
 
-def life(loop):
+def life(loop, waits=None):
     """Start, train for two updates and more, and evaluate; return the masks after every step."""
     loop.start()
     seen = [{n: m.cpu() for n, m in loop.net.masks.items()}]
     for step in range(TOTAL):
+        before, version = len(WAITED), loop.net.version
         loop.step(step, TOTAL)
+        if step in BETWEEN and waits is not None:
+            waits[step] = WAITED[before:] if loop.net.version == version else []
         if step == TOTAL // 2:
             loop.resume()
         seen.append({n: m.cpu() for n, m in loop.net.masks.items()})
@@ -55,10 +62,13 @@ def life(loop):
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True to a scalar")
 @pytest.mark.parametrize("method", methods())
 def test_a_method_never_mixes_devices(method):
-    config = configured(method, "cpu", "every=3", f"trainer.max_steps={TOTAL}")
-    expected = life(loop_of(config, torch.clone))
+    config = configured(method, "cpu", f"every={EVERY}", f"trainer.max_steps={TOTAL}")
+    expected, waits = life(loop_of(config, torch.clone)), {}
     with pretending():
-        found = life(loop_of(config, Pretend))
+        found = life(loop_of(config, Pretend), waits)
+    assert list(waits) == list(BETWEEN)
+    if method not in WAITS:
+        assert not any(waits.values()), "steps between updates would wait for a GPU"
     for step, (there, here) in enumerate(zip(found, expected, strict=True)):
         assert all(torch.equal(plain(there[name]), mask) for name, mask in here.items()), f"step {step}"
 
@@ -114,7 +124,16 @@ def whole(shape, *path):
 def test_mixing_is_noticed():
     with pretending():
         weight = Pretend(torch.ones(3))
-        assert weight.device != torch.device("cpu")
+        assert (weight.device.type, weight.is_cuda) == ("cuda", True)
+        assert isinstance(torch.zeros(2, device="cuda"), Pretend)
+        assert isinstance(torch.ones(2).to("cuda:0"), Pretend)
+        assert not isinstance(weight.cpu(), Pretend)
+        assert isinstance(weight[torch.tensor([0, 1])], Pretend)  # indices may come from the host
+        assert isinstance(weight * torch.ones(()), Pretend)  # and numbers
+        before = len(WAITED)
+        assert weight.sum().item() == 3.0
+        assert len(weight.nonzero()) == 3
+        assert WAITED[before:] == ["_local_scalar_dense", "nonzero"]
         assert torch.zeros(2, device=weight.device).device == weight.device
         with pytest.raises(RuntimeError, match="same device"):
             weight * torch.ones(3)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sparsebench.results.render.text import FORMATS, csv_text, json_text, markdo
 from sparsebench.results.table import Row, tabulate
 from sparsebench.runs.atomic import write_atomically
 from sparsebench.runs.identity import identity
+from sparsebench.runs.source import version_of
 
 FILES = ("html", "parquet")
 """Formats that cannot be printed on a terminal."""
@@ -204,7 +204,8 @@ def _write_file(report: Report, form: str, path: Path, columns: Sequence[str]) -
     from sparsebench.results.render.html import page
 
     shown, damaged = picture(report.rows, base=path.parent)
-    made = f"Written by sparsebench {version('sparsebench')} on {datetime.now():%Y-%m-%d at %H:%M}."
+    ours = version_of("sparsebench") or "(not installed)"
+    made = f"Written by sparsebench {ours} on {datetime.now():%Y-%m-%d at %H:%M}."
     title = report.root.resolve().name
     _write(path, page(shown, title=title, notes=[*report.notes, *damaged], sources=sources(report.rows), made=made))
 

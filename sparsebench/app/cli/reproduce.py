@@ -54,7 +54,7 @@ def parser() -> Parser:
     add = parser.add_argument
     add("what", nargs="?", default="*", metavar="PAPER|CELL", help="paper, folder of presets, or cell id (all)")
     add("--seeds", type=int, default=5, metavar="N", help="runs of each cell: seeds 0 to N - 1 (5)")
-    add("--budget", type=float, metavar="HOURS", help="leave out runs beyond this time; their pace is measured first")
+    add("--budget", type=float, metavar="HOURS", help="leave out runs beyond this time; 0 trains nothing")
     add("--workers", type=int, default=1, metavar="N", help="number of parallel processes (1)")
     add("--output-root", type=Path, default=Path("outputs"), metavar="FOLDER", help="folder of the runs (outputs)")
     add("--output", type=Path, metavar="FILE", help="write FILE.json and FILE.md")
@@ -76,6 +76,8 @@ def _within_budget(cells: Sequence[Cell], configs: Mapping[str, Any], given: Any
     runs = [(cell, seed) for cell, seed in runs if result_of_seed(configs[cell.id], seed) is None]
     if given.budget is None or not runs:
         return runs
+    if given.budget == 0:
+        return []
     pace, left, kept = Pace(), given.budget * 3600 * given.workers, []
     untimed: set[str] = set()
     for cell, seed in runs:

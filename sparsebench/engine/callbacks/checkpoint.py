@@ -95,7 +95,8 @@ class Continuation(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every global random generator."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        # asking would wake every GPU of the machine for a run on the processor
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         name, keys, position, has_gauss, gauss = np.random.get_state()
         return {
             "torch": torch.get_rng_state(),
@@ -116,8 +117,8 @@ class Continuation(L.Callback):
             return
         state, self._random = self._random, None
         torch.set_rng_state(state["torch"])
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"])
+        for device, value in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(value, device)  # there may be fewer devices than before
         name, keys, position, has_gauss, gauss = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
         random.setstate(_tupled(state["python"]))

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from sparsebench.cost.speed import Stopwatch
+from sparsebench.cost.speed import Stopwatch, reset_peak_memory
 from sparsebench.engine.sparsity import Sparsity
 from sparsebench.engine.steps import loss_of
 from sparsebench.sparse.statistics import collapsed_layers, dead_units, explored
@@ -134,6 +134,7 @@ class SpeedMonitor(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start counting the seconds of the fit."""
+        reset_peak_memory(trainer.strategy.root_device)
         measured = self.stopwatch.state_dict()
         self.stopwatch = Stopwatch(device=trainer.strategy.root_device)
         self.stopwatch.load_state_dict(measured)

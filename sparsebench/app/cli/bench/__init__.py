@@ -13,6 +13,7 @@ SUBJECTS = {
     "execution": "products that skip zeros on a CPU against dense ones: layers, an MLP, a network, predictions",
     "overhead": "a step of each method between two updates, and of two published patterns, against a dense step",
     "updates": "one change of the masks of a whole network against two published patterns",
+    "epochs": "whole trainings, with data, log and validation, against plain loops masked as in other programs",
     "input": "images per second from memory against a DataLoader",
     "loop": "microseconds that the training loop adds to a step",
     "nm": "products with 2:4 sparse weights on tensor cores against dense ones",

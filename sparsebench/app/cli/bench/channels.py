@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from sparsebench.app.cli.bench.options import CLOCKS
 from sparsebench.app.cli.bench.protocol import interleave, peak_bytes, ratio
+from sparsebench.app.cli.bench.training import place
 from sparsebench.cost.flops import active_macs, dense_macs, layer_costs
 from sparsebench.cost.speed import hardware
 from sparsebench.execution import ChannelNetwork
@@ -69,14 +70,13 @@ class Bench:
     def of(cls, options: argparse.Namespace) -> Bench:
         """Build network, batch and cases from the options."""
         torch.manual_seed(0)
-        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device, low = place(options)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         shape = (3, options.size, options.size)
         wider = {"width": options.width} if options.width != 1 else {}
         net = build(options.model, classes=10, shape=shape, **wider).to(device).to(memory_format=layout)
         images = torch.randn(options.batch, *shape, device=device).contiguous(memory_format=layout)
         labels = torch.randint(0, 10, (options.batch,), device=device)
-        low = torch.bfloat16 if options.dtype == "bfloat16" else None
         rounding = {"multiple": options.multiple, "sum_multiple": options.sum_multiple}
         return cls(net=net, images=images, labels=labels, low=low, warm_ups=options.warm_ups, **rounding)
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from sparsebench.app.cli.bench.options import CLOCKS
+from sparsebench.app.cli.bench.plain import PADDING, image_loader
 from sparsebench.app.cli.bench.protocol import interleave, ratio
 from sparsebench.app.cli.bench.training import head, place, save, table
 from sparsebench.data.loader import TrainLoader
 from sparsebench.data.resident import Resident, Shift, normalise, pad
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-PADDING = 4
 
 
 def main(options: argparse.Namespace, *, command: str) -> None:
@@ -51,7 +49,7 @@ def ways(
     images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[], None]]:
     """Return name -> one epoch: ours, images grouped by shift, and torchvision in a DataLoader if installed."""
-    source = Resident(images.clone(), labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
+    source = Resident(images, labels, mean=MEAN, std=STD, shift=Shift(padding=PADDING))
     loader = TrainLoader(source, batch_size=options.batch, device=device)
 
     def ours() -> None:
@@ -74,21 +72,12 @@ def ways(
     cases: dict[str, Callable[[], None]] = {"ours": ours, "ours again": ours, "grouped by shift, whole epoch": grouped}
     if importlib.util.find_spec("torchvision") is not None:
         for workers in options.workers:
-            cases[f"DataLoader, torchvision, {workers} workers"] = _epoch(images, labels, options, device, workers)
+            cases[f"DataLoader, torchvision, {workers} workers"] = _epoch(source, options, device, workers)
     return cases
 
 
-def _epoch(
-    images: Tensor, labels: Tensor, options: argparse.Namespace, device: torch.device, workers: int
-) -> Callable[[], None]:
-    loader: DataLoader[Any] = DataLoader(
-        Transformed(images, labels),
-        batch_size=options.batch,
-        shuffle=True,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-    )
+def _epoch(source: Resident, options: argparse.Namespace, device: torch.device, workers: int) -> Callable[[], None]:
+    loader = image_loader(source, options.batch, workers, device)
 
     def run() -> None:
         for batch, classes in loader:
@@ -96,28 +85,3 @@ def _epoch(
             classes.to(device, non_blocking=True)
 
     return run
-
-
-class Transformed(Dataset[Any]):
-    """Images cropped, flipped and normalised one by one with torchvision, as in its examples."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        from PIL import Image
-        from torchvision import transforms
-
-        self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-        self.labels = labels.tolist()
-        self.change = transforms.Compose(
-            [
-                transforms.RandomCrop(images.shape[-1], padding=PADDING),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.change(self.images[index]), self.labels[index]

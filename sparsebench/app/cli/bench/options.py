@@ -69,6 +69,20 @@ def input_() -> Parser:
     return _measured(parser, batch=128)
 
 
+def epochs() -> Parser:
+    """Return the parser of ``sparsebench bench epochs``."""
+    parser = Parser("bench epochs", "Images per second of whole trainings, against plain loops masked as elsewhere.")
+    parser.add_argument("--model", default="resnet20", help="name of a file of conf/model")
+    parser.add_argument("--size", type=int, default=32, help="side length of the images in pixels")
+    parser.add_argument("--images", type=int, default=50_000, help="images of an epoch, a tenth for validation")
+    parser.add_argument("--epochs", type=_epochs, default=2, help="number of epochs; the first is not measured")
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--every", type=int, default=100, help="steps between two updates of the masks")
+    parser.add_argument("--workers", type=int, default=0, help="workers of the plain loops' DataLoader")
+    parser.add_argument("--device", help="by default cuda if available, otherwise cpu")
+    return _timed(parser, batch=128)
+
+
 def loop() -> Parser:
     """Return the parser of ``sparsebench bench loop``."""
     parser = Parser("bench loop", "Microseconds that the training loop adds to a step of an almost empty network.")
@@ -112,6 +126,7 @@ PARSERS = {
     "execution": execution,
     "overhead": overhead,
     "updates": updates,
+    "epochs": epochs,
     "input": input_,
     "loop": loop,
     "nm": nm,
@@ -124,6 +139,12 @@ def _shares(text: str) -> list[float]:
     if not all(0 < share <= 1 for share in shares):
         raise argparse.ArgumentTypeError(f"{text}: shares of channels must be above 0 and at most 1")
     return shares
+
+
+def _epochs(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text}: at least 2 are needed, since the first is not measured")
+    return int(text)
 
 
 def _sparsities(text: str) -> list[float]:

@@ -117,7 +117,7 @@ def place(options: Any) -> tuple[torch.device, torch.dtype | None]:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda is impossible without a GPU: choose --device cpu")
-    return device, torch.bfloat16 if options.dtype == "bfloat16" else None
+    return device, torch.bfloat16 if vars(options).get("dtype") == "bfloat16" else None
 
 
 def batch(options: Any, device: torch.device) -> tuple[Tensor, Tensor]:
