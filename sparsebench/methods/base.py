@@ -43,6 +43,9 @@ class Method:
     """``stored``: weights outside the masks are zero; ``computed``: they need not be,
     since the forward pass or the optimizer itself makes the zeros."""
 
+    given_masks: ClassVar[bool] = False
+    """Whether a recipe, or the user, supplies the masks."""
+
     exceptions: ClassVar[Mapping[str, str]] = {}
     """Promises that this method cannot keep, each with its reason.
 

@@ -18,6 +18,7 @@ class Given(Masked):
 
     paper: ClassVar[str] = "swamp"
     budget_holds: ClassVar[str] = "always"
+    given_masks: ClassVar[bool] = True
 
     def promised(self, net: SparseModel) -> None:
         """Return None: the density depends on the given masks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -22,11 +22,11 @@ def pruning(run: Run) -> Given:
         ValueError: the run's method chooses masks itself.
     """
     method = run.method
-    if not isinstance(method, Given):
+    if not method.given_masks:
         name = type(method).__name__
         raise ValueError(f"this recipe chooses the masks, and so does method {name}: leave method out, or method=given")
     method.budget(run.setup.blank)  # raises an error if the pattern or distribution cannot express the density
-    return method
+    return cast(Given, method)
 
 
 def dense_masks(run: Run) -> dict[str, Tensor]:

@@ -23,7 +23,9 @@ def test_factors_have_the_product_and_the_balance(balance):
 
 
 @pytest.mark.parametrize(
-    "method", [Powerpropagation(density=0.5, alpha=3.0), Spred(density=0.5), PILoT(density=0.5)], ids=str
+    "method",
+    [Powerpropagation(density=0.5, alpha=3.0), Spred(density=0.5), PILoT(density=0.5)],
+    ids=lambda m: type(m).__name__,
 )
 def test_training_starts_from_the_initial_network_and_stores_an_ordinary_one(method):
     toy = Toy()
