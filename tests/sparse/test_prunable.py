@@ -228,7 +228,7 @@ def test_spectral_norm_is_served_and_other_parametrizations_are_refused_by_name(
     Static(density=0.25, distribution=uniform).start(net, NO_PROBE)
     assert int((module[0].weight != 0).sum()) == 16
     strange = nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match=r"0.parametrizations.weight.original is seen through _?Orth.*exclude=\["):
+    with pytest.raises(ValueError, match=r"0.parametrizations.weight.original is used through _?Orth.*exclude=\["):
         Prunable().select(strange)
     assert list(Prunable(exclude=["0"]).select(strange)) == ["1.weight"]
     masked = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
