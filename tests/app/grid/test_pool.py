@@ -24,16 +24,6 @@ def test_the_same_digits_as_one_after_another(bench, reference):
         assert f"[method={name}] epoch 2/2  " in answer.out
 
 
-def test_a_long_folder_for_temporary_files(bench, tmp_path):
-    long = tmp_path / ("t" * 121)
-    long.mkdir()
-    answer = bench.train(
-        "method=static", "seed=0,1", "hydra/launcher=pool", "hydra.launcher.workers=2", TMPDIR=str(long)
-    )
-    assert answer.code == 0, answer.err
-    assert len(bench.results()) == 2
-
-
 def test_a_process_that_dies_takes_one_cell_with_it_and_that_one_is_tried_again(bench, reference):
     process = bench.start("train", "-m", *TINY, *GRID, "hydra/launcher=pool", "trainer.save_steps=3")
     bench.wait_for("run.lock")
