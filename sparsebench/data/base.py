@@ -115,6 +115,9 @@ class ImageData(L.LightningDataModule):
         if self._training is None:
             source, own = self.read_train(), self.read_val()
             self.reads["train"] += 1
+            self._check_labels("training", source)
+            if own is not None:
+                self._check_labels("validation", own)
             share = 0.0 if own is not None else self.val_share
             if self.split != "random":
                 train, held_out = split_by_position(len(source), share)
@@ -123,27 +126,34 @@ class ImageData(L.LightningDataModule):
                     train, held_out = order[train], order[held_out]
             else:
                 train, held_out = split_balanced(source.labels, share, seed=self.split_seed)
-            self._check_labels(source, train[: self.limit])
+            self._check_classes(source.labels[train[: self.limit]])
             val = source.select(held_out) if len(held_out) else own
             val = None if val is None else self.make_resident(val)
             self._training = self.make_resident(source.select(train[: self.limit])), val
         return self._training
 
-    def _check_labels(self, source: Source, train: Tensor) -> None:
-        """Raise an error for labels outside the classes, and for classes without training images."""
-        name, labels = type(self).__name__, source.labels
-        if labels.dtype != torch.int64 or (
-            len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes
-        ):
-            seen = f"{int(labels.min())} to {int(labels.max())}" if len(labels) else "none"
-            raise ValueError(
-                f"labels of {name} are {labels.dtype}, {seen}: give int64 from 0 to {self.classes - 1} "
-                f"(classes={self.classes})"
-            )
-        empty = (labels[train].bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
+    def _check_labels(self, part: str, source: Source) -> None:
+        """Raise an error for labels that are not whole numbers from 0 to ``classes - 1``, one for each image."""
+        labels: Any = source.labels  # a custom source may hold anything
+        name = f"{part} labels of {type(self).__name__}"
+        wanted = f"give int64 from 0 to {self.classes - 1} (classes={self.classes}), one for each image"
+        if not isinstance(labels, Tensor) or labels.dim() != 1:
+            shape = f" of shape {list(labels.shape)}" if hasattr(labels, "shape") else ""
+            raise ValueError(f"{name} are {type(labels).__name__}{shape}: {wanted} in a tensor [n]")
+        if not len(labels):
+            raise ValueError(f"{name}: there are none; {wanted}")
+        least, most = labels.min().item(), labels.max().item()
+        if labels.dtype != torch.int64 or not 0 <= least <= most < self.classes:
+            raise ValueError(f"{name} are {labels.dtype}, {least:g} to {most:g}: {wanted}")
+
+    def _check_classes(self, labels: Tensor) -> None:
+        """Raise an error for a class without training images."""
+        empty = (labels.bincount(minlength=self.classes) == 0).nonzero().reshape(-1).tolist()
         if empty:
-            why = f"dataset.limit={self.limit} leaves" if self.limit is not None else f"{name} leaves"
-            raise ValueError(f"{why} class {empty[0]} of {self.classes} without training images: use more images")
+            why = f"dataset.limit={self.limit}" if self.limit is not None else type(self).__name__
+            raise ValueError(
+                f"{why} leaves class {empty[0]} of {self.classes} without training images: use more images"
+            )
 
     def train_dataloader(self) -> TrainLoader:
         """Return a new resumable loader of the training images."""
@@ -164,6 +174,7 @@ class ImageData(L.LightningDataModule):
         """Return a loader of the test images: the only place that reads them."""
         if self._test is None:
             source = self.read_test()
+            self._check_labels("test", source)
             if self.test_limit is not None and self.test_limit < len(source):
                 source = source.select(self._test_order(source)[: self.test_limit])
             self._test = self.make_resident(source)

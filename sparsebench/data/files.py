@@ -1,11 +1,9 @@
 """Images read from files one by one, in this process or by workers, with identical pixels."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from sparsebench.data.loader import Batch, Draw
 from sparsebench.data.resident import Resident, Shift, normalise
 from sparsebench.functional.random import generator
-from sparsebench.runs.walk import walk
 
 if TYPE_CHECKING:  # imported when the first image is read: data in memory need no decoder
     from PIL.Image import Image
@@ -88,7 +85,9 @@ def decode(path: str) -> "Image":
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers of unknown scale")
             if image.mode.startswith("I"):  # convert() would clip values above 255
-                pixels = np.asarray(image, dtype=np.int64).clip(0, 65535)
+                pixels = np.asarray(image, dtype=np.int64)
+                if pixels.min() < 0 or pixels.max() > 65535:
+                    raise ValueError(f"its pixels are {pixels.min()} to {pixels.max()}, beyond 16 bits")
                 return Image.fromarray((pixels / 257).round().astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except Exception as error:  # decoders raise many kinds of errors
@@ -195,44 +194,3 @@ class _Pixels(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return len(self.files)
-
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Extensions of image files, in lower or upper case."""
-
-
-def list_classes(folder: Path) -> list[str]:
-    """Return the class folders in alphabetical order: the label of a class is its index."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def list_images(folder: Path) -> list[str]:
-    """Return the image files of a folder, at any depth and through links, sorted, without hidden ones."""
-    found: list[str] = []
-    for place, _, names in walk(folder):
-        found += [os.path.join(place, n) for n in names if not n.startswith(".") and n.lower().endswith(ENDINGS)]
-    return sorted(found)
-
-
-def list_by_class(folders: Sequence[Path], *, allow_empty: bool = False) -> tuple[list[str], list[int]]:
-    """Return the images of each class with their labels; the label of a folder is its index.
-
-    Args:
-        folders: One per class.
-        allow_empty: Whether a class may have no image, as in a reduced test set.
-
-    Raises:
-        ValueError: If a class has no image.
-    """
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        found = list_images(folder)
-        if not found and not allow_empty:
-            raise ValueError(
-                f"class {folder.name} has no images in {folder.absolute()}: put files there that end in "
-                f"{', '.join(ENDINGS)}, or remove the folder"
-            )
-        paths += found
-        labels += [label] * len(found)
-    return paths, labels

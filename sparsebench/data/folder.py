@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from sparsebench.data.base import ImageData
-from sparsebench.data.files import Files, Zoom, list_by_class, list_classes
+from sparsebench.data.files import Files, Zoom
+from sparsebench.data.listing import list_by_class, list_classes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

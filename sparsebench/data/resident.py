@@ -100,14 +100,23 @@ class Resident:
         mean: Per channel, on the scale 0 to 1.
         std: Per channel, on the scale 0 to 1.
         shift: How training images are shifted and mirrored.
+
+    Raises:
+        ValueError: If images or labels have another type or shape, or differ in number.
     """
 
     def __init__(
         self, images: Tensor, labels: Tensor, *, mean: Sequence[float], std: Sequence[float], shift: Shift | None = None
     ):
-        assert images.dtype == torch.uint8
-        assert labels.dtype == torch.int64
-        assert len(images) == len(labels)
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise ValueError(
+                f"images are {images.dtype} of shape {list(images.shape)}: give bytes (torch.uint8) from 0 to 255, "
+                "[n, channels, height, width]"
+            )
+        if labels.dtype != torch.int64:
+            raise ValueError(f"labels are {labels.dtype}: give int64 from 0 to the number of classes - 1")
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images have {len(labels)} labels: give one label for each image")
         self.images, self.labels = images, labels
         self.mean, self.std, self.shift = tuple(mean), tuple(std), shift or Shift()
         self._padded: Tensor | None = None

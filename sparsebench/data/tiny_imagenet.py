@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from sparsebench.data.base import ImageData
-from sparsebench.data.files import Files, list_by_class
+from sparsebench.data.files import Files
+from sparsebench.data.listing import list_by_class
 from sparsebench.data.loader import Source
 from sparsebench.data.resident import Shift
 

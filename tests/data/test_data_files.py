@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sparsebench.data.files import Files, Zoom, _hinting, decode, list_classes, list_images
+from sparsebench.data.files import Files, Zoom, _hinting, decode
+from sparsebench.data.listing import list_classes, list_images
 from sparsebench.data.loader import TrainLoader
 from sparsebench.data.resident import Shift
 from sparsebench.functional.random import generator
@@ -162,6 +163,13 @@ def test_pixels_of_16_bits_are_scaled_not_clipped(tmp_path, kind, ending):
     values = np.array([[0, 257 * 100], [257 * 200, 65535]], dtype=kind)
     Image.fromarray(values).save(tmp_path / f"deep.{ending}")
     assert np.asarray(decode(str(tmp_path / f"deep.{ending}")))[..., 0].tolist() == [[0, 100], [200, 255]]
+
+
+@pytest.mark.parametrize("values", [[0, 65536], [-1, 5]])
+def test_integers_beyond_16_bits_are_refused_not_clipped(tmp_path, values):
+    Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(ValueError, match=r"deep\.tiff .*its pixels are -?\d+ to \d+, beyond 16 bits"):
+        decode(str(tmp_path / "deep.tiff"))
 
 
 def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):

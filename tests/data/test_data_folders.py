@@ -141,6 +141,23 @@ def test_a_folder_of_a_class_without_images_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_class_whose_images_are_all_of_a_type_that_is_not_read_is_refused(tmp_path, part):
+    root = write_tree(tmp_path)
+    for path in (root / part / "cat").iterdir():
+        path.rename(path.with_suffix(".GIF"))
+    with pytest.raises(ValueError, match=r"class cat has no images .* end in \.jpg"):
+        make(root).training_sets() if part == "train" else make(root).prepare_data()
+
+
+def test_images_of_a_type_that_is_not_read_are_named(tmp_path):
+    root = write_tree(tmp_path)
+    for index in (0, 1):
+        (root / "train" / "dog" / f"{index}.png").rename(root / "train" / "dog" / f"{index}.gif")
+    with pytest.warns(UserWarning, match=r"dog/0\.gif and all files that end in \.gif \(2 files\) are not read"):
+        assert len(make(root).read_train()) == 10
+
+
 def test_a_limit_that_leaves_a_class_without_images_is_refused(tmp_path):
     data = make(write_tree(tmp_path), val_share=0.0, limit=1)
     with pytest.raises(ValueError, match=r"dataset\.limit=1 leaves class \d of 2 without training images"):
@@ -178,6 +195,13 @@ def write_tiny(root):
     (root / "wnids.txt").write_text("n1\nn2\n")
     (root / "val" / "val_annotations.txt").write_text("a.png\tn1\t0\nb.png\tn3\t0\n")
     return TinyImageNet(root=root)
+
+
+def test_tiny_imagenet_refuses_classes_without_a_folder_of_training_images(tmp_path):
+    data = write_tiny(tmp_path)
+    write_tree(tmp_path, ("train",), classes=("n1",))
+    with pytest.raises(ValueError, match="class n2 has no images"):
+        data.train_dataloader()
 
 
 def test_tiny_imagenet_checks_its_test_images_before_training(tmp_path):

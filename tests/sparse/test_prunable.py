@@ -124,6 +124,17 @@ def test_frozen_parameters_stay_out_and_are_named():
         Prunable(types=["conv"]).select(net)
 
 
+def test_low_rank_factors_are_linear_layers_and_may_be_left_out_by_name():
+    """As in LoRA: the base is frozen and outside of the budget, its factors are trained and may be sparse."""
+    net = nn.ModuleDict({"base": nn.Linear(8, 8), "lora_A": nn.Linear(8, 2), "lora_B": nn.Linear(2, 8), "head": Net()})
+    net["base"].requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"base\.weight .frozen"):
+        assert list(Prunable(types=["linear"]).select(net))[:2] == ["lora_A.weight", "lora_B.weight"]
+    with pytest.warns(UserWarning, match="frozen"):
+        chosen = list(Prunable(types=["linear"], exclude=["lora_A", "lora_B"]).select(net))
+    assert chosen[0] == "head.blocks.0.weight"
+
+
 def test_attention_has_its_matrices_and_never_its_biases():
     net = nn.MultiheadAttention(4, 2, add_bias_kv=True, kdim=6, vdim=6)
     for types in (["linear"], ["attention"]):

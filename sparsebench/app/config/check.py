@@ -143,8 +143,11 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"sparsity={sparsity:g} is impossible: choose a share of zeros of at least 0 and below 1{hint}"
         )
     trainer = config["trainer"]
-    if trainer["devices"] == 0:
-        raise ValueError("trainer.devices=0 is impossible: choose a number of devices of at least 1, a list, or auto")
+    devices = trainer["devices"]
+    if isinstance(devices, int) and devices < 1 and not (devices == -1 and trainer["accelerator"] != "cpu"):
+        raise ValueError(
+            f"trainer.devices={devices} is impossible: choose a number of devices of at least 1, a list, or auto"
+        )
     if (trainer["max_epochs"] or -1) < 1 and (trainer["max_steps"] or -1) < 1:
         raise ValueError("training has no end: set trainer.max_epochs or trainer.max_steps to at least 1")
     pattern, method = config["choices"].get("pattern"), config["method"]

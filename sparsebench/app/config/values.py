@@ -7,6 +7,7 @@ string, a whole number and a list.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def tidy(config: dict[str, Any]) -> None:
         _replace(config, key, lambda _, value: str(value))
     for key in PATHS:
         _replace(config, key, lambda _, value: str(Path(str(value)).expanduser()))
+    _replace(config, "distribution.path", lambda _, value: os.path.expanduser(str(value)))
     for key in LISTS:
         _replace(config, key, lambda _, value: value if isinstance(value, list) else [value])
     for key in WHOLE:
