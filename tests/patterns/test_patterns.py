@@ -288,6 +288,15 @@ def test_contradictions(pattern, density, says):
         assert part in text
 
 
+@pytest.mark.parametrize("pattern", [NofM(2, 4), Blocks(1, 4)])
+def test_all_layers_that_do_not_fit_are_named_at_once(pattern):
+    shapes = {"stem": (16, 3, 1, 1), "mid": (8, 16, 1, 1), "depthwise": (16, 1, 3, 3), "odd": (8, 6)}
+    with pytest.raises(ValueError, match=r"stem.*, nor depthwise.* odd \(.*exclude=\[stem,depthwise,odd\]$") as error:
+        pattern.refuse(shapes, 0.5)
+    assert "mid" not in str(error.value)
+    pattern.refuse({"mid": shapes["mid"]}, 0.5)
+
+
 def test_a_single_input_is_left_dense():
     with pytest.raises(ValueError, match=r"has size 1: leave the layer dense with prunable\.exclude=\[stem\]"):
         NofM(2, 4).refuse({"stem": (16, 1, 3, 3)}, 0.5)

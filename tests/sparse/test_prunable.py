@@ -163,6 +163,25 @@ def test_patterns_with_a_direction_refuse_transposed_layers_by_name():
     assert Static(density=0.5, distribution=uniform).budget(net) == {"0.weight": 144, "1.weight": 144}
 
 
+class Experts(nn.Module):
+    """As the experts of Mixtral: one tensor for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.router = nn.Parameter(torch.randn(4, 8, 8)), nn.Linear(8, 4)
+
+
+def test_large_matrices_of_unknown_layers_are_named():
+    """They were dense without a word: of a mixture of experts nearly all."""
+    net = nn.Sequential(nn.Linear(8, 8), Experts(), nn.LayerNorm((4, 8)))
+    with pytest.warns(UserWarning, match=r"1\.gate \(of a layer of unknown type: name it in include"):
+        assert list(Prunable().select(net)) == ["0.weight", "1.router.weight"]
+    for options in ({"include": ["1.gate"]}, {"exclude": ["1.gate"]}, {"types": ["conv"], "include": ["0.weight"]}):
+        assert ("1.gate" in Prunable(**options).select(net)) == (options == {"include": ["1.gate"]})
+    small = nn.Sequential(nn.Linear(80, 80), Experts())
+    assert "1.gate" not in Prunable().select(small), "a tenth of the others is not worth a warning"
+
+
 # -- weights that a layer computes from others -------------------------------------------------------------------------
 
 DEPRECATED = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
@@ -217,7 +236,7 @@ def test_spectral_norm_is_served_and_other_parametrizations_are_refused_by_name(
     Static(density=0.25, distribution=uniform).start(net, NO_PROBE)
     assert int((module[0].weight != 0).sum()) == 16
     strange = nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match=r"0.parametrizations.weight.original is seen through _?Orth.*exclude=\["):
+    with pytest.raises(ValueError, match=r"0.parametrizations.weight.original is used through _?Orth.*exclude=\["):
         Prunable().select(strange)
     assert list(Prunable(exclude=["0"]).select(strange)) == ["1.weight"]
     masked = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
