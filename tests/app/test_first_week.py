@@ -30,12 +30,10 @@ RGB = ["dataset=synthetic", "dataset.shape=[3,32,32]", "dataset.classes=10"]
         (["schedule.warmup=5"], "warmup 5 is impossible: choose a share of the budget in [0, 1)"),
         (["sparsity=0.99999"], "use a sparsity of at most 0."),
         (["recipe=imp", "method=rigl"], "and so does method RigL"),
-        (["pattern=channels", "execution=compact"], "choose a method that does not (set, static, gmp, magnitude"),
-        (["method=linbreg", "optimizer=sgd"], "it needs LinBreg or AdaBreg (optimizer=linbreg or adabreg)"),
         (["optimizer.lr=-1"], "-1"),
         (["every=0"], "every must be > 0"),
         (["prunable.exclude=[fcc]"], "'fcc' matches no parameter (did you mean 'f"),
-        (["trainer.precision=fp16"], "the trainer cannot be built: "),
+        (["trainer.precision=fp16"], "Allowed precision values: "),
         (["trainer.accelerator=tpu"], "the trainer cannot be built: "),
         (["+model.drop_rate=0.1"], "has no option 'drop_rate'"),
         (["sparsity=0.9,0.95"], "sparsity=0.9,0.95 gives several values: add -m to train a run for each"),
@@ -54,6 +52,19 @@ def test_one_line_and_nothing_left_behind(cli, tiny, tmp_path, arguments, messag
     assert "Traceback" not in answer.err
     assert message in errors[0]
     assert [name for name in disk_of(tmp_path) if not name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pattern=channels", "execution=compact"], "choose a method that does not (set, static, gmp, magnitude"),
+        (["method=linbreg", "optimizer=sgd"], "it needs LinBreg or AdaBreg (optimizer=linbreg or adabreg)"),
+    ],
+)
+def test_what_is_refused_when_training_begins_is_one_line(cli, tiny, arguments, message):
+    answer = cli("train", *tiny, *arguments)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert message in answer.err
 
 
 def folder(root, swapped):

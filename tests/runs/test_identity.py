@@ -234,8 +234,9 @@ def test_an_edited_table_of_densities_is_another_run(tmp_path):
 def test_edited_weights_and_descriptions_of_timm_are_another_run(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"1")
     (tmp_path / "config.json").write_text("{}")
-    for given in (f"+model.checkpoint_path={tmp_path / 'w.pt'}", f"+model.pretrained_cfg_overlay={{file: {tmp_path}/w.pt}}",
-                  f"model.name='local-dir:{tmp_path}'"):  # fmt: skip
+    weights = tmp_path / "w.pt"
+    overlay = f"+model.pretrained_cfg_overlay={{file: {weights}}}"
+    for given in (f"+model.checkpoint_path={weights}", overlay, f"model.name='local-dir:{tmp_path}'"):
         tree.cache_clear()
         (tmp_path / "w.pt").write_bytes(b"1")
         first = identity(compose_config(["model=timm", given]))
