@@ -158,7 +158,8 @@ def write(args: argparse.Namespace) -> None:
         text += "\nNot finished:\n\n" + "".join(f"- `{line}`\n" for line in failed)
     args.to.mkdir(parents=True, exist_ok=True)
     (args.to / "wrappers.md").write_text(text, encoding="utf-8")
-    (args.to / "wrappers.json").write_text(json.dumps({"rows": found, "failed": failed}, indent=1) + "\n", "utf-8")
+    document = json.dumps({"rows": found, "failed": failed}, indent=1)
+    (args.to / "wrappers.json").write_text(document + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

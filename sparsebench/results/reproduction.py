@@ -189,7 +189,7 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
     overrides = tuple(str(override) for override in entry.get("overrides") or ())
     measures = dict(entry.get("measures") or {})
     if unknown := [name for name in measures if not is_known(name) and name not in COMPACT]:
-        known = f"a key of result.json nor one of {', '.join(COMPACT)}"
+        known = f"a key of a result nor one of {', '.join(COMPACT)}"
         raise ValueError(f"entry {entry['id']}: measure {unknown[0]!r} is neither {known}")
     return Cell(published, recipe, overrides, entry.get("error"), entry.get("error_kind"), measures)
 

@@ -40,7 +40,7 @@ def submission(folders: list[Path], *, who: str, command: str, note: str = "") -
     for path in folders:
         folder = RunFolder(path)
         if not folder.is_finished():
-            raise ValueError(f"{path} holds no finished run: give folders with DONE and result.json")
+            raise ValueError(f"{path} does not hold a finished run: give folders of finished runs")
         config = folder.config()
         runs.append({"config": _without_places(config), "result": folder.result()})
     return {"who": who, "command": command, "note": note, "runs": sorted(runs, key=lambda run: run["result"]["seed"])}

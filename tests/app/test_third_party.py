@@ -47,7 +47,7 @@ def test_the_commands_of_the_guide(user, tiny, tmp_path):
     commands = [shlex.split(line)[1:] for line in block("bash").splitlines()]
     assert [command[0] for command in commands] == ["list", "plan", "train", "report"]
     find, _, train, report = commands  # planning would import everything once more, by the same door
-    assert re.search(r"^small_gradient +RigL turned round: grow where the gradient is smallest$", user(*find), re.M)
+    assert re.search(r"^small_gradient +RigL reversed: grow where the gradient is smallest$", user(*find), re.M)
     said = user(*train, *tiny)
     assert all(f"[method=small_gradient seed={seed}] small_gradient on mlp" in said for seed in (0, 1))
     masks = [json.loads(path.read_text())["mask_digest"] for path in (tmp_path / "outputs").rglob("result.json")]

@@ -49,5 +49,5 @@ def test_a_config_names_every_keyword_with_one_comment_on_top(path):
     assert second.startswith("_target_: ")
     assert config.pop("_partial_") is True
     cls = getattr(sparsebench.data, config.pop("_target_").removeprefix("sparsebench.data."))
-    own = set(inspect.signature(cls.__init__).parameters) - {"self", "common"}
+    own = set(inspect.signature(cls.__init__).parameters) - {"self", "common", "options"}
     assert set(config) == (COMMON | own) - SEEDS

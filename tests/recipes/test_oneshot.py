@@ -140,7 +140,7 @@ class Linear:
     [
         (lambda folder: oneshot(tiny_run(folder), pruner=SparseGPT()), "choose distribution=uniform, erk or er"),
         (lambda folder: oneshot(make(folder, 0.5, Blocks(2, 1)), pruner=SparseGPT()), "choose pattern=unstructured"),
-        (lambda folder: oneshot(make(folder), pruner=Wanda()), "the training data hold 96: ask fewer"),
+        (lambda folder: oneshot(make(folder), pruner=Wanda()), "the training data have 96: use a smaller batch"),
         (lambda folder: oneshot(tiny_run(folder, method=Dense()), pruner=Wanda()), "leave method out"),
         (lambda folder: Wanda(images=100, batch=64), "a whole number of batches"),
         (lambda folder: SparseGPT(damp=0.0), "both must be above 0"),

@@ -89,7 +89,7 @@ def load(entry, recipe):
         (
             {"measures": {"neurons": 3}},
             {},
-            "entry x: measure 'neurons' is neither a key of result.json nor one of live_u",
+            "entry x: measure 'neurons' is neither a key of a result nor one of live_u",
         ),
     ],
 )

@@ -69,7 +69,7 @@ def test_no_json_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.json: no JSON"):
         read(tmp_path / "a.json")
-    with pytest.raises(ValueError, match="holds no finished run"):
+    with pytest.raises(ValueError, match="does not hold a finished run"):
         submission([tmp_path], who="a", command="sparsebench train")
 
 

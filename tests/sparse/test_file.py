@@ -57,7 +57,7 @@ def test_refusals(tmp_path):
     weights, masks = _network(0.1)
     with pytest.raises(ValueError, match="outside its mask that are not zero"):
         write_sparse(tmp_path / "n", {**weights, "a.weight": weights["a.weight"] + 1}, masks, {})
-    with pytest.raises(ValueError, match="mask for 'b', which is no tensor"):
+    with pytest.raises(ValueError, match="mask for 'b', which is not a tensor"):
         write_sparse(tmp_path / "n", weights, {"b": masks["a.weight"]}, {})
     with pytest.raises(ValueError, match="needed"):
         write_sparse(tmp_path / "n", weights, {"a.weight": masks["a.weight"][0]}, {})

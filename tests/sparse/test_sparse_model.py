@@ -144,7 +144,11 @@ class TestOneDoor:
     @pytest.mark.parametrize(
         ("name", "mask", "message"),
         [
-            ("1.weight", torch.ones(4, dtype=torch.bool), "may not be sparse; allowed are 0.weight, 4.weight"),
+            (
+                "1.weight",
+                torch.ones(4, dtype=torch.bool),
+                "may not be sparse and cannot have a mask; allowed are 0.weight, 4.weight",
+            ),
             ("4.weight", torch.ones(3, 15, dtype=torch.bool), r"\(3, 15\) given, torch.bool \(3, 16\) needed"),
             ("4.weight", torch.ones(3, 16), r"torch.float32 \(3, 16\) given, torch.bool"),
         ],

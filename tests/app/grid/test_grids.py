@@ -110,7 +110,7 @@ def test_impossible_cells_are_refused_before_anything_starts(cli, bench):
 
     answer = cli("train", "-m", *TINY, "method=static", "seed=0,1", "run_dir=one")
     assert answer.code == 1
-    assert "run_dir=one is that of another cell" in answer.err
+    assert "run_dir=one belongs to another cell" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_frozen_cell_is_trained_by_its_folder(cli, bench):
     assert "1 waiting" in cli("status", str(bench.folder)).out
     refused = cli("train", "cell='my run\\'s, folder'", "seed=3")
     assert refused.code == 2
-    assert "is a frozen run, seed=3 would change it" in refused.err
+    assert "is a frozen run, but seed=3 would change it" in refused.err
     answer = cli("train", "cell='my run\\'s, folder'")
     assert answer.code == 0, answer.err
     assert essence(folder) == wanted

@@ -103,4 +103,4 @@ def test_a_missing_launcher_is_one_clear_line(cli):
     assert answer.code == 2
     assert answer.err.startswith("sparsebench: error: ")
     assert answer.err.count("\n") == 1
-    assert "hydra/launcher/nowhere" in answer.err
+    assert "unknown hydra/launcher 'nowhere'; available are" in answer.err
