@@ -52,12 +52,24 @@ class Blocks(Pattern):
     def refuse(self, shapes: Shapes, density: Densities) -> None:
         """Raise ``ValueError`` for blocks that do not tile a layer, unless it stays dense."""
         each = density if isinstance(density, Mapping) else dict.fromkeys(shapes, density)
-        for name, shape in shapes.items():
-            rows, columns = shape[0], math.prod(shape[1:])
-            if each[name] < 1 and (rows % self.height or columns % self.width):
-                fit = (math.gcd(rows, self.height), math.gcd(columns, self.width))
-                raise ValueError(
-                    f"blocks of {self.height} x {self.width} do not tile {name}, a matrix of {rows} x {columns}: "
-                    f"choose pattern.height={fit[0]} pattern.width={fit[1]}, or leave the layer dense with "
-                    f"prunable.exclude=[{name}]"
-                )
+        matrices = {name: (shape[0], math.prod(shape[1:])) for name, shape in shapes.items() if each[name] < 1}
+        misfits = {
+            name: (rows, columns)
+            for name, (rows, columns) in matrices.items()
+            if rows % self.height or columns % self.width
+        }
+        if misfits:
+            raise ValueError(self._misfit(misfits))
+
+    def _misfit(self, matrices: Mapping[str, tuple[int, int]]) -> str:
+        """Name every layer that the blocks do not tile, with one override that leaves them all dense."""
+        (name, (rows, columns)), *others = matrices.items()
+        said = f"blocks of {self.height} x {self.width} do not tile {name}, a matrix of {rows} x {columns}"
+        rest = "".join(f", nor {other} ({high} x {wide})" for other, (high, wide) in others)
+        high = math.gcd(self.height, *(rows for rows, _ in matrices.values()))
+        wide = math.gcd(self.width, *(columns for _, columns in matrices.values()))
+        layers = "these layers" if others else "the layer"
+        return (
+            f"{said}{rest}: choose pattern.height={high} pattern.width={wide}, or leave {layers} dense with "
+            f"prunable.exclude=[{','.join(matrices)}]"
+        )

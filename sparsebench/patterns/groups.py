@@ -138,16 +138,23 @@ class NofM(Grouped):
             )
         if wrong:
             raise ValueError(self._other_ratio(next(iter(wrong.values()))))
-        for name in sparse:
-            size = shapes[name][self.dim]
-            if size % self.m:
-                fits = [divisor for divisor in range(self.n + 1, size + 1) if size % divisor == 0]
-                near = min(fits, key=lambda divisor: abs(divisor - self.m), default=None)
-                raise ValueError(
-                    f"{self.n}:{self.m} does not fit {name}, whose dimension {self.dim} has size {size}: "
-                    + (f"the nearest M that divides it is {near}; choose that, or " if near else "")
-                    + f"leave the layer dense with prunable.exclude=[{name}]"
-                )
+        sizes = {name: shapes[name][self.dim] if self.dim < len(shapes[name]) else 1 for name in sparse}
+        if misfits := {name: size for name, size in sizes.items() if size % self.m}:
+            raise ValueError(self._misfit(misfits))
+
+    def _misfit(self, sizes: Mapping[str, int]) -> str:
+        """Name every layer that M does not divide, with one override that leaves them all dense."""
+        (name, size), *others = sizes.items()
+        rest = "".join(f", nor {other} ({size})" for other, size in others)
+        common = math.gcd(*sizes.values())
+        fits = [divisor for divisor in range(self.n + 1, common + 1) if common % divisor == 0]
+        near = min(fits, key=lambda divisor: abs(divisor - self.m), default=None)
+        it, layers = ("them", "these layers") if others else ("it", "the layer")
+        return (
+            f"{self.n}:{self.m} does not fit {name}, whose dimension {self.dim} has size {size}{rest}: "
+            + (f"the nearest M that divides {it} is {near}; choose that, or " if near else "")
+            + f"leave {layers} dense with prunable.exclude=[{','.join(sizes)}]"
+        )
 
     def _other_ratio(self, density: float) -> str:
         asked = f"{self.n}:{self.m} has sparsity {1 - self.n / self.m:.4g}, but {1 - density:.4g} is requested"

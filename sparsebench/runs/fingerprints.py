@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsebench.runs.files import RESULT
+from sparsebench.runs.mappings import dotted
 from sparsebench.runs.walk import walk
 
 _SELF_CHECKING = ("CIFAR10", "CIFAR100", "Digits", "Synthetic")
@@ -26,6 +27,9 @@ _INSIDE = {"TinyImageNet": "tiny-imagenet-200", "MNIST": "MNIST/raw", "FashionMN
 """Folder of the files of a set, below a root that may hold other sets."""
 _ORIGINALS = {"MNIST": "edd03d5d", "FashionMNIST": "e16056d2"}
 """Fingerprints of the published files. They are not recorded, so that a run before the download equals one after it."""
+_NAMES_OF_FILES = ("path", "checkpoint_path", "file")
+"""Last parts of keys that name a file: a table of densities, weights of timm."""
+_FOLDER_OF_MODEL = "local-dir:"
 _CONTENTS_UP_TO = 16  # files in a folder; for so few, contents are read in addition to sizes
 _SIZES_UP_TO = 100_000  # files; for more, only their names and number are used, since a stat of each would take minutes
 _INSTALLED = tuple(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "purelib", "platlib"))
@@ -54,6 +58,11 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
     for key in ("start_from", "masks_from"):
         if config.get(key):
             found[key] = "zeros" if (key, config[key]) == ("masks_from", "zeros") else file_digest(key, config[key])
+    for key, path in _named_files(config):
+        if path.is_file():
+            found[key] = _digest_of(path)
+        elif path.is_dir():
+            found[key] = tree(path)
     targets = set(_targets(config))
     if "." in str(config.get("execution")):  # a user's back end
         targets.add(config["execution"])
@@ -80,8 +89,26 @@ def file_digest(key: str, place: str) -> str:
             raise ValueError(f"{key}={place} holds no finished run: give the folder of one, or a file") from None
     if not path.is_file():
         raise ValueError(f"{key}={place} does not exist: give the folder of a finished run, or a file")
+    return _digest_of(path)
+
+
+def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4)).hexdigest()
+
+
+def _named_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield the dotted keys that name a file or folder whose contents decide the result, with its place.
+
+    A distribution counts where a method or recipe refers to it.
+    """
+    for key, value in dotted(config).items():
+        if not isinstance(value, str) or key.partition(".")[0] in ("logger", "monitor", "distribution"):
+            continue
+        if key.rpartition(".")[2] in _NAMES_OF_FILES:
+            yield key, Path(value)
+        elif value.startswith(_FOLDER_OF_MODEL):
+            yield key, Path(value.removeprefix(_FOLDER_OF_MODEL))
 
 
 @lru_cache(maxsize=64)

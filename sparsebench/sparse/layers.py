@@ -16,6 +16,7 @@ TYPES: dict[str, tuple[type[nn.Module], ...]] = {
     "embedding": (nn.Embedding,),
 }
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NO_PRODUCTS = (nn.LayerNorm, nn.RMSNorm, nn.EmbeddingBag)
 SCALED = ("WeightNorm", "SpectralNorm")
 """Parametrizations that rescale a weight: their zeros are its zeros."""
 
@@ -41,6 +42,20 @@ def unserved_weights(module: nn.Module, types: Sequence[str]) -> Iterator[tuple[
             advice = "bilinear: name it in include to make it sparse"
         for name in _weights(layer) if advice else ():
             yield f"{prefix}.{name}" if prefix else name, advice
+
+
+def foreign_weights(module: nn.Module) -> Iterator[tuple[str, Parameter]]:
+    """Iterate over matrices of layers of an unknown type, such as the experts of a mixture in one tensor.
+
+    Tables of one row, such as position embeddings, and the scales of norms do not count.
+    """
+    known = tuple(kind for kinds in TYPES.values() for kind in kinds)
+    for prefix, layer in _layers(module):
+        if isinstance(layer, (*known, *_NO_PRODUCTS, nn.Bilinear)) or is_hugging_face_linear(layer):
+            continue
+        for name, parameter in layer.named_parameters(recurse=False):
+            if parameter.dim() >= 2 and min(parameter.shape) > 1 and not name.startswith("bias"):
+                yield f"{prefix}.{name}" if prefix else name, parameter
 
 
 def direct_weights(module: nn.Module, name: str, parameter: Parameter) -> Parameter:

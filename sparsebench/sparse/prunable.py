@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from sparsebench.runs.messages import did_you_mean
-from sparsebench.sparse.layers import TYPES, direct_weights, owned_weights, unserved_weights
+from sparsebench.sparse.layers import TYPES, direct_weights, foreign_weights, owned_weights, unserved_weights
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Prunable:
 
     Frozen parameters (``requires_grad=False``) are never selected, because grown weights would not train. A tensor that
     several layers share is selected if all of them are of a chosen type, in any order of definition. A warning names
-    parameters left out for these reasons.
+    parameters left out for these reasons, and large matrices of layers of unknown type.
 
     Args:
         types: kinds of layers whose weights are selected: ``conv``, ``linear`` (including attention's projections),
@@ -85,7 +85,17 @@ class Prunable:
                 left_out[name] = _why_shared(name, dict(uses), self.types)
         for name, kind in unserved_weights(module, self.types):
             left_out.setdefault(first[name], kind)
+        if "linear" in self.types:
+            foreign = {first[name]: p.numel() for name, p in foreign_weights(module) if first[name] not in owners}
+            served = sum(p.numel() for name, p in module.named_parameters() if name in chosen)
+            if sum(foreign.values()) > _WORTH_A_WORD * served:
+                left_out |= dict.fromkeys(foreign, _FOREIGN)
         return chosen, left_out
+
+
+_WORTH_A_WORD = 0.1
+"""Matrices of unknown layers are named if they hold more than this share of the selected weights."""
+_FOREIGN = "of a layer of unknown type: name it in include to make it sparse"
 
 
 def _why_shared(name: str, uses: dict[str, bool], types: Sequence[str]) -> str:

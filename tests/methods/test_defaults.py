@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from support import REPOSITORY
 
 from sparsebench.app.config.build import build_run
 from sparsebench.app.config.compose import compose_config
 from sparsebench.app.config.tree import conf_dir
+from sparsebench.functional.distribution import uniform
+from sparsebench.methods import CHT, DeepR, RandomUnfired, SRigL
 
 SETTINGS_OF = {"set_itop": "set", "rigl_itop": "rigl", "gradual_snip": "gmp"}
 """YAMLs that are other settings of a class, and the YAML that is the class itself."""
@@ -63,6 +66,42 @@ def test_no_other_classes_share_their_yamls(tmp_path):
         classes.setdefault(type(method), []).append(name)
     shared = {name for names in classes.values() if len(names) > 1 for name in names}
     assert shared <= {*SETTINGS_OF, *SETTINGS_OF.values(), "linbreg", "adabreg", "ml_linbreg", "ml_adabreg"}
+
+
+SHARED = {
+    "uniform": ("gmp", "mest", "mest_soft", "cht", "snfs", "sr_ste", "top_kast"),
+    "global": ("granet", "snip", "grasp", "synflow", "ac_dc", "str"),
+    "erk": ("rigl", "set", "dst_ee"),
+}
+"""Distribution over layers -> methods whose published numbers use it."""
+
+
+@pytest.mark.parametrize(("distribution", "name"), [(key, name) for key, names in SHARED.items() for name in names])
+def test_layers_share_the_budget_as_published(distribution, name, tmp_path):
+    """GMP, MEST, CHT, SNFS, SR-STE and Top-KAST were never published with ERK, which was their default."""
+    assert compose_config([f"method={name}"])["choices"]["distribution"] == distribution
+    if distribution == "uniform":
+        assert plain(built(name, tmp_path).distribution) is uniform
+
+
+def test_schedules_are_those_of_the_published_code():
+    """DeepR cools at epochs 25, 80 and 140 of 200 and ends at 190; CHT moves 0.3 along a cosine to 0.75."""
+    deep_r, cht, unfired, srigl = DeepR(), CHT(), RandomUnfired(), SRigL()
+    assert (deep_r.cools_at, deep_r.until, deep_r.eta, deep_r.walk) == ((0.125, 0.4, 0.7), 0.95, 0.01, "mostafa_wang")
+    assert (cht.drop_fraction, cht.drop_fraction_end, cht.until, cht.every) == (0.3, 0.0, 0.75, 0.01)
+    assert (unfired.every, unfired.until, unfired.drop_fraction, unfired.drop_count) == (1500, 1.0, 0.5, "ceil")
+    assert (srigl.gamma, srigl.replaces_step, srigl.ablate_last) == (0.3, False, False)
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [("sr_ste", "2e-4 in its code"), ("srigl", "0.95 for vision transformers"), ("deep_r", "0.125, 0.4, 0.7"),
+     ("cht", "epoch")],
+)  # fmt: skip
+def test_cards_give_what_published_code_tells(card, said):
+    text = (REPOSITORY / "docs" / "methods" / f"{card}.md").read_text(encoding="utf-8")
+    assert "not known" not in text
+    assert said in text
 
 
 def _required(field: Any) -> bool:

@@ -270,13 +270,28 @@ def test_on_the_way_n_of_m_takes_the_nearest_n():
         (NofM(1, 4), 0.1, ["sparsity=0.75", "pattern.n=1 pattern.m=10 (1:10)"]),
         (NofM(2, 4), 0.37, ["sparsity=0.5"]),
         (NofM(2, 4), {"conv": 0.5, "fc": 0.3}, ["gives 0.3 of fc", "distribution=uniform sparsity=0.5"]),
-        (NofM(2, 6), 1 / 3, ["does not fit conv", "has size 8", "nearest M that divides it is 4", "exclude=[conv]"]),
+        (
+            NofM(2, 6),
+            1 / 3,
+            [
+                "does not fit conv, whose dimension 1 has size 8, nor fc (16)",
+                "nearest M that divides them is 4",
+                "exclude=[conv,fc]",
+            ],
+        ),
         (
             NofM(2, 4, dim=3),
             0.5,
-            ["does not fit conv, whose dimension 3 has size 3: the nearest M that divides it is 3"],
+            [
+                "does not fit conv, whose dimension 3 has size 3, nor fc (1): leave these layers dense",
+                "exclude=[conv,fc]",
+            ],
         ),
-        (Blocks(3, 1), 0.5, ["3 x 1 do not tile conv, a matrix of 16 x 72", "pattern.height=1", "exclude=[conv]"]),
+        (
+            Blocks(3, 1),
+            0.5,
+            ["3 x 1 do not tile conv, a matrix of 16 x 72", "pattern.height=1", "exclude=[conv]"],
+        ),
     ],
 )
 def test_contradictions(pattern, density, says):
@@ -286,6 +301,20 @@ def test_contradictions(pattern, density, says):
     assert "\n" not in text
     for part in says:
         assert part in text
+
+
+@pytest.mark.parametrize("pattern", [NofM(2, 4), Blocks(1, 4)])
+def test_all_layers_that_do_not_fit_are_named_at_once(pattern):
+    shapes = {"stem": (16, 3, 1, 1), "mid": (8, 16, 1, 1), "depthwise": (16, 1, 3, 3), "odd": (8, 6)}
+    with pytest.raises(ValueError, match=r"stem.*, nor depthwise.* odd \(.*exclude=\[stem,depthwise,odd\]$") as error:
+        pattern.refuse(shapes, 0.5)
+    assert "mid" not in str(error.value)
+    pattern.refuse({"mid": shapes["mid"]}, 0.5)
+
+
+def test_of_one_layer_that_does_not_fit_the_nearest_group_is_told():
+    with pytest.raises(ValueError, match=r"whose dimension 3 has size 3: the nearest M that divides it is 3; choose"):
+        NofM(2, 4, dim=3).refuse({"conv": (8, 8, 3, 3), "fc": (8, 8)}, {"conv": 0.5, "fc": 1.0})
 
 
 def test_a_single_input_is_left_dense():

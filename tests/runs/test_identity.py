@@ -215,6 +215,36 @@ def test_an_edited_method_of_ones_own_is_another_run(tmp_path, monkeypatch):
     assert now() not in (first, second)
 
 
+def test_an_edited_table_of_densities_is_another_run(tmp_path):
+    """The file keeps its name: without its contents in the identity, the old number would be returned."""
+    table = tmp_path / "table.csv"
+
+    def now(*overrides):
+        return identity(compose_config([*overrides]))
+
+    table.write_text("layer,density\n*,0.1\n")
+    named = ["distribution=table", f"distribution.path={table}"]
+    first, dense = now(*named), now("method=dense", *named)
+    assert now(*named) == first
+    table.write_text("layer,density\n*,0.2\n")
+    assert now(*named) != first
+    assert now("method=dense", *named) == dense == now("method=dense"), "dense training does not read it"
+
+
+def test_edited_weights_and_descriptions_of_timm_are_another_run(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"1")
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "w.pt"
+    overlay = f"+model.pretrained_cfg_overlay={{file: {weights}}}"
+    for given in (f"+model.checkpoint_path={weights}", overlay, f"model.name='local-dir:{tmp_path}'"):
+        tree.cache_clear()
+        (tmp_path / "w.pt").write_bytes(b"1")
+        first = identity(compose_config(["model=timm", given]))
+        (tmp_path / "w.pt").write_bytes(b"2")
+        tree.cache_clear()
+        assert identity(compose_config(["model=timm", given])) != first, given
+
+
 def test_installed_packages_have_no_digest():
     assert compose_config(["optimizer=sgd"])["fingerprints"] == {}
 

@@ -174,6 +174,25 @@ def test_patterns_with_a_direction_refuse_transposed_layers_by_name():
     assert Static(density=0.5, distribution=uniform).budget(net) == {"0.weight": 144, "1.weight": 144}
 
 
+class Experts(nn.Module):
+    """As the experts of Mixtral: one tensor for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.router = nn.Parameter(torch.randn(4, 8, 8)), nn.Linear(8, 4)
+
+
+def test_large_matrices_of_unknown_layers_are_named():
+    """They were dense without a word: of a mixture of experts nearly all."""
+    net = nn.Sequential(nn.Linear(8, 8), Experts(), nn.LayerNorm((4, 8)))
+    with pytest.warns(UserWarning, match=r"1\.gate \(of a layer of unknown type: name it in include"):
+        assert list(Prunable().select(net)) == ["0.weight", "1.router.weight"]
+    for options in ({"include": ["1.gate"]}, {"exclude": ["1.gate"]}, {"types": ["conv"], "include": ["0.weight"]}):
+        assert ("1.gate" in Prunable(**options).select(net)) == (options == {"include": ["1.gate"]})
+    small = nn.Sequential(nn.Linear(80, 80), Experts())
+    assert "1.gate" not in Prunable().select(small), "a tenth of the others is not worth a warning"
+
+
 # -- weights that a layer computes from others -------------------------------------------------------------------------
 
 DEPRECATED = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -15,6 +15,7 @@ from sparsebench.app.process.console import PREFIX, one_line_warnings, quieten, 
 from sparsebench.app.process.ranks import is_several, single_process
 from sparsebench.app.process.signals import heeding_signals, interrupted_code
 from sparsebench.app.process.sockets import shorten_socket_folder
+from sparsebench.app.process.threads import choose_threads, restoring_threads
 from sparsebench.runs.activity import Stopped
 from sparsebench.runs.folder import RunFolder
 
@@ -22,7 +23,8 @@ from sparsebench.runs.folder import RunFolder
 def work(folder: RunFolder) -> None:
     """Train, test once, and write the final tensors and the result."""
     config = folder.config()
-    with contextlib.nullcontext() if is_several(config["trainer"]) else single_process(), one_line_warnings():
+    ranks = contextlib.nullcontext() if is_several(config["trainer"]) else single_process()
+    with ranks, one_line_warnings(), restoring_threads():
         _work(folder, config)
 
 
@@ -40,6 +42,7 @@ def _work(folder: RunFolder, config: Mapping[str, Any]) -> None:
     run, config = None, lift_workers(config)
     try:
         run = build_run(config, folder.path, shared=number_of(config) > 1)
+        choose_threads(run.setup, config)
         run = run.replace(progress=partial(_watched, run.setup.progress, folder))
         recipe = build_recipe(config)
         with helpers(folder.path, config, run):
