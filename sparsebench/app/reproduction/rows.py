@@ -168,6 +168,11 @@ def _number(value: Any) -> str:
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """Return the table of verdicts, with other measures and the deviations of protocol below it."""
     lines = [
+        "# Published results, run again",
+        "",
+        "Accuracy in percent; ± is the standard deviation of our runs, and the kind of the published error is named.",
+        "Each cell is run by `sparsebench reproduce CELL --seeds N`.",
+        "",
         "| cell | published | ours (n) | difference [95 %] | margin | verdict | evidence |",
         "|---|---|---|---|---|---|---|",
     ]
