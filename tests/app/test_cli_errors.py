@@ -89,6 +89,10 @@ for arguments in {LIGHT!r}:
         (["train", "~schedule"], "~schedule cannot be left out: choose schedule=constant"),
         (["train", "~logger"], "~logger cannot be left out: choose logger=none"),
         (["train", "~sparsity"], "~sparsity cannot be left out"),
+        (["train", "prunable.exclude=[1,[2]]"], "prunable.exclude=[1, [2]] is not a list of words"),
+        (["train", "~trainer.devices"], "~trainer.devices is not possible: trainer.devices belongs to the option"),
+        (["train", "~distribution._target_"], "~distribution._target_ is not possible"),
+        (["train", "optimizer._partial_=7"], "optimizer._partial_=7 is not possible: optimizer._partial_ belongs to"),
         (["train", "trainer.gradient_clip_val=abc"], "trainer.gradient_clip_val=abc is not a number"),
         (
             ["train", "trainer.limit_test_batches=0"],

@@ -113,6 +113,9 @@ def _check_key(argument: str, known_groups: set[str]) -> None:
     if argument.startswith("~") and not rest and "/" not in key:
         hint = {"logger": "logger=none", "schedule": "schedule=constant", "monitor": "monitor=light"}.get(key)
         raise ValueError(f"~{key} cannot be left out: " + (f"choose {hint}" if hint else "every run has one"))
+    leaf = rest.rpartition(".")[2]
+    if leaf in _INSTANTIATION or (argument.startswith("~") and (root == "trainer" or leaf == "_target_")):
+        raise ValueError(f"{argument} is not possible: {key} belongs to the option, choose another one of {root}")
     if root == "hydra" and rest and not key.startswith(HYDRA):
         raise ValueError(
             f"{key} has no effect here: runs are written to output_root/name/RUN; set output_root, name or run_dir"
@@ -122,6 +125,10 @@ def _check_key(argument: str, known_groups: set[str]) -> None:
         raise ValueError(f"unknown key {root!r}{did_you_mean(root, words)}; nothing would read it")
     if root == "trainer" and rest in TAKEN:
         raise ValueError(f"trainer.{rest} is set by sparsebench: {TAKEN[rest]}")
+
+
+_INSTANTIATION = ("_partial_", "_args_", "_recursive_", "_convert_")
+"""Keys that decide how an option is built, and that no user can change."""
 
 
 def _root_keys() -> set[str]:

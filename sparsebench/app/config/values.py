@@ -53,7 +53,7 @@ def tidy(config: dict[str, Any]) -> None:
         _replace(config, key, lambda _, value: str(Path(str(value)).expanduser()))
     _replace(config, "distribution.path", lambda _, value: os.path.expanduser(str(value)))
     for key in LISTS:
-        _replace(config, key, lambda _, value: value if isinstance(value, list) else [value])
+        _replace(config, key, _words)
     for key in WHOLE:
         _replace(config, key, _whole)
     for key in NUMBERS:
@@ -98,6 +98,14 @@ def _check_everywhere(value: Any, name: str = "") -> None:
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+def _words(key: str, value: Any) -> list[str]:
+    """Return a list of words; a layer may be called by its number."""
+    words: list[Any] = value if isinstance(value, list) else [value]
+    if any(isinstance(word, bool) or not isinstance(word, str | int) for word in words):
+        raise ValueError(f"{key}={value} is not a list of words: give {key}=[a,b]")
+    return [str(word) for word in words]
 
 
 def _whole(key: str, value: Any) -> int:
