@@ -60,8 +60,7 @@ class ComputedWeights(Masked):
         counts = net.counts
         return {n: w if counts[n] == w.numel() else torch.where(net.masks[n], w, 0.0) for n, w in shown.items()}
 
-    # -- schedule
-    # ---------------------------------------------------------------------------------------------------------
+    # -- schedule -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start(self, net: SparseModel, probe: Probe) -> None:

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,9 +17,6 @@ from sparsebench.functional.estimate import straight_through
 from sparsebench.methods.base import Clock, Distribution, Masked, Objective, Probe
 from sparsebench.methods.evaluation import batch_statistics
 from sparsebench.sparse.model import SparseModel, whole_numbers
-
-_LAST: WeakKeyDictionary[SparseModel, Mapping[str, Tensor]] = WeakKeyDictionary()
-"""Masks of the last pruned pass; not part of the state, which a step that a scaler skips must not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +80,7 @@ class CrAM(Masked):
         density = 1 - self.sparsities[self.draw(net)]
         strength = {name: uphill[name].detach().abs() for name in net.params}
         masks = self.pattern.keep(strength, self.budget(net, density))
-        _LAST[net] = masks
+        net.scratch["pruned"] = masks  # no part of the state, which a step that a scaler skips must not change
         shown = {name: torch.where(mask, uphill[name], 0.0) for name, mask in masks.items()}
         return shown if self.sparse_gradient else {n: straight_through(w, uphill[n]) for n, w in shown.items()}
 
@@ -127,7 +123,7 @@ class CrAM(Masked):
 
     def shares(self, net: SparseModel) -> dict[str, float]:
         """Return the density of each layer in the pruned pass; before the first one, the mean density."""
-        if net not in _LAST:
+        if "pruned" not in net.scratch:
             return dict.fromkeys(net.params, 1 - sum(self.sparsities) / len(self.sparsities))
-        kept = whole_numbers({name: mask.count_nonzero() for name, mask in _LAST[net].items()})
+        kept = whole_numbers({name: mask.count_nonzero() for name, mask in net.scratch["pruned"].items()})
         return {name: count / net.params[name].numel() for name, count in kept.items()}

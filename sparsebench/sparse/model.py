@@ -30,6 +30,7 @@ class SparseModel:
         module: the network that the parameters belong to, for methods that need its structure; None where unknown.
         runtime: how the network runs (``execution.Runtime``); lives as long as the process and is never saved. None
             means that the module runs unchanged.
+        scratch: values that a method keeps from one hook of a step to the next; never saved.
         version: how often the masks have changed.
         transposed: names of parameters whose first dimension counts inputs, not outputs.
         floor: True when no change of the masks may leave a layer empty.
@@ -46,6 +47,7 @@ class SparseModel:
         self.seed = seed
         self.module = module
         self.runtime: Any = None
+        self.scratch: dict[str, dict[str, Tensor]] = {}
         self.version = 0
         self.transposed = {name for name in self.params if transposed(module, name)}
         self.floor = False
