@@ -14,6 +14,7 @@ from sparsebench.app.cli.bench import SUBJECTS
 from sparsebench.app.cli.bench.options import PARSERS
 from sparsebench.app.cli.complete_overrides import FLAGS
 from sparsebench.app.cli.completion import SCRIPTS, complete
+from sparsebench.app.config.check import FLAGS as OPTIONS
 from sparsebench.app.config.tree import groups, options
 from sparsebench.app.main import VERBS
 
@@ -98,7 +99,7 @@ def test_hydra_knows_the_flags_of_train():
     from hydra._internal.utils import get_args_parser
 
     known = {name for action in get_args_parser()._actions for name in action.option_strings}
-    assert set(FLAGS["train"]) <= known
+    assert set(FLAGS["train"]) <= known == set(OPTIONS)
     assert set(FLAGS["plan"]) - known == {"--execution", "--json"}
 
 

@@ -28,6 +28,9 @@ HYDRA = ("hydra.launcher", "hydra.sweeper")
 """Hydra's own keys that have an effect here."""
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p",
                "--experimental-rerun")  # fmt: skip
+FLAGS = (*_WITH_VALUE, "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
+         "--shell-completion", "-sc", "--info", "-i")  # fmt: skip
+"""Hydra's options, which train and plan take."""
 
 
 def normalise(arguments: list[str]) -> list[str]:
@@ -107,6 +110,10 @@ def check_overrides(arguments: list[str]) -> None:
 def _check_key(argument: str, known_groups: set[str]) -> None:
     """Raise an error for a key that is never read."""
     if argument.startswith("-"):
+        option = argument.partition("=")[0]
+        if option not in FLAGS:
+            near = did_you_mean(option, FLAGS)
+            raise ValueError(f"unknown option {option}{near}; keys are set without dashes, as in sparsity=0.9")
         return
     key = argument.lstrip("+~").partition("=")[0].partition("@")[0]
     root, _, rest = key.partition(".")
