@@ -171,7 +171,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         "# Published results, run again",
         "",
         "Accuracy in percent; ± is the standard deviation of our runs, and the kind of the published error is named.",
-        "Each cell is run by `sparsebench reproduce CELL --seeds N`.",
+        f"Each cell is run by `sparsebench reproduce CELL --seeds N`. {_where(outcomes)}",
         "",
         "| cell | published | ours (n) | difference [95 %] | margin | verdict | evidence |",
         "|---|---|---|---|---|---|---|",
@@ -200,6 +200,13 @@ def _markdown_row(one: Outcome) -> str:
         f"{verdict.difference:+.2f}{interval}",
         f"{cell.recipe.margin:g}",
         verdict.word,
-        one.tier,
+        tier(cell.published.evidence),
     )
     return f"| {' | '.join(parts)} |"
+
+
+def _where(outcomes: Sequence[Outcome]) -> str:
+    """Return the commits and the hardware of all runs as a sentence; the JSON rows list them by cell."""
+    commits = sorted({commit for one in outcomes for commit in one.commits})
+    hardware = sorted({name for one in outcomes if one.results for name in one.hardware})
+    return f"Commits: {', '.join(commits) or 'not recorded'}; hardware: {', '.join(hardware) or 'none'}."
